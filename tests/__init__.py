@@ -1,0 +1,1 @@
+"""The tests; `python -m unittest` runs those that need nothing but Python."""

@@ -1,0 +1,180 @@
+"""What the tests share: a real server process on a free port, requests to it, and its database.
+
+    with Server() as server:
+        answer = server.post({"message": "hello"})
+        assert answer.status == 200, answer.text
+        assert server.sql("SELECT count(*) FROM logs") == [(1,)]
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import pathlib
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+from typing import Any, NamedTuple
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+TOKEN = "test-app"  # the service token of the service "app"
+OTHER_TOKEN = "test-web"  # the service token of the service "web"
+SHIPPER = "test-shipper"
+READER = "test-reader"
+
+Json = Any
+
+
+class Answer(NamedTuple):
+    """One HTTP answer; header names are lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode("utf-8")
+
+    @property
+    def json(self) -> Json:
+        return json.loads(self.body)
+
+
+def service(token: str) -> dict[str, Json]:
+    """A service of a configuration, with the least that it must have."""
+    return {
+        "token": token,
+        "iterations": [1, 1],
+        "delay_seconds": [0, 0],
+        "logs": [{"severity": "INFO", "message": "m", "weight": 1}],
+    }
+
+
+def configuration(**server: Json) -> dict[str, Json]:
+    """A whole configuration; the arguments replace or add keys of "server"."""
+    settings = {
+        "host": "127.0.0.1",
+        "port": 0,
+        "store": "logs.db",
+        "read_tokens": [],
+        "shipper_tokens": [SHIPPER],
+        "retention": {"max_age_days": 30, "max_size_mb": 1024},
+        "max_records_per_second": None,
+    }
+    return {
+        "server": {**settings, **server},
+        "simulator": {"url": "http://127.0.0.1:8000"},
+        "services": {"app": service(TOKEN), "web": service(OTHER_TOKEN)},
+    }
+
+
+class Server:
+    """`python server.py` in a folder of its own, as a user would run it.
+
+    Keyword arguments go into the "server" part of its configuration. With `folder`, a database that
+    is there already is used, so that one server can follow another.
+    """
+
+    def __init__(self, folder: str | pathlib.Path | None = None, *arguments: str, config: Json = None, **settings: Json):
+        self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="logs-")
+        self.folder = pathlib.Path(folder or self._temporary.name)  # type: ignore[union-attr]
+        self.config = config or configuration(**settings)
+        self.arguments = arguments
+        self.database = self.folder / "logs.db"
+        self.errors: list[str] = []  # what it wrote on stderr, line by line
+        self.start()
+
+    def start(self) -> None:
+        """Starts the process and waits until it says where it listens."""
+        path = self.folder / "config.json"
+        path.write_text(json.dumps(self.config), encoding="utf-8")
+        command = [sys.executable, str(ROOT / "server.py"), "--config", str(path), *self.arguments]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+        )
+        assert self.process.stdout and self.process.stderr
+        self._drain = threading.Thread(target=lambda: self.errors.extend(self.process.stderr), daemon=True)  # type: ignore[arg-type]
+        self._drain.start()
+        line = self.process.stdout.readline()
+        if not line.startswith("listening on "):
+            self.process.wait(10)
+            self._drain.join(10)
+            raise RuntimeError(f"the server did not start: {line}{''.join(self.errors)}")
+        self.url = line.split()[-1]
+        self.host, _, port = self.url.rpartition("/")[2].rpartition(":")
+        self.port = int(port)
+
+    def stop(self, sig: int = signal.SIGTERM) -> int:
+        """Sends a signal and gives the exit status; a process that has ended already just gives it."""
+        if self.process.poll() is None:
+            self.process.send_signal(sig)
+        status = self.process.wait(15)
+        self._drain.join(5)
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream:
+                stream.close()
+        return status
+
+    def restart(self, sig: int = signal.SIGTERM) -> None:
+        """Stops it and starts it again, on the same database and the same port."""
+        self.stop(sig)
+        self.config["server"]["port"] = self.port
+        self.start()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        if self._temporary:
+            self._temporary.cleanup()
+
+    # Requests
+
+    def connection(self, timeout: float = 30) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+
+    def request(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
+        """One request on a connection of its own."""
+        connection = self.connection()
+        try:
+            return request(connection, method, path, body, headers)
+        finally:
+            connection.close()
+
+    def post(self, body: Json, token: str | None = TOKEN, path: str = "/logs", **headers: str) -> Answer:
+        """POSTs bytes and text as they are, anything else as JSON; `Idempotency_Key="k"` sets a header."""
+        if not isinstance(body, (bytes, str)):
+            body = json.dumps(body)
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if token is not None:
+            sent.setdefault("Authorization", f"Token {token}")
+        return self.request("POST", path, body.encode() if isinstance(body, str) else body, sent)
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.request("GET", path, None, {n.replace("_", "-"): v for n, v in headers.items()})
+
+    def sql(self, statement: str, *parameters: Json) -> list[tuple[Any, ...]]:
+        """Reads the database file by a connection of its own, past the server."""
+        connection = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=10)
+        try:
+            return connection.execute(statement, parameters).fetchall()
+        finally:
+            connection.close()
+
+
+def request(
+    connection: http.client.HTTPConnection,
+    method: str,
+    path: str,
+    body: Any = None,
+    headers: dict[str, str] | None = None,
+) -> Answer:
+    """One request on a connection that stays open."""
+    connection.request(method, path, body, headers or {})
+    response = connection.getresponse()
+    return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
