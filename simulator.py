@@ -145,25 +145,32 @@ LOG: Rules = {
 def mistakes_in(path: str, value: Json, rules: Rules) -> Iterator[str]:
     """Names the keys of an object that are unknown, missing or wrong; `path` is its place in the file."""
     if not isinstance(value, dict):
-        yield f"{path} must be an object with {', '.join(rules)}"
+        yield f"{path}: must be an object with {', '.join(rules)}"
         return
     for key in (key for key in value if key not in rules):
-        yield f"{path}.{key} is not a known key; known are {', '.join(rules)}"
+        yield f"{path}.{key}: unknown key; known are {', '.join(rules)}"
     for key, (is_right, wanted) in rules.items():
         if key not in value:
-            yield f"{path}.{key} is missing: {wanted}"
+            yield f"{path}.{key}: missing; must be {wanted}"
         elif not is_right(value[key]):
-            yield f"{path}.{key} must be {wanted}, not {json.dumps(value[key], ensure_ascii=False):.60}"
+            yield f"{path}.{key}: must be {wanted}, not {json.dumps(value[key], ensure_ascii=False):.60}"
+
+
+def is_simulated(service: Json) -> bool:
+    """False for a service that has only a token: an application that logs by itself."""
+    return not isinstance(service, dict) or list(service) != ["token"]
 
 
 def mistakes(config: Json) -> Iterator[str]:
     """Names every mistake in what the simulator uses; the "server" part is the server's to check."""
     yield from mistakes_in("simulator", config.get("simulator"), SIMULATOR)
     services = config.get("services")
-    if not isinstance(services, dict) or not services:
-        yield "services must be an object with at least one service"
+    if not isinstance(services, dict) or not any(map(is_simulated, services.values())):
+        yield "services: must be an object with at least one service to simulate"
         return
     for name, service in services.items():
+        if not is_simulated(service):
+            continue
         yield from mistakes_in(f"services.{name}", service, SERVICE)
         logs = service.get("logs") if isinstance(service, dict) else None
         for index, log in enumerate(logs if isinstance(logs, list) else []):
@@ -173,16 +180,19 @@ def mistakes(config: Json) -> Iterator[str]:
 def load(path: pathlib.Path, url: str | None) -> tuple[str, list[Service]]:
     """Reads the server's address (`url` replaces the file's) and the services; ConfigError names all mistakes."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from None
+        config = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not JSON: {error}") from None
     if not isinstance(config, dict):
-        raise ConfigError(f"{path} must hold a JSON object")
+        raise ConfigError(f"{path}: must be a JSON object")
     if url is not None:
         config["simulator"] = {"url": url}
-    if found := list(mistakes(config)):
+    if found := [f"{path}: {mistake}" for mistake in mistakes(config)]:
         raise ConfigError(*found)
-    return config["simulator"]["url"].rstrip("/"), [Service(name, **keys) for name, keys in config["services"].items()]
+    services = {name: keys for name, keys in config["services"].items() if is_simulated(keys)}
+    return config["simulator"]["url"].rstrip("/"), [Service(name, **keys) for name, keys in services.items()]
 
 
 # ---------------------------------------------------------------- 3. One POST
@@ -388,7 +398,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         url, services = load(options.config, options.url)
     except ConfigError as error:
-        print(*(f"configuration: {mistake}" for mistake in error.args), sep="\n", file=sys.stderr)
+        print(*error.args, sep="\n", file=sys.stderr)
         return 2
     # The handler only takes a note: it runs between any two steps of this thread, and there stop.set() could
     # wait for a lock that this very thread holds.
