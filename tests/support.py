@@ -72,14 +72,37 @@ def configuration(**server: Json) -> dict[str, Json]:
     }
 
 
+# Starts the server with constants of its module changed; one that is not there is a mistake of the test.
+LAUNCHER = """
+import json, sys
+sys.path.insert(0, sys.argv.pop(1))
+import server
+for name, value in json.loads(sys.argv.pop(1)).items():
+    getattr(server, name)
+    setattr(server, name, value)
+sys.exit(server.main())
+"""
+
+
 class Server:
     """`python server.py` in a folder of its own, as a user would run it.
 
     Keyword arguments go into the "server" part of its configuration. With `folder`, a database that
-    is there already is used, so that one server can follow another.
+    is there already is used, so that one server can follow another. `constants` of the module are
+    replaced before it starts: a test need not wait for deadlines as long as a user. `wrapper` is a
+    command that runs the server's.
     """
 
-    def __init__(self, folder: str | pathlib.Path | None = None, *arguments: str, config: Json = None, **settings: Json):
+    def __init__(
+        self,
+        folder: str | pathlib.Path | None = None,
+        *arguments: str,
+        config: Json = None,
+        constants: dict[str, Json] | None = None,
+        wrapper: tuple[str, ...] = (),
+        **settings: Json,
+    ):
+        self.constants, self.wrapper = constants, wrapper
         self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="logs-")
         self.folder = pathlib.Path(folder or self._temporary.name)  # type: ignore[union-attr]
         self.config = config or configuration(**settings)
@@ -92,7 +115,10 @@ class Server:
         """Starts the process and waits until it says where it listens."""
         path = self.folder / "config.json"
         path.write_text(json.dumps(self.config), encoding="utf-8")
-        command = [sys.executable, str(ROOT / "server.py"), "--config", str(path), *self.arguments]
+        program = [str(ROOT / "server.py")]
+        if self.constants:
+            program = ["-c", LAUNCHER, str(ROOT), json.dumps(self.constants)]
+        command = [*self.wrapper, sys.executable, *program, "--config", str(path), *self.arguments]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
         )
