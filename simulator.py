@@ -39,7 +39,7 @@ Exit status
 ===========
 
 0 every record was delivered; 1 some were not, and stderr says how many and why; 2 bad configuration or command
-line; 130 stopped by Ctrl-C, 143 by SIGTERM, after the summary of what was done until then.
+line; 130 stopped by Ctrl-C, 143 by SIGTERM, before all was delivered and after the summary of what was.
 
 Sections
 ========
@@ -410,8 +410,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for thread in threads:
         thread.start()
     join(threads, stop, signals)
-    undelivered = report(threads)
-    return 128 + signals[0] if signals else int(undelivered > 0)
+    if not report(threads):
+        return 0
+    return 128 + signals[0] if signals else 1
 
 
 if __name__ == "__main__":

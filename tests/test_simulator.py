@@ -240,7 +240,7 @@ class ASignal(unittest.TestCase):
 
     def test_stops_it_between_records_and_what_it_says_it_delivered_is_stored(self):
         with sample_server() as server:
-            process = start(self, "--url", server.url, "--speed", "2")
+            process = start(self, "--url", server.url, "--speed", "1")
             eventually(lambda: server.get("/stats").json["total"] >= 4)
             status, out, err = self.stopped(process, signal.SIGINT)
             table = totals(out)
