@@ -17,7 +17,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-from typing import Any, NamedTuple
+import time
+import unittest
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TOKEN = "test-app"  # the service token of the service "app"
@@ -204,3 +207,31 @@ def request(
     connection.request(method, path, body, headers or {})
     response = connection.getresponse()
     return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 20) -> Any:
+    """Asks again and again until the answer is true, and gives it."""
+    deadline = time.monotonic() + seconds
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, f"it did not come true within {seconds:g} s"
+        time.sleep(0.005)
+    return answer
+
+
+class ServerTests(unittest.TestCase):
+    """Tests that share one server: it starts before the first of them and stops after the last."""
+
+    settings: ClassVar[dict[str, Json]] = {}  # for the "server" part of its configuration
+    server: ClassVar[Server]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.server = cls.enterClassContext(Server(**cls.settings))
+
+    def accept(self, body: Json, token: str = TOKEN, **headers: str) -> list[dict[str, Json]]:
+        """POSTs a body all of which must be stored; gives its records as GET /logs/ID does."""
+        answer = self.server.post(body, token, **headers)
+        self.assertEqual(answer.status, 200, answer.text)
+        self.assertEqual((answer.json["rejected"], answer.json["errors"]), (0, []))
+        numbers = range(answer.json["first_id"], answer.json["last_id"] + 1)
+        return [self.server.get(f"/logs/{number}").json for number in numbers]
