@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import datetime
+import functools
 import gzip
 import json
 import logging
@@ -650,8 +651,12 @@ class Prometheus(ClientTest):
 
     @needs("promtool")
     def test_promtool_finds_nothing_to_say(self):
-        done = subprocess.run(["promtool", "check", "metrics"], input=self.metrics(), capture_output=True, text=True)
+        text = self.metrics()
+        done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True)
         self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+        for name in re.findall(r"^# TYPE (\w+)", text, re.MULTILINE):
+            with self.subTest(name):
+                self.assertRegex(text, rf"(?m)^{name}(_bucket|_sum|_count)?(\{{| )")
 
     @needs("prometheus")
     def test_the_target_is_up_and_its_counters_can_be_queried(self):
@@ -681,10 +686,16 @@ class Prometheus(ClientTest):
             for line in self.metrics().splitlines():  # every number that the server gives is there
                 if not line.startswith("#"):
                     name = line.rpartition(" ")[0]
-                    self.assertTrue(ask(name), name)
-            accepted = re.search(r"^(\w*accepted\w*)", self.metrics(), re.MULTILINE)
-            assert accepted, self.metrics()
-            self.assertEqual([value for _, value in ask(f"sum({accepted[1]})")], ["3"])
+                    wait_until(functools.partial(ask, name), f"{name} scraped")
+            for query, value in (
+                ("sum(logs_records_accepted_total)", "3"),
+                ('sum(logs_records_rejected_total{service="app"})', "1"),
+                ('sum(logs_http_requests_total{endpoint="/logs", status="401"})', "1"),
+                ("logs_commits_total", "1"),
+                ("logs_store_records", "3"),
+            ):
+                with self.subTest(query):
+                    self.assertEqual([found for _, found in ask(query)], [value])
 
 
 if __name__ == "__main__":
