@@ -623,7 +623,7 @@ STATS = {
     "half, ERROR, past": f"service=payments&severity=ERROR&{PAST}",
     "a month by the hour": MONTH_BY_HOUR,
     "half, a month by the hour": f"service=payments&{MONTH_BY_HOUR}",
-    "ERROR, past, by the minute": f"severity=ERROR&step=2m&{PAST}",
+    "ERROR, past, by the hour": f"severity=ERROR&step=1h&{PAST}",
     "all by the day": "step=1d",
 }
 
