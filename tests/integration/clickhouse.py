@@ -38,7 +38,6 @@ MODULES = pathlib.Path(
 LIBRARY = MODULES / "@chdb/lib-linux-x64-gnu/libchdb.so"
 START_SECONDS = 30  # it takes 0.3 s; a busy machine may need more
 PR_SET_PDEATHSIG = 1  # prctl(2)
-FREE_BYTES = "min_free_disk_bytes_to_perform_insert"
 
 # The engine ends when its query does, so the query that starts the listeners sleeps for hours.
 LISTEN = (
@@ -146,10 +145,15 @@ class Engine:
         assert self.process
         self.process.send_signal(signal.SIGCONT)
 
+    def change(self, database: str, setting: str, value: int | None) -> None:
+        """Sets a setting of every table of a database, or sets it back with None."""
+        for (table,) in self.rows(f"SELECT name FROM system.tables WHERE database = '{database}'"):
+            change = f"RESET SETTING {setting}" if value is None else f"MODIFY SETTING {setting} = {value}"
+            self.query(f"ALTER TABLE {table} {change}", database=database)
+
     def fill_disk(self, database: str, full: bool = True) -> None:
-        """Makes the engine refuse every INSERT into `logs` as it does on a full disk, or no longer."""
-        change = f"MODIFY SETTING {FREE_BYTES} = {1 << 60}" if full else f"RESET SETTING {FREE_BYTES}"
-        self.query(f"ALTER TABLE logs {change}", database=database)
+        """Makes the engine refuse every INSERT into a database as it does on a full disk, or no longer."""
+        self.change(database, "min_free_disk_bytes_to_perform_insert", 1 << 60 if full else None)
 
     def close(self) -> None:
         """Kills it and removes its folder."""
