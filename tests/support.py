@@ -131,7 +131,7 @@ class Server:
         line = self.process.stdout.readline()
         if not line.startswith("listening on "):
             self.process.wait(10)
-            self._drain.join(10)
+            self.__exit__()
             raise RuntimeError(f"the server did not start: {line}{''.join(self.errors)}")
         self.url = line.split()[-1]
         self.host, _, port = self.url.rpartition("/")[2].rpartition(":")

@@ -1,0 +1,471 @@
+"""What goes wrong around the server: a store that can't commit, a bad batch among good ones, kill -9, a full disk.
+
+After each, what was acknowledged is there once, nothing else is, and the server goes on by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import os
+import pathlib
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+from unittest import mock
+
+with contextlib.suppress(ImportError):  # Windows
+    import resource
+
+import server as module
+from tests.load import Wire, Writers, check_database, eventually
+from tests.support import OTHER_TOKEN, READER, TOKEN, Answer, Server, configuration
+
+# Runs a command without the right of root to read and write what the permissions forbid (capabilities 1 and 2).
+PROGRAM = """
+import ctypes, os, sys
+for capability in 1, 2:
+    ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+WITHOUT_OVERRIDE = (sys.executable, "-c", PROGRAM)
+
+
+def record(message: str = "m", severity: int = 20) -> module.Record:
+    return module.Record(1_795_486_452_000_000, "app", severity, message, "{}")
+
+
+def batch_of(*records: module.Record) -> module.Batch:
+    """A batch of records as they stand, whatever is in them."""
+    return module.read_batch(records, module.Token("t", "service", "app"), lambda value, token: value)
+
+
+def is_refused(answer: Answer) -> bool:
+    """Whether it is what a store that can't commit answers: 503, when to come again, one sentence and a hint."""
+    return (
+        answer.status == 503
+        and 1 <= int(answer.headers["retry-after"]) <= 10
+        and answer.json["error"].count(".") >= 1
+        and bool(answer.json["hint"])
+    )
+
+
+def folder_of(case: unittest.TestCase) -> pathlib.Path:
+    """A folder that goes with the test."""
+    folder = tempfile.mkdtemp(prefix="logs-")
+    case.addCleanup(shutil.rmtree, folder)
+    return pathlib.Path(folder)
+
+
+def store_of(case: unittest.TestCase) -> module.SQLiteStore:
+    """A store in this process, without a server."""
+    path = folder_of(case) / "config.json"
+    path.write_text(json.dumps(configuration()), encoding="utf-8")
+    store = module.SQLiteStore(module.load_config(path), module.Metrics())
+    case.addCleanup(store.close)
+    return store
+
+
+def commit_together(store: module.SQLiteStore, *batches: module.Batch) -> list[BaseException | None]:
+    """Commits batches that have all been waiting for the lock; what each `commit` raised."""
+    raised: list[BaseException | None] = [None] * len(batches)
+
+    def commit(index: int) -> None:
+        try:
+            store.commit(batches[index])
+        except Exception as error:
+            raised[index] = error
+
+    threads = [threading.Thread(target=commit, args=[index]) for index in range(len(batches))]
+    with store._writing:
+        for thread in threads:
+            thread.start()
+        eventually(lambda: len(store.waiting) == len(batches))
+    for thread in threads:
+        thread.join(20)
+    return raised
+
+
+def post_at_once(server: Server, answers: list[Answer], *bodies: bytes, **headers: str) -> list[threading.Thread]:
+    """A thread for each body posts it; the answers come in as they are given."""
+
+    def post(body: bytes) -> None:
+        answers.append(server.post(body, **headers))
+
+    threads = [threading.Thread(target=post, args=[body]) for body in bodies]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+class TheStoreItself(unittest.TestCase):
+    def test_a_bad_batch_fails_alone_among_those_that_commit_with_it(self):
+        for name, bad in {
+            "an integer beyond 64 bits": record()._replace(timestamp=1 << 70),
+            "a severity that the schema refuses": record("bad", severity=7),
+            "a type that sqlite3 does not know": record()._replace(message=[]),
+            "text that is not Unicode": record("\ud800"),
+        }.items():
+            with self.subTest(name):
+                store = store_of(self)
+                good = [batch_of(record(f"good {n}"), record(f"also good {n}")) for n in range(5)]
+                poisoned = batch_of(record("innocent"), bad)
+                raised = commit_together(store, *good[:2], poisoned, *good[2:])
+                self.assertEqual([bool(error) for error in raised], [False, False, True, False, False, False])
+                records, _ = store.page(module.Query(descending=False))
+                self.assertEqual(
+                    {r.message for r in records}, {f"{m} {n}" for n in range(5) for m in ("good", "also good")}
+                )
+                self.assertEqual(store.stats(module.Query())["total"], 10)
+                self.assertEqual(
+                    sorted(i for b in good for i in range(b.first_id, b.last_id + 1)), sorted(r.id for r in records)
+                )
+
+    def test_an_unexpected_error_fails_its_callers_and_the_next_write_works(self):
+        store = store_of(self)
+        with mock.patch.object(store, "write", side_effect=RuntimeError("broken")):
+            raised = commit_together(store, batch_of(record()), batch_of(record()))
+        self.assertEqual([type(error) for error in raised], [RuntimeError, RuntimeError])
+        store.commit(batch_of(record("after")))
+        self.assertEqual([r.message for r in store.page(module.Query())[0]], ["after"])
+
+    def test_an_error_in_the_middle_of_a_write_leaves_nothing_behind(self):
+        store = store_of(self)
+        with mock.patch.object(store, "_add_counts", side_effect=RuntimeError("broken")):
+            self.assertIsInstance(commit_together(store, batch_of(record("half")))[0], RuntimeError)
+        later = batch_of(record("after"))
+        store.commit(later)
+        self.assertEqual([(r.id, r.message) for r in store.page(module.Query())[0]], [(later.first_id, "after")])
+        self.assertEqual(store.stats(module.Query())["total"], 1)
+
+    def test_the_writing_connection_refuses_what_is_not_its_work(self):
+        store = store_of(self)
+        store.commit(batch_of(record("keep me")))
+        for statement in (
+            *("DROP TABLE logs", "DROP TABLE answers", "DROP INDEX logs_by_time", "ALTER TABLE logs ADD COLUMN x"),
+            *("ALTER TABLE logs RENAME TO y", "ALTER TABLE logs DROP COLUMN message"),
+            *("UPDATE logs SET message = ''", "UPDATE logs SET id = 7", "UPDATE answers SET answer = ''"),
+            *("UPDATE counts SET span = 0", "UPDATE sqlite_sequence SET seq = 0", "DELETE FROM sqlite_sequence"),
+            *("CREATE TABLE x (y)", "CREATE INDEX x ON logs (message)", "CREATE VIEW x AS SELECT 1"),
+            "CREATE TRIGGER x AFTER INSERT ON logs BEGIN DELETE FROM logs; END",
+            *("CREATE TEMP TABLE x (y)", "CREATE TEMP TRIGGER x AFTER INSERT ON logs BEGIN SELECT 1; END"),
+            *("ATTACH ':memory:' AS x", "DETACH main", "VACUUM", "VACUUM INTO '/dev/null'", "REINDEX", "ANALYZE"),
+            *("PRAGMA writable_schema = ON", "PRAGMA journal_mode = DELETE", "PRAGMA synchronous = OFF"),
+            *("PRAGMA user_version = 2", "PRAGMA application_id = 0", "PRAGMA ignore_check_constraints = ON"),
+            *("INSERT INTO sqlite_master VALUES ('table', 'x', 'x', 0, '')", "DELETE FROM sqlite_master"),
+            "SELECT load_extension('x')",
+        ):
+            with self.subTest(statement), self.assertRaises(sqlite3.Error):
+                store._db.execute(statement)
+        self.assertEqual([r.message for r in store.page(module.Query())[0]], ["keep me"])
+        store.commit(batch_of(record("it still writes")))
+
+    def test_a_reading_connection_writes_nothing(self):
+        store = store_of(self)
+        store.commit(batch_of(record("keep me")))
+        for statement in (
+            *("DELETE FROM logs", "UPDATE logs SET message = ''", "DROP TABLE logs", "CREATE TABLE x (y)"),
+            "INSERT INTO answers VALUES (x'', x'', '', 0)",
+            *("PRAGMA user_version = 2", "PRAGMA journal_mode = DELETE", "VACUUM"),
+        ):
+            refused = self.assertRaises((sqlite3.Error, module.Unavailable))
+            with self.subTest(statement), refused, store.reading() as read:
+                if not list(read(statement, [])):
+                    raise sqlite3.OperationalError("some PRAGMAs are passed over without an error")
+        self.assertEqual([r.message for r in store.page(module.Query())[0]], ["keep me"])
+        self.assertEqual(sqlite3.connect(store.path).execute("PRAGMA user_version").fetchone(), (1,))
+
+
+class AStoreThatCanNotCommit(unittest.TestCase):
+    """503 with Retry-After and a sentence, /health too; reading goes on, and writing by itself afterwards."""
+
+    def assert_refuses(self, server: Server, seconds: float = 10) -> None:
+        began = time.monotonic()
+        answer = server.post({"message": "refused"})
+        self.assertTrue(is_refused(answer), answer)
+        self.assertLess(time.monotonic() - began, seconds)
+        health = eventually(lambda: (a := server.get("/health")).status != 200 and a, 5, "/health is content")
+        self.assertTrue(is_refused(health), health)
+        self.assertEqual(health.json["error"], answer.json["error"])
+        before = server.get("/logs?contains=before")
+        self.assertEqual((before.status, len(before.json)), (200, 1), before.text)
+        self.assertEqual(server.get("/stats").json["total"], server.sql("SELECT count(*) FROM logs")[0][0])
+
+    def assert_goes_on(self, server: Server) -> None:
+        answer = eventually(lambda: (a := server.post({"message": "after"})).status == 200 and a, 5, "it stays refused")
+        self.assertEqual(server.get(f"/logs/{answer.json['first_id']}").json["message"], "after")
+        eventually(lambda: server.get("/health").status == 200, 5, "/health stays bad")
+        self.assertEqual(server.sql("SELECT message FROM logs ORDER BY id"), [("before",), ("after",)])
+        check_database(self, server)
+
+    def test_database_locked_by_another_process(self):
+        with Server(constants={"LOCK_SECONDS": 0.2}) as server:
+            server.post({"message": "before"})
+            with contextlib.closing(sqlite3.connect(server.database, isolation_level=None)) as other:
+                other.execute("BEGIN EXCLUSIVE")
+                self.assert_refuses(server)
+                self.assertIn("lock", server.post({"message": "refused"}).json["error"])
+            self.assert_goes_on(server)
+
+    def test_those_who_wait_for_a_lock_wait_together_and_a_short_one_is_waited_for(self):
+        with (
+            Server(constants={"LOCK_SECONDS": 0.7}) as server,
+            contextlib.closing(sqlite3.connect(server.database, isolation_level=None)) as other,
+        ):
+            other.execute("BEGIN EXCLUSIVE")
+            answers: list[Answer] = []
+            began = time.monotonic()
+            threads = post_at_once(server, answers, *[json.dumps({"message": "refused"}).encode()] * 12)
+            for thread in threads:
+                thread.join(20)
+            self.assertEqual([is_refused(answer) for answer in answers], [True] * 12, answers)
+            self.assertLess(time.monotonic() - began, 4, "s; 12 waits one after the other would be 8.4 s")
+            (patient,) = post_at_once(server, answers, b'{"message": "waits"}')
+            other.execute("COMMIT")
+            patient.join(20)
+            self.assertEqual(answers[-1].status, 200)
+
+    def test_file_moved_away_and_put_back(self):
+        for name, put_another in {"nothing in its place": False, "another file in its place": True}.items():
+            with self.subTest(name), Server() as server:
+                server.post({"message": "before"})
+                aside = server.folder / "aside.db"
+                server.database.rename(aside)
+                if put_another:
+                    server.database.write_bytes(b"")
+                answer = server.post({"message": "refused"})
+                self.assertTrue(is_refused(answer), answer)
+                eventually(lambda: server.get("/health").status == 503, 5)
+                reading = server.get("/logs")  # a reader that has the file open may go on
+                self.assertTrue(is_refused(reading) or len(reading.json) == 1, reading)
+                aside.rename(server.database)
+                self.assert_goes_on(server)
+
+    def test_file_that_is_read_only_when_the_server_starts(self):
+        folder = folder_of(self)
+        with Server(folder) as server:
+            server.post({"message": "before"})
+        files = list(folder.glob("logs.db*"))
+        for file in files:
+            file.chmod(0o444)
+        if os.access(files[0], os.W_OK) and sys.platform != "linux":
+            self.skipTest("root writes what it likes")
+        with Server(folder, wrapper=WITHOUT_OVERRIDE if sys.platform == "linux" else ()) as server:
+            self.assert_refuses(server)
+            for file in files:
+                if file.exists():
+                    file.chmod(0o644)
+            self.assert_goes_on(server)
+
+    def test_file_made_immutable_under_the_server(self):
+        with Server() as server:
+            server.post({"message": "before"})
+            files = [str(server.database), f"{server.database}-wal"]
+            self.addCleanup(subprocess.run, ["chattr", "-i", *files], capture_output=True)
+            if not shutil.which("chattr") or subprocess.run(["chattr", "+i", *files], capture_output=True).returncode:
+                self.skipTest("needs root, and a file system with the flag")
+            self.assert_refuses(server)
+            subprocess.run(["chattr", "-i", *files], check=True)
+            self.assert_goes_on(server)
+
+    def test_disk_full(self):
+        folder = folder_of(self)
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "logs", folder], capture_output=True).returncode:
+            self.skipTest("needs root, and Linux")
+        self.addCleanup(subprocess.run, ["umount", "-l", folder], check=True)
+        with Server(folder) as server:
+            server.post({"message": "before"})
+            with contextlib.suppress(OSError), open(folder / "filler", "wb", buffering=0) as filler:
+                while True:
+                    filler.write(bytes(4096))
+            # what lies on the disk already may be written once more, so it may take some records until it is full
+            count = "SELECT count(*) FROM logs"
+            stored = eventually(lambda: is_refused(server.post({"message": "x" * 20_000})) and server.sql(count))
+            answer = server.post({"message": "x" * 20_000})
+            self.assertIn("full", answer.json["error"])
+            self.assertTrue(is_refused(eventually(lambda: (a := server.get("/health")).status == 503 and a, 5)))
+            self.assertEqual(server.get("/stats").json["total"], stored[0][0])
+            (folder / "filler").unlink()
+            eventually(lambda: server.post({"message": "after"}).status == 200, 5)
+            eventually(lambda: server.get("/health").status == 200, 5)
+            self.assertEqual(server.sql(count)[0][0], stored[0][0] + 1)
+            check_database(self, server)
+
+    @unittest.skipUnless(sys.platform == "linux", "prlimit is Linux's")
+    def test_no_file_may_grow_any_further(self):
+        with Server() as server:
+            server.post({"message": "before"})
+            size = os.stat(f"{server.database}-wal").st_size
+            no_limit = resource.RLIM_INFINITY
+            resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (size, no_limit))
+            self.assert_refuses(server)
+            resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (no_limit, no_limit))
+            self.assert_goes_on(server)
+
+
+class Killed(unittest.TestCase):
+    def test_kill_9_under_load_loses_and_repeats_nothing(self):
+        with Server() as server:
+            readiness = []
+            with Writers(server, 4) as writers:
+                for _ in range(3):
+                    writers.wait_for(150)
+                    server.stop(signal.SIGKILL)
+                    began = time.monotonic()
+                    server.restart()
+                    self.assertEqual(server.get("/health").status, 200)
+                    readiness.append(time.monotonic() - began)
+                writers.wait_for(50)
+            writers.check(self)
+            self.assertGreater(writers.broken, 0, "it was not killed under load")
+            self.assertLess(min(readiness), 0.5, "s from the start to the first answer")
+
+    def test_sigterm_under_load_stores_what_it_acknowledged_and_exits_0_within_5_s(self):
+        with Server() as server:
+            with Writers(server, 8) as writers:
+                writers.wait_for(300)
+                began = time.monotonic()
+                self.assertEqual(server.stop(signal.SIGTERM), 0)
+                self.assertLess(time.monotonic() - began, 5)
+                stored = {message for (message,) in server.sql("SELECT message FROM logs")}
+                self.assertLessEqual(set(writers.acknowledged), stored)
+                server.restart()
+                writers.wait_for(50)
+            writers.check(self)
+            self.assertLessEqual({answer.status for answer in writers.refusals}, {503})
+            self.assertEqual([line for line in server.errors if "unexpected" in line], [])
+
+    def test_sigterm_leaves_one_whole_file(self):
+        with Server() as server:
+            server.post([{"message": f"m{n}"} for n in range(100)])
+            self.assertEqual(server.stop(), 0)
+            copy = server.folder / "copy.db"
+            shutil.copy(server.database, copy)
+            with contextlib.closing(sqlite3.connect(copy)) as db:
+                self.assertEqual(db.execute("SELECT count(*) FROM logs").fetchone(), (100,))
+            self.assertEqual({file.name for file in server.folder.glob("logs.db*")}, {"logs.db"})
+
+    def test_sigterm_does_not_wait_for_those_who_never_finish(self):
+        settings = {"SHUTDOWN_SECONDS": 1}
+        with Server(constants=settings) as server, Wire(server) as half, Wire(server) as idle, Wire(server) as follower:
+            half.send(b"POST /logs HTTP/1.1\r\nHost: localhost\r\nAuthorization: Token test-app\r\n")
+            half.send(b"Content-Length: 99\r\n\r\n{")
+            idle.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            self.assertEqual(idle.answer().status, 200)
+            server.post({"message": "m"})
+            follower.send(b"GET /logs?follow=1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            follower.reader.readline()
+            began = time.monotonic()
+            self.assertEqual(server.stop(), 0)
+            self.assertLess(time.monotonic() - began, 2.5)
+            self.assertEqual(server.errors, [])
+
+
+class Tokens(unittest.TestCase):
+    def test_tokens_are_compared_in_constant_time_each_to_its_end(self):
+        path = folder_of(self) / "config.json"
+        path.write_text(json.dumps(configuration(read_tokens=[READER])), encoding="utf-8")
+        config = module.load_config(path)
+        compare_digest = mock.patch.object(module.hmac, "compare_digest", wraps=module.hmac.compare_digest)
+        for secret, found in ((TOKEN, "app"), (OTHER_TOKEN, "web"), ("unknown", None), ("", None), (TOKEN[:-1], None)):
+            with self.subTest(secret), compare_digest as compare:
+                token = config.find(secret, "service", "shipper")
+                self.assertEqual(token.service if token else None, found)
+                self.assertEqual(compare.call_count, 4, "it stopped at a match, or did not compare")
+
+    def test_no_token_shows_in_errors_answers_or_the_database(self):
+        secrets = {"app": "tkn-app-91f3", "web": "tkn-web-77a2", "read": "tkn-read-5c0e", "wrong": "tkn-wrong-11d8"}
+        config = configuration(read_tokens=[secrets["read"]], shipper_tokens=["tkn-shipper-08bb"])
+        for name in ("app", "web"):
+            config["services"][name]["token"] = secrets[name]
+        with Server(config=config) as server:
+            seen = [server.post({"message": "m"}, token, Idempotency_Key="k") for token in secrets.values()]
+            seen += [server.post({"message": "m", "service": "web"}, secrets["app"]), server.post("{", secrets["app"])]
+            for scheme in ("Token", "Bearer", "Digest", "Basic", ""):
+                for secret in secrets.values():
+                    seen.append(server.get("/logs", Authorization=f"{scheme} {secret}"))
+            for path in ("/metrics", "/stats", "/", "/x"):
+                seen.append(server.get(path, Authorization=f"Token {secrets['read']}"))
+            server.process.send_signal(signal.SIGHUP)
+            seen += [server.request("DELETE", "/logs", None, {"Authorization": f"Token {secrets['app']}"})]
+            said = b"".join(str(answer).encode() + answer.body for answer in seen) + "".join(server.errors).encode()
+            files = b"".join(file.read_bytes() for file in server.folder.glob("logs.db*"))
+            self.assertNotIn(b"tkn-", said)
+            self.assertNotIn(b"tkn-", files)
+            self.assertIn(b"app", files)
+        self.assertNotIn("tkn-", "".join(server.errors))
+
+    def test_a_mistaken_configuration_is_named_without_its_tokens(self):
+        for name, mistake in {
+            "a text in place of a list": lambda c: c["server"].update(read_tokens="tkn-1"),
+            "a list with a number": lambda c: c["server"].update(shipper_tokens=["tkn-1", 5]),
+            "a list in place of a text": lambda c: c["services"]["app"].update(token=["tkn-1"]),
+            "a token used twice": lambda c: [s.update(token="tkn-1") for s in c["services"].values()],
+            "a token under an unknown key": lambda c: c["services"]["app"].update(tokn="tkn-1"),
+        }.items():
+            with self.subTest(name), self.assertRaises(RuntimeError) as caught:
+                config = configuration()
+                mistake(config)
+                with Server(config=config):
+                    pass
+            self.assertNotIn("tkn-1", str(caught.exception))
+
+
+class Bounds(unittest.TestCase):
+    def test_a_token_over_its_rate_gets_429_and_is_served_again_after_the_time_that_it_is_told(self):
+        with Server(max_records_per_second=20) as server:
+            began = time.monotonic()
+            self.assertEqual(server.post([{"message": "m"}] * 30).status, 200)
+            refused = server.post({"message": "too soon"})
+            self.assertEqual((refused.status, set(refused.json)), (429, {"error", "hint"}), refused.text)
+            retry_after = int(refused.headers["retry-after"])
+            self.assertIn(retry_after, range(1, 6))
+            self.assertEqual(server.post({"message": "another's"}, OTHER_TOKEN).status, 200)
+            self.assertEqual(server.get("/logs").status, 200)
+            eventually(lambda: server.post({"message": "in time"}).status == 200, retry_after, "it was told less")
+            while server.post({"message": "more"}).status == 200:
+                pass
+            total = server.get("/stats").json["total"]
+            self.assertEqual(server.sql("SELECT count(*) FROM logs WHERE message = 'too soon'"), [(0,)])
+            self.assertEqual(server.sql("SELECT count(*) FROM logs"), [(total,)])
+            self.assertLessEqual(total - 1, 30 + 20 * (time.monotonic() - began))
+
+    def test_what_waits_for_a_commit_is_bounded(self):
+        body = json.dumps({"message": "x" * 200_000}).encode()
+        with Server(constants={"MAX_BODIES_BYTES": 1 << 20, "LOCK_SECONDS": 20}) as server:
+            answers: list[Answer] = []
+            with contextlib.closing(sqlite3.connect(server.database, isolation_level=None)) as other:
+                other.execute("BEGIN EXCLUSIVE")
+                threads = post_at_once(server, answers, *[body] * 12)
+                eventually(lambda: len(answers) >= 7)  # five fit, and wait
+                self.assertTrue(all(map(is_refused, answers)), answers)
+                self.assertEqual(server.get("/logs").json, [])
+            for thread in threads:
+                thread.join(20)
+            self.assertEqual(sorted(answer.status for answer in answers), [200] * 5 + [503] * 7)
+            self.assertEqual(server.sql("SELECT count(*) FROM logs"), [(5,)])
+            self.assertEqual(server.post(body).status, 200)
+            self.assertIn("logs_waiting_bytes 0\n", server.get("/metrics").text)
+
+    def test_a_compressed_body_counts_as_what_it_becomes(self):
+        body = gzip.compress(json.dumps({"message": "x" * 200_000}).encode())
+        with Server(constants={"MAX_BODIES_BYTES": 1 << 20, "LOCK_SECONDS": 20}) as server:
+            answers: list[Answer] = []
+            with contextlib.closing(sqlite3.connect(server.database, isolation_level=None)) as other:
+                other.execute("BEGIN EXCLUSIVE")
+                threads = post_at_once(server, answers, *[body] * 12, Content_Encoding="gzip")
+                eventually(lambda: len(answers) >= 7, 5, "200 KB each, they all fit into 1 MiB")
+                self.assertTrue(all(map(is_refused, answers)), answers)
+            for thread in threads:
+                thread.join(20)
+
+
+if __name__ == "__main__":
+    unittest.main()
