@@ -36,6 +36,7 @@ import contextlib
 import csv
 import dataclasses
 import difflib
+import email.utils
 import functools
 import hashlib
 import hmac
@@ -84,13 +85,14 @@ MAX_SERVICE_CHARS, MAX_KEY_CHARS = 128, 255  # the key is an Idempotency-Key
 MAX_LINE_BYTES, MAX_HEADERS = 16 << 10, 100  # of a request's head
 MAX_LIMIT = 10_000  # records in one page of GET /logs; limit=0 streams them all
 MAX_STEPS = 10_000  # of a histogram
+MAX_RECORDS = 100_000  # in one batch: 10 MiB of records of 100 bytes; a million tiny ones would hold all others up
+MAX_GZIP_MEMBERS = 100
 MAX_ERRORS_LISTED = 100  # in the answer to a batch
 
 # How much the server takes on at a time
 MAX_CONNECTIONS = 900  # a thread and a file descriptor each; systems often allow 1024 of the latter
 MAX_BODIES_BYTES = 64 << 20  # of all bodies being read or waiting for a commit
 MAX_COMMIT_RECORDS = 20_000  # from here on a commit takes no further batch: about 0.1 s
-MAX_ANSWER_BYTES = 8 << 20  # a page of long records ends here, and the next page goes on
 PAGE_RECORDS = 1_000  # that a stream reads at a time
 READERS = 8  # queries at a time; more wait for their turn
 
@@ -118,6 +120,9 @@ SEVERITY_ALIASES = SEVERITIES | {"WARN": 30} | {
 Json = Any  # whatever json.loads gives
 show = reprlib.repr  # a value in an error message, cut short
 encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+decode_json, SPACE = json.JSONDecoder().raw_decode, re.compile(r"\s*")
+dump_json = json.JSONEncoder(ensure_ascii=False).encode
+http_date = functools.lru_cache(1)(functools.partial(email.utils.formatdate, usegmt=True))  # of a whole second
 log = logging.getLogger("server")
 
 
@@ -181,10 +186,10 @@ class Config:
     max_size_mb: float | None = 1024
     max_records_per_second: float | None = None
 
-    @property
-    def reading_is_open(self) -> bool:
-        """Whether GET needs no token."""
-        return not any(token.role == "read" for token in self.tokens)
+    @functools.cached_property
+    def reading_is_closed(self) -> bool:
+        """Whether GET needs a token."""
+        return any(token.role == "read" for token in self.tokens)
 
     def find(self, secret: str, *roles: str) -> Token | None:
         """The token of one of these roles with that secret. Looks at every token to its end, found or not,
@@ -196,6 +201,7 @@ class Config:
         return found
 
 
+@functools.lru_cache(256)
 def is_loopback(host: str) -> bool:
     """Whether a name or address is this machine's own.
 
@@ -234,10 +240,11 @@ def mistakes_in(value: Json, shape: Any, path: str = "") -> Iterator[str]:
     """A line for each place where a value has not the shape, with its path."""
     if isinstance(shape, tuple):
         if not shape[1](value):
-            yield f"{path}: must be {shape[0]}, not {show(value)}"
+            kind = {str: "this text", list: "this list", dict: "an object"}.get(type(value)) or show(value)
+            yield f"{path}: must be {shape[0]}, not {kind}"  # not the text itself: it may be a token
         return
     if not isinstance(value, dict):
-        yield f"{path or 'the file'}: must be an object, not {show(value)}"
+        yield f"{path or 'the file'}: must be an object"
         return
     keys = {name.rstrip("?"): name for name in shape}
     for name in value:
@@ -517,7 +524,7 @@ def parse_body(data: bytes) -> list[Json]:
         raise Refusal(415, "A multipart form is not taken.", "Send JSON or a plain form: curl -d, not curl -F.")
     is_form = text[:1] not in ("{", "[") and "=" in text
     try:
-        values = [parse_form(text)] if is_form else list(split_json(text))
+        values = [parse_form(text)] if is_form else split_json(text)
         if is_form or "\\ud" in text or "\\uD" in text:  # maybe half a surrogate pair: U+FFFD takes its place
             halves = json.dumps(values, ensure_ascii=False).encode("utf-16", "surrogatepass")
             values = json.loads(halves.decode("utf-16", "replace"))
@@ -532,15 +539,21 @@ def parse_body(data: bytes) -> list[Json]:
     return values
 
 
-def split_json(text: str) -> Iterator[Json]:
+def split_json(text: str) -> list[Json]:
     """The JSON values that stand one after the other in a text, with those of an array or of "logs" one by one."""
-    decoder, space, position = json.JSONDecoder(), re.compile(r"\s*"), 0
+    values, position = [], 0
     while position < len(text):
-        value, position = decoder.raw_decode(text, position)
+        value, position = decode_json(text, position)
         if isinstance(value, dict) and isinstance(value.get("logs"), list) and "message" not in value:
             value = value["logs"]
-        yield from value if isinstance(value, list) else (value,)
-        position = space.match(text, position).end()  # type: ignore[union-attr]  # it matches always
+        if isinstance(value, list):
+            values += value
+        else:
+            values.append(value)
+        if len(values) > MAX_RECORDS:
+            raise Refusal(413, f"The batch has more than {MAX_RECORDS:,} records.", "Send smaller batches.")
+        position = SPACE.match(text, position).end()  # type: ignore[union-attr]  # it matches always
+    return values
 
 
 # Of what logging.handlers.HTTPHandler posts, what says the same again, or nothing to a reader.
@@ -556,16 +569,22 @@ def parse_form(text: str) -> dict[str, Json]:
     fields: dict[str, Json] = dict(urllib.parse.parse_qsl(text, keep_blank_values=True))
     if "msg" not in fields or "levelno" not in fields:
         return fields
-    message = fields.pop("msg")
-    with contextlib.suppress(Exception):  # "args" is whatever repr() gave; where it can't be read, the raw text stays
-        arguments = ast.literal_eval(fields["args"])
-        if arguments and not re.search(r"%[^a-zA-Z%]*(\d{4}|\*)", message):  # a width that would fill the memory
-            message = message % arguments
-    fields["message"] = message
-    exception = re.match(r"\(<class '.*?'>, (.*), <traceback", fields.get("exc_info", ""), re.DOTALL)
-    fields["exc_info"] = exception[1] if exception else "None"  # of a traceback object, only the exception means anything
+    fields["message"] = format_message(fields.pop("msg"), fields.get("args", ""))
+    exception = fields.get("exc_info", "").partition("'>, ")[2].rpartition(", <traceback object")[0]
+    fields["exc_info"] = exception or "None"  # (<class 'E'>, E('what'), <traceback ...>): only the middle says anything
     empty = [name for name in ("exc_info", "exc_text", "stack_info") if fields.get(name, "None") == "None"]
     return {name: value for name, value in fields.items() if name not in NOISE and name not in empty}
+
+
+def format_message(message: str, arguments: str) -> str:
+    """What logging makes of them; `arguments` is whatever repr() gave. Where they do not fit, or could fill the memory
+    (by a width, or by being many), the message as it is."""
+    widths = re.search(r"%[^%a-zA-Z]*(\d{4}|\*)", message)
+    if arguments in ("", "()", "None") or widths or message.count("%") * len(arguments) > MAX_BODY_BYTES:
+        return message
+    with contextlib.suppress(Exception):
+        return message % ast.literal_eval(arguments)
+    return message
 
 
 def split_otlp(body: bytes) -> list[Json]:
@@ -602,7 +621,7 @@ def parse_otlp(value: Json, token: Token) -> Record:
             "severity": severity if severity in SEVERITY_ALIASES else None,
             "attributes": attributes,
         }
-    except (AttributeError, KeyError, TypeError, ValueError, IndexError, OverflowError):
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError, OverflowError, RecursionError):
         raise RecordError("record", "is not a LogRecord of OTLP") from None
     unknown = str(service).startswith("unknown_service")  # the SDK's word for none, which a token may know better
     fields |= {"service": service} if not unknown or token.role == "shipper" else {}
@@ -688,6 +707,13 @@ def parse_severities(text: str) -> tuple[int, ...]:
         raise ValueError(", ".join(SEVERITIES)) from None
 
 
+def parse_text(text: str) -> str:
+    """Any text that is not long."""
+    if len(text) > 1000:  # so that no single comparison takes long
+        raise ValueError("a text of 1,000 characters at most")
+    return text
+
+
 def parse_number(text: str, most: int) -> int:
     """A whole number from 0 to `most`."""
     if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) > most:
@@ -705,8 +731,10 @@ def parse_choice(text: str, choices: dict[str, Json]) -> Json:
 def parse_cursor(text: str) -> tuple[int, int]:
     """The position in a "next" link, as `next_link` makes it."""
     try:
-        timestamp, number = base64.urlsafe_b64decode(text).decode("ascii").split(":")
-        return int(timestamp), int(number)
+        timestamp, number = map(int, base64.urlsafe_b64decode(text).decode("ascii").split(":"))
+        if MIN_TIMESTAMP <= timestamp <= MAX_TIMESTAMP and 0 <= number < 1 << 63:
+            return timestamp, number
+        raise ValueError
     except ValueError:
         raise ValueError('the cursor of a "next" link, as it was given') from None
 
@@ -722,7 +750,7 @@ FILTERS: Parameters = {
     "received_at_start": ("received_start", parse_moment),
     "received_at_end": ("received_end", functools.partial(parse_moment, end=True)),
     "since": ("start", lambda text: time.time_ns() // 1000 - parse_duration(text)),
-    "contains": ("contains", str),
+    "contains": ("contains", parse_text),
 }
 LIST_PARAMETERS: Parameters = FILTERS | {
     "order": ("descending", functools.partial(parse_choice, choices={"desc": True, "asc": False})),
@@ -811,6 +839,9 @@ class Store:
         self.waiting: deque[Batch] = deque()
         self._writing = threading.Lock()  # held by the one thread that writes
 
+    def stop_overdue(self) -> None:
+        """Stops queries that are past their deadline; is called again and again."""
+
     def close(self) -> None:
         """Waits for the commit under way; from then on nothing is written."""
         self._writing.acquire()
@@ -889,11 +920,11 @@ class Store:
             tests.append(f"({' OR '.join(found)})")
         return " AND ".join(tests) or "1 = 1"
 
-    def page(self, query: Query, read: Read | None = None) -> tuple[list[StoredRecord], bool]:
-        """The first `limit` records, fewer where they are long, and whether there are more."""
+    def page(self, query: Query, read: Read | None = None, most_bytes: int = 8 << 20) -> tuple[list[StoredRecord], bool]:
+        """The first `limit` records, fewer where they are longer than `most_bytes`, and whether there are more."""
         if read is None:
             with self.reading() as read:
-                return self.page(query, read)
+                return self.page(query, read, most_bytes)
         parameters: list[Json] = []
         columns = ", ".join(StoredRecord._fields)
         branches = self.branches(query, read, False)
@@ -904,7 +935,7 @@ class Store:
         records: list[StoredRecord] = []
         size = 0
         for record in map(StoredRecord._make, read(sql, parameters) if selects else ()):
-            if len(records) == query.limit or size > MAX_ANSWER_BYTES:
+            if len(records) == query.limit or size > most_bytes:
                 return records, True
             size += len(record.message) + len(record.attributes)
             records.append(record)
@@ -925,10 +956,11 @@ class Store:
         query = dataclasses.replace(query, last_id=query.last_id or self.newest_id(), limit=PAGE_RECORDS)
         more = True
         while more:
-            records, more = self.page(query)
+            records, more = self.page(query, most_bytes=1 << 20)
             if records:
-                yield records
                 last = records[-1]
+                yield records
+                del records  # or they would wait in memory for a slow client
                 position = {"after_id": last.id} if query.by_id else {"cursor": (last.timestamp, last.id)}
                 query = dataclasses.replace(query, **position)
 
@@ -950,50 +982,57 @@ class Store:
         """What GET /stats answers: exact, and all of one state."""
         low = MIN_TIMESTAMP if query.start is None else query.start
         high = MAX_TIMESTAMP + 1 if query.end is None else query.end + 1
-        spans = [span for span in self.spans if query.counted and (step is None or step % span == 0)]
+        spans = self.spans if query.counted else ()
         services: Counter[str] = Counter()
         severities = Counter(dict.fromkeys(SEVERITIES, 0))
-        steps: dict[int, Counter[str]] = {}
-        edges = []
+        steps: dict[int, list[int]] = {}  # by their begin, as many counts as there are severities
+        first = last = None
         with self.reading() as read:
-            for span, start, end in pieces(low, high, spans):
-                for begin, service, severity, records in self._count(query, step, span, start, end, read):
+            for piece in pieces(low, high, spans):
+                for service, severity, records in self._count(query, piece, read):
                     services[service] += records
                     severities[SEVERITY_NAMES[severity]] += records
-                    steps.setdefault(begin, Counter())[SEVERITY_NAMES[severity]] += records
-            for descending in (False, True) if services else ():
-                edge = dataclasses.replace(query, limit=1, descending=descending)
-                edges.append(self.page(edge, read)[0][0].timestamp)
-        first, last = edges or (None, None)
+            if services:
+                edge = dataclasses.replace(query, limit=1)
+                last = self.page(edge, read)[0][0].timestamp
+                first = self.page(dataclasses.replace(edge, descending=False), read)[0][0].timestamp
+            for piece in pieces(low, high, [span for span in spans if step % span == 0]) if step else ():
+                for begin, *counts in self._count(query, piece, read, step):
+                    earlier = steps.get(begin, [0] * len(SEVERITIES))
+                    steps[begin] = [a + (b or 0) for a, b in zip(earlier, counts, strict=True)]
         answer = {
             "total": severities.total(),
             "by_service": dict(services.most_common()),
             "by_severity": dict(severities),
-            "first_timestamp": first and format_timestamp(first),
-            "last_timestamp": last and format_timestamp(last),
+            "first_timestamp": None if first is None else format_timestamp(first),
+            "last_timestamp": None if last is None else format_timestamp(last),
         }
         if step:
-            answer["histogram"] = histogram(steps, step, query.start or first, query.end or last)
+            begin, end = first if query.start is None else low, last if query.end is None else query.end
+            answer["histogram"] = histogram(steps, step, begin, end)
         return answer
 
-    def _count(self, query: Query, step: int | None, span: int | None, start: int, end: int, read: Read) -> Iterable[Any]:
-        """Rows of step, service, severity and number in [start, end): from the counts by `span`, or from the records."""
+    def _count(self, query: Query, piece: Piece, read: Read, step: int | None = None) -> Iterable[tuple[Any, ...]]:
+        """Counts of a piece of time: rows of service, severity and number; with a step, of its begin and a number for
+        each severity."""
+        span, start, end = piece
         parameters: list[Json] = []
         mark = functools.partial(self.mark, parameters)
-        if span:
-            branches = [("counts", Query(query.severities, query.min_severity, query.services))]
-        else:
+        branches = [("counts", Query(query.severities, query.min_severity, query.services))]
+        if not span:
             branches = self.branches(dataclasses.replace(query, start=start, end=end - 1), read, query.counted)
         time_of, number = ("start", "sum(records)") if span else ("timestamp", "count(*)")
         selects = []
         for table, part in branches:
-            # subtle: % has the sign of what it divides, so the steps are counted from before the first timestamp
-            begin = f"{time_of} - ({time_of} + {mark(-(MIN_TIMESTAMP // step) * step)}) % {mark(step)}" if step else "0"
+            columns = ["service", "severity", number]
+            if step:
+                # subtle: % has the sign of what it divides, so the steps are counted from before the first timestamp
+                before = -(MIN_TIMESTAMP // step) * step
+                begin = f"{time_of} - ({time_of} + {mark(before)}) % {mark(step)}" if step != span else time_of
+                columns = [begin, *(f"{number} FILTER (WHERE severity = {severity})" for severity in SEVERITY_NAMES)]
             bounds = f"span = {mark(span)} AND start >= {mark(start)} AND start < {mark(end)} AND " if span else ""
-            selects.append(
-                f"SELECT {begin} AS step, service, severity, {number} FROM {table}"
-                f" WHERE {bounds}{self.where(part, parameters)} GROUP BY step, service, severity"
-            )
+            where = f"{bounds}{self.where(part, parameters)} GROUP BY {'1' if step else '1, 2'}"
+            selects.append(f"SELECT {', '.join(columns)} FROM {table} WHERE {where}")
         return read(" UNION ALL ".join(selects), parameters) if selects else ()
 
 
@@ -1009,36 +1048,38 @@ def is_json(text: str) -> bool:
     return False
 
 
-def pieces(low: int, high: int, spans: list[int]) -> Iterator[tuple[int | None, int, int]]:
+Piece = tuple[int | None, int, int]  # a span, or None where only records can be counted; start; end, exclusive
+
+
+def pieces(low: int, high: int, spans: Iterable[int]) -> Iterator[Piece]:
     """Cuts [low, high) into whole spans, the longest that fit, and what is left at the ends.
 
     >>> list(pieces(50, 3700, [3600, 60]))
     [(60, 60, 3660), (None, 50, 60), (None, 3660, 3700)]
     """
-    if low >= high:
+    span, *shorter = [*spans, None]
+    if span is None:
+        if low < high:
+            yield None, low, high
         return
-    if not spans:
-        yield None, low, high
-        return
-    span, *shorter = spans
     start, end = -(-low // span) * span, high // span * span
-    if start >= end:
-        yield from pieces(low, high, shorter)
-    else:
+    if start < end:
         yield span, start, end
-        yield from pieces(low, start, shorter)
-        yield from pieces(end, high, shorter)
+    else:
+        start = end = high
+    yield from pieces(low, start, shorter[:-1])
+    yield from pieces(end, high, shorter[:-1])
 
 
-def histogram(steps: dict[int, Counter[str]], step: int, first: int | None, last: int | None) -> list[dict[str, Json]]:
+def histogram(steps: dict[int, list[int]], step: int, first: int | None, last: int | None) -> list[dict[str, Json]]:
     """Counts by severity of every step from `first` to `last`, empty ones too. Raises Refusal: 400 for too many."""
     if first is None or last is None:
         return []
     begins = range(first // step * step, last + 1, step)
     if len(begins) > MAX_STEPS:
         raise Refusal(400, f"That step makes {len(begins)} steps.", f"Take a longer one: {MAX_STEPS} steps at most.")
-    none = dict.fromkeys(SEVERITIES, 0)
-    return [{"start": format_timestamp(begin), **none, **steps.get(begin, {})} for begin in begins]
+    none = [0] * len(SEVERITIES)
+    return [{"start": format_timestamp(max(begin, MIN_TIMESTAMP)), **dict(zip(SEVERITIES, steps.get(begin, none)))} for begin in begins]
 
 
 # ---------------------------------------------------------------- 8. SQLite
@@ -1059,22 +1100,14 @@ class SQLiteStore(Store):
     def __init__(self, config: Config, metrics: Metrics):
         super().__init__(config, metrics)
         self.path = pathlib.Path(config.store)
-        self._checked = 0.0
+        self._checked, self._unchecked = 0.0, 0  # when it could last be written; records since its size was looked at
         self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
+        self._deadlines: dict[sqlite3.Connection, float] = {}  # of the readers at work
         try:
             if not self._is_ours():
                 self._create()
             self._inode = os.stat(self.path).st_ino
-            self._db = self._connect("rw")
-            for pragma in (
-                "synchronous = FULL",  # an fsync at every commit: what a 200 promises
-                "wal_autocheckpoint = 4000",  # pages, 16 MB: fewer and longer checkpoints
-                "journal_size_limit = 67108864",  # bytes; the WAL shrinks to this after a rush
-                "cache_size = -16384",  # KiB; where the indexes grow stays in memory
-            ):
-                self._db.execute(f"PRAGMA {pragma}")
-            self._db.execute("SELECT 1 FROM logs LIMIT 1")
-            self._db.set_authorizer(authorize)
+            self._db = self._connect_writer()
             for _ in range(READERS):
                 self._readers.put(self._connect("ro"))
         except (OSError, sqlite3.Error) as error:
@@ -1109,6 +1142,19 @@ class SQLiteStore(Store):
         uri = f"{self.path.resolve().as_uri()}?mode={mode}"
         db = sqlite3.connect(uri, LOCK_SECONDS, uri=True, isolation_level=None, check_same_thread=False)
         db.create_function("fold", 1, str.lower, deterministic=True)
+        db.execute("SELECT 1 FROM logs LIMIT 1")  # opens the file
+        return db
+
+    def _connect_writer(self) -> sqlite3.Connection:
+        db = self._connect("rw")
+        for pragma in (
+            "synchronous = FULL",  # an fsync at every commit: what a 200 promises
+            "wal_autocheckpoint = 4000",  # pages, 16 MB: fewer and longer checkpoints
+            "journal_size_limit = 67108864",  # bytes; the WAL shrinks to this after a rush
+            "cache_size = -16384",  # KiB; where the indexes grow stays in memory
+        ):
+            db.execute(f"PRAGMA {pragma}")
+        db.set_authorizer(authorize)
         return db
 
     # Writing
@@ -1126,7 +1172,9 @@ class SQLiteStore(Store):
         except FileNotFoundError:
             hint = "Put it back or start the server again; nothing was stored."
             raise Unavailable("The database file was moved or deleted.", hint) from None
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
+            if "SQLITE_READONLY" in getattr(error, "sqlite_errorname", ""):
+                self._db = self._connect_writer()  # a connection that was opened read-only stays so
             raise unavailable(error) from error
         finally:
             if db.in_transaction:
@@ -1155,8 +1203,11 @@ class SQLiteStore(Store):
             insert = "INSERT INTO logs (received_at, timestamp, service, severity, message, attributes) VALUES "
             insert_rows(db, insert, "(?1, ifnull(?, ?1), ?, ?, ?, ?)", records, first=[received_at])
             self._add_counts(db, counts, received_at)
-            if self._used_bytes(db) > self._max_bytes():
-                self._forget(db, 2 * len(records) + 500, MAX_TIMESTAMP)
+            self._unchecked += len(records)
+            if self._unchecked >= 1000:
+                if self._used_bytes(db) > self._max_bytes():
+                    self._forget(db, 2 * self._unchecked, MAX_TIMESTAMP)
+                self._unchecked = 0
 
     def _is_repeat(self, batch: Batch, db: sqlite3.Connection) -> bool:
         row = db.execute("SELECT body, answer FROM answers WHERE key = ?", [batch.key]).fetchone()
@@ -1185,8 +1236,8 @@ class SQLiteStore(Store):
             try:
                 while self._maintain_once():
                     time.sleep(0.01)  # the writers' turn
-            except Unavailable as trouble:  # the next time may do
-                log.error("retention: %s", trouble)
+            except Exception as error:  # the next time may do
+                log.error("retention: %s", error)
 
     def _maintain_once(self) -> bool:
         now, days = time.time_ns() // 1000, self.config.max_age_days
@@ -1228,18 +1279,22 @@ class SQLiteStore(Store):
             db = self._readers.get(timeout=QUERY_SECONDS)
         except queue.Empty:
             raise Unavailable("Too many queries are under way.") from None
-        deadline = time.monotonic() + QUERY_SECONDS
-        db.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)  # instructions of SQLite's, about 1 ms
+        self._deadlines[db] = time.monotonic() + QUERY_SECONDS
         try:
             db.execute("BEGIN")  # all that is read until the end is of one state
             yield db.execute
-        except sqlite3.OperationalError as error:
-            raise unavailable(error) from None
+        except sqlite3.DatabaseError as error:
+            raise unavailable(error) from error
         finally:
-            db.set_progress_handler(None, 0)
+            del self._deadlines[db]
             if db.in_transaction:
                 db.execute("ROLLBACK")
             self._readers.put(db)
+
+    def stop_overdue(self) -> None:
+        for db, deadline in list(self._deadlines.items()):
+            if deadline < time.monotonic():
+                db.interrupt()
 
     def mark(self, parameters: list[Json], value: Json) -> str:
         parameters.append(value)
@@ -1257,10 +1312,13 @@ class SQLiteStore(Store):
         and one that does not occur nothing.
         """
         query = self._by_receipt(query, read)
-        if query.by_id or (query.last_id or 1 << 62) - (query.after_id or 0) < NARROW_IDS:
-            return [("logs NOT INDEXED", query)]
+        ids = (1 << 62 if query.last_id is None else query.last_id) - (query.after_id or 0)
+        if query.by_id or ids < NARROW_IDS:
+            return [("logs NOT INDEXED", query)] if ids > 0 else []
         if split or query.services or query.severities or query.min_severity:
-            parameters = [DAY, (query.start or MIN_TIMESTAMP) // DAY * DAY, query.end or MAX_TIMESTAMP]
+            start, end = query.start, query.end
+            first_day = MIN_TIMESTAMP if start is None else start // DAY * DAY
+            parameters = [DAY, first_day, MAX_TIMESTAMP if end is None else end]
             where = self.where(Query(query.severities, query.min_severity, query.services), parameters)
             sql = f"SELECT DISTINCT service, severity FROM counts WHERE span = ? AND start >= ? AND start <= ? AND {where}"
             kinds = list(read(sql, parameters))
@@ -1290,6 +1348,12 @@ class SQLiteStore(Store):
 
     # State
 
+    def close(self) -> None:
+        super().close()
+        for db in [self._readers.get_nowait() for _ in range(self._readers.qsize())]:
+            db.close()
+        self._db.close()  # the last one to close moves what is in the WAL into the file
+
     def check(self) -> None:
         if time.monotonic() - self._checked > 1:  # anyone may ask, and often
             with self._writing, self._transaction() as db:  # only a real write finds a full disk
@@ -1300,9 +1364,11 @@ class SQLiteStore(Store):
         return sum(file.stat().st_size for file in self.path.parent.glob(f"{self.path.name}*"))
 
 
-def unavailable(error: sqlite3.OperationalError) -> Unavailable:
-    """What to answer when SQLite can't."""
+def unavailable(error: sqlite3.DatabaseError) -> Exception:
+    """What to answer when SQLite can't; the error itself where the fault is in what it was asked."""
     name = getattr(error, "sqlite_errorname", "")
+    if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
+        return error
     if name == "SQLITE_INTERRUPT":
         hint = "Narrow it, with timestamp_start, service or severity."
         return Unavailable(f"The query took longer than {QUERY_SECONDS} s and was stopped.", hint)
@@ -1523,9 +1589,15 @@ class Response(NamedTuple):
     headers: dict[str, str] = {}
 
 
+@functools.lru_cache(256)
+def host_name(host: str) -> str:
+    """A Host header without its port, in lower case."""
+    return re.sub(r":\d*$", "", host).strip("[]").lower()
+
+
 def json_response(status: int, body: Json, **headers: str) -> Response:
     """An answer in JSON, on one line."""
-    return Response(status, json.dumps(body, ensure_ascii=False).encode() + b"\n", headers=headers)
+    return Response(status, dump_json(body).encode() + b"\n", headers=headers)
 
 
 def json_pieces(pages: Pages) -> Iterator[bytes]:
@@ -1538,9 +1610,15 @@ def json_pieces(pages: Pages) -> Iterator[bytes]:
 
 
 def ndjson_pieces(pages: Pages) -> Iterator[bytes]:
-    """Records as JSON, one a line; no record, an empty line."""
+    """Records as JSON, one a line."""
     for records in pages:
-        yield "".join(record.json() + "\n" for record in records).encode() or b"\n"
+        yield "".join(record.json() + "\n" for record in records).encode()
+
+
+def following_pieces(pages: Pages) -> Iterator[bytes]:
+    """The same, with a blank line as a heartbeat where there is no record."""
+    for piece in ndjson_pieces(pages):
+        yield piece or b"\n"
 
 
 def csv_pieces(pages: Pages) -> Iterator[bytes]:
@@ -1562,6 +1640,7 @@ FORMATS: dict[str, Form] = {
     "ndjson": ("application/x-ndjson", ndjson_pieces),
     "csv": ("text/csv; charset=utf-8", csv_pieces),
 }
+FOLLOWING: Form = ("application/x-ndjson", following_pieces)
 
 
 def stream_response(form: Form, pages: Pages) -> Response:
@@ -1629,11 +1708,11 @@ class App:
 
     def route(self, request: Request) -> tuple[str, Callable[[App, Request], Response]]:
         """The endpoint for a request, and its path in ROUTES. Raises Refusal: 404, 405, 421."""
-        host = re.sub(r":\d*$", "", request.headers.get("host", "localhost")).strip("[]").lower()
-        if self.config.reading_is_open and not (is_loopback(host) or host in self.config.allowed_hosts | {self.config.host}):
+        host = host_name(request.headers.get("host", "localhost"))
+        if not (is_loopback(host) or host == self.config.host or host in self.config.allowed_hosts or self.config.reading_is_closed):
             # a web page elsewhere has given its own name this address, to read the logs (DNS rebinding)
             raise Refusal(421, f"This server is not {show(host)}.", "Add the name to server.allowed_hosts in the configuration.")
-        path = "/logs/ID" if re.fullmatch(r"/logs/[^/]+", request.path) else request.path
+        path = request.path if not re.fullmatch(r"/logs/[^/]+", request.path) else "/logs/ID"
         if path not in ROUTES:
             raise Refusal(404, f"There is nothing at {show(request.path)}.", f"There are {', '.join(ROUTES)}.")
         methods = ROUTES[path]
@@ -1659,7 +1738,7 @@ class App:
 
     def check_reader(self, request: Request) -> None:
         """Raises Refusal: 401."""
-        if not self.config.reading_is_open:
+        if self.config.reading_is_closed:
             self.authenticate(request, "read")
 
     # Writing
@@ -1721,7 +1800,7 @@ class App:
         follow = fields.pop("follow", False)
         query = Query(**fields)
         if follow:
-            return stream_response(FORMATS["ndjson"], self.pace(self.store.follow(query)))
+            return stream_response(FOLLOWING, self.pace(self.store.follow(query)))
         if not query.limit:
             return stream_response(form, self.store.stream(query))
         records, more = self.store.page(query)
@@ -1730,7 +1809,7 @@ class App:
 
     def pace(self, pages: Pages) -> Pages:
         """Waits where there is nothing new, and lets an empty page through as a heartbeat, until the server stops."""
-        last = time.monotonic()
+        last = float("-inf")
         for records in pages:
             if self.stopping.is_set():
                 return
@@ -1987,7 +2066,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         data = b"".join(self.read_chunks() if length is None else self.read_exactly(length))
         self.unread, self.deadline = False, float("inf")  # from here on it is the server that works
-        return data if encoding == "identity" else decompress(data)
+        if encoding == "identity":
+            return data
+        whole = decompress(data)
+        self.hold(max(len(whole) - len(data), 0))
+        return whole
 
     def read_exactly(self, length: int) -> Iterator[bytes]:
         """As many bytes, in pieces, counted as they come: a client holds no more than it has sent."""
@@ -1995,10 +2078,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
             data = self.rfile.read(min(length, 1 << 18))
             if not data:
                 raise self.gone()
-            self.server.app.limits.hold(len(data))
-            self.held_bytes += len(data)
+            self.hold(len(data))
             length -= len(data)
             yield data
+
+    def hold(self, size: int) -> None:
+        """Counts bytes of this request's body in what is waiting. Raises Unavailable."""
+        self.server.app.limits.hold(size)
+        self.held_bytes += size
 
     def read_chunks(self) -> Iterator[bytes]:
         """https://www.rfc-editor.org/rfc/rfc9112#section-7.1; extensions and trailers are passed over."""
@@ -2032,7 +2119,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Sends an answer: bytes in one piece, else in chunks (to HTTP/1.0, plain until the close)."""
         body, chunked = response.body, self.request_version == "HTTP/1.1"
         self.close_connection |= self.unread or request is None or self.server.app.stopping.is_set()
-        head = [f"HTTP/1.1 {response.status} {http.HTTPStatus(response.status).phrase}", f"Date: {self.date_time_string()}"]
+        head = [f"HTTP/1.1 {response.status} {http.HTTPStatus(response.status).phrase}", f"Date: {http_date(int(time.time()))}"]
         head += [f"Content-Type: {response.content_type}", "X-Content-Type-Options: nosniff"]
         head += [f"{name}: {value}" for name, value in response.headers.items()]
         if isinstance(body, bytes):
@@ -2078,18 +2165,19 @@ def decompress(data: bytes) -> bytes:
     Stops at the limit: 10 KiB can hold 10 MiB, and more."""
     whole = bytearray()
     try:
-        while data:
-            framed = data[:2] == b"\x1f\x8b" or (data[0] & 15 == 8 and int.from_bytes(data[:2], "big") % 31 == 0)
+        for _ in range(MAX_GZIP_MEMBERS):
+            framed = data[:2] in (b"", b"\x1f\x8b") or (data[0] & 15 == 8 and int.from_bytes(data[:2], "big") % 31 == 0)
             stream = zlib.decompressobj(47 if framed else -15)
             whole += stream.decompress(data, MAX_BODY_BYTES + 1 - len(whole))
             if len(whole) > MAX_BODY_BYTES:
                 raise too_large()
             if not stream.eof:
                 raise zlib.error("it is cut short")
-            data = stream.unused_data
+            if not (data := stream.unused_data):
+                return bytes(whole)
+        raise zlib.error(f"it has more than {MAX_GZIP_MEMBERS} members")
     except zlib.error as error:
         raise Refusal(422, f"The body can't be decompressed: {error}.", "Compress it again, or send it as it is.") from None
-    return bytes(whole)
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -2109,6 +2197,14 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__((config.host, config.port), Handler)
         host = f"[{config.host}]" if ":" in config.host else config.host
         self.url = f"{'https' if self.tls else 'http'}://{host}:{self.server_address[1]}"
+        self.max_connections = MAX_CONNECTIONS
+        with contextlib.suppress(ImportError):  # Windows has neither the module nor the bound
+            import resource
+
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            soft = max(soft, min(hard, 4096)) if hard != resource.RLIM_INFINITY else max(soft, 4096)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            self.max_connections = min(MAX_CONNECTIONS, soft - 100)
         threading.Thread(target=self.watch, daemon=True).start()
 
     def server_bind(self) -> None:
@@ -2124,11 +2220,13 @@ class Server(http.server.ThreadingHTTPServer):
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Whether there is room for one more connection."""
-        if len(self.connections) < MAX_CONNECTIONS:
+        if len(self.connections) < self.max_connections:
             return True
+        body = dump_json(Unavailable("Too many connections are open.").body)
+        head = f"HTTP/1.1 503 Service Unavailable\r\nRetry-After: {RETRY_SECONDS}\r\nContent-Type: application/json"
         with contextlib.suppress(OSError):
             request.setblocking(False)
-            request.send(f"HTTP/1.1 503 Busy\r\nRetry-After: {RETRY_SECONDS}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+            request.send(f"{head}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode())
         return False
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -2139,6 +2237,7 @@ class Server(http.server.ThreadingHTTPServer):
         """The thread that keeps the deadlines: one clock for every kind of slowness."""
         while True:
             time.sleep(0.5)
+            self.app.store.stop_overdue()
             for handler in list(self.connections):
                 if handler.deadline < time.monotonic():
                     handler.expire()
