@@ -2256,8 +2256,220 @@ class Server(http.server.ThreadingHTTPServer):
 
 # ---------------------------------------------------------------- 12. Page
 
-PAGE = b"<!doctype html><title>Logs</title>"
-PAGE_POLICY = "default-src 'none'"
+PAGE_STYLE = """\
+:root { color-scheme: light dark; --bg: light-dark(#fcfcfa, #15171b); --ink: light-dark(#222, #ddd); --tone: var(--dim);
+  --dim: light-dark(#62676f, #98a0ab); --line: light-dark(#dfdfd8, #31353e); --wash: light-dark(#f3f3ef, #1d2026); }
+.DEBUG { --tone: light-dark(#6c727d, #8b94a1); } .INFO { --tone: light-dark(#2a6cab, #6caee6); }
+.WARNING { --tone: light-dark(#8f5e00, #e0ae3c); } .ERROR { --tone: light-dark(#c4342a, #ff7d73); }
+.CRITICAL { --tone: light-dark(#a0187f, #ff8ad1); } .CRITICAL b { color: var(--bg); background: var(--tone); }
+* { box-sizing: border-box; min-width: 0; } [hidden], #notice:empty { display: none !important; }
+body { max-width: 100rem; margin: auto; padding: 0 min(1.25rem, 4vw) 4rem; background: var(--bg); color: var(--ink);
+  font: 14px/1.5 system-ui, sans-serif; font-variant-numeric: tabular-nums; }
+:focus-visible, label:has(:focus-visible) { outline: 2px solid light-dark(#0b5cad, #82bbff); outline-offset: -1px; }
+h1, h2 { margin: 0; font-size: 1.25rem; } h2 { margin-top: 2rem; } h1 a { text-decoration: none; } a { color: inherit; }
+header, form, fieldset { display: flex; flex-wrap: wrap; align-items: center; gap: .5rem; padding: 0; border: 0; }
+header { justify-content: space-between; margin: 9px 0; --tone: light-dark(#1a7f4b, #4cc38a); } fieldset { margin: 0; }
+input, select, button { font: inherit; color: inherit; background: var(--wash); border: 1px solid var(--line);
+  border-radius: 6px; padding: .3rem .6rem; } form > input { flex: 1 1 max(20%, 9rem); } [type=search] { flex: 4 36%; }
+label { flex: none; padding: .1rem .7rem; border: 1px solid var(--line); border-radius: 99px; cursor: pointer; }
+label:has(:checked) { border-color: var(--tone); } label:not(:has(:checked)) { color: var(--dim); }
+[type=checkbox] { appearance: none; width: .65em; height: .65em; padding: 0; margin: 0 .5em 0 0; border-radius: 50%;
+  border: 1.5px solid var(--tone); } label :checked { background: var(--tone); } small { margin-left: .5em; }
+body:has(main [open]) header label::after { content: ', held by the open record'; color: var(--dim); }
+#notice { flex: 1 1 100%; margin: 0; padding: .5rem .9rem; border-left: 3px solid #d9822b; background: var(--wash); }
+small, time, i, dt, figcaption, ::placeholder { color: var(--dim); font-style: normal; } b { color: var(--tone); }
+figure { position: relative; margin: 1rem 0 .5rem; } figcaption, #bars a::after { font-size: 12px; text-align: right; }
+#bars { display: flex; gap: 1px; height: 5rem; } #bars a { flex: 0 1 4rem; border-bottom: 1px solid var(--line); }
+a:is(:hover, :focus)::after { content: attr(aria-label); position: absolute; inset: auto 0 0; background: var(--bg); }
+svg { width: 100%; height: 100%; } rect { fill: var(--tone); stroke: var(--tone); vector-effect: non-scaling-stroke; }
+main:not([aria-busy=false]:empty) ~ :is(p, section), main.filtered ~ section, main:not(.filtered) ~ p { display: none; }
+main, pre { font: 12.5px/1.65 ui-monospace, Menlo, Consolas, monospace; } main[aria-busy=true] { opacity: .5; }
+summary { display: grid; grid: auto / 24ch 8ch 14ch 1fr auto; gap: 0 1.5ch; padding-left: 10px; cursor: pointer; }
+summary > * { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.ERROR summary, .CRITICAL summary, summary:hover, a:hover { background: color-mix(in srgb, var(--tone) 9%, #0000); }
+pre, dl { margin: .5rem 0 .7rem 10px; white-space: pre-wrap; overflow-wrap: anywhere; } dd { margin: 0; }
+details { border-left: 3px solid var(--tone); } dl { display: grid; grid: auto / max-content 1fr; gap: 0 2ch; }
+@media (max-width: 640px) { main, pre { font-size: 11.5px; } summary { grid: auto / auto auto 1fr auto; }
+  summary span { grid-area: 2 / 1 / 2 / -1; } fieldset { flex-wrap: nowrap; overflow: auto; scrollbar-width: none; } }
+"""
+
+PAGE_SCRIPT = r"""
+const SEVERITIES = ['CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG'];  // the worst at the foot of each bar
+const STEPS = [1, 2, 5, 15, 30, 60, 120, 300, 900, 1800, 3600, 10800, 43200, 86400, 604800, 2592000];  // seconds a bar
+const local = time => new Date(time).toLocaleString('sv');  // 2026-11-24 03:14:12 in the reader's time zone
+const sleep = milliseconds => new Promise(wake => setTimeout(wake, milliseconds));
+const page = Object.fromEntries([...document.querySelectorAll('[id]')].map(element => [element.id, element]));
+const boxes = () => page.filters.querySelectorAll('[type=checkbox]');
+let next, lastId, timer, work = new AbortController();
+function make(tag, attributes, ...children) {
+  const language = /svg|rect/.test(tag) ? '2000/svg' : '1999/xhtml';
+  const element = document.createElementNS(`http://www.w3.org/${language}`, tag);
+  for (const name in attributes) element.setAttribute(name, attributes[name]);
+  element.append(...children);  // strings become text, never markup
+  return element;
+}
+function changed(changes) {  // the query with other values; null takes a filter out
+  const query = new URLSearchParams(location.search);
+  for (const name in changes) changes[name] === null ? query.delete(name) : query.set(name, changes[name]);
+  return '?' + query;
+}
+async function ask(url, signal) {
+  const answer = await fetch(url, {signal, headers: {Authorization: `Bearer ${sessionStorage.token ?? ''}`}});
+  if (!answer.ok) throw {status: answer.status, ...await answer.json()};
+  return answer;
+}
+function tell({status, error, hint}) {  // what is wrong, if anything; true where a later try may help
+  const text = status ? `${error} ${hint}`.trim() : 'The server does not answer. This page goes on as soon as it does.';
+  if (page.notice.textContent !== text) page.notice.textContent = text;
+  page.token.hidden = status !== 401;
+  return [undefined, 429, 503].includes(status);
+}
+async function load(resume = null) {  // the first page, the counts, and while live each record as it commits
+  work.abort();
+  const {signal} = work = new AbortController();
+  page.list.ariaBusy = true;
+  for (lastId = resume; !signal.aborted; await sleep(1000)) {
+    try {  // the stream opens first: what commits while the page is fetched is in one of the two, or in both
+      const from = lastId === null ? {limit: 1} : {after: lastId};
+      const stream = page.live.checked && await ask('/logs' + changed({follow: 1, ...from}), signal);
+      if (lastId === null) page.list.replaceChildren(...await turn('/logs' + changed({}), signal));
+      page.list.ariaBusy = false;
+      tell({status: 200, error: '', hint: ''});
+      count(signal);
+      if (!stream) return;
+      await listen(stream.body.pipeThrough(new TextDecoderStream()).getReader(), signal);
+    } catch (error) { if (signal.aborted || !tell(error)) return; }
+  }
+}
+async function listen(reader, signal) {
+  for (let rest = ''; ;) {
+    const {done, value} = await Promise.race([reader.read(), sleep(60000).then(() => ({done: true}))]);
+    while (page.list.querySelector('[open]') && !signal.aborted) await sleep(200);  // nothing moves while one reads
+    if (done || signal.aborted) return reader.cancel();  // closed, or without even a heartbeat for a minute
+    const lines = (rest + value).split('\n');
+    rest = lines.pop();
+    for (const line of lines) if (line) place(JSON.parse(line));
+  }
+}
+function place(record) {
+  if (record.id <= lastId) return;  // it was on the first page
+  const added = row(record), below = [...page.list.children].find(row => row.dataset.key < added.dataset.key);
+  if (below || !next) page.list.insertBefore(added, below ?? null);  // else it belongs to an older page
+  lastId = record.id;
+  timer ??= setTimeout(count, 2000, work.signal);
+  if (page.list.children.length > 3000) load();  // a page that stays open all day does not grow without end
+}
+async function turn(url, signal) {  // a page of rows; the Link header holds the URL of the page after it
+  const answer = await ask(url, signal), link = answer.headers.get('Link'), records = await answer.json();
+  next = link && link.slice(1, link.indexOf('>'));
+  page.older.hidden = !next;
+  lastId ??= Math.max(0, ...records.map(record => record.id));
+  return records.map(row);
+}
+function row(record) {
+  const {id, timestamp, received_at, severity, service, message} = record, lines = message.split('\n');
+  const at = make('time', {title: `${timestamp}, received ${received_at}`}, local(timestamp) + timestamp.slice(19, 23));
+  const details = make('details', {class: severity, 'data-key': timestamp + String(id).padStart(16)},
+    make('summary', {}, at, make('b', {}, severity), make('i', {}, service), make('span', {}, lines[0].slice(0, 400)),
+      make('small', {}, lines.length > 1 ? `+${lines.length - 1} lines` : '')));
+  details.ontoggle = () => details.childElementCount > 1 || details.append(make('pre', {}, message), facts(record));
+  return details;
+}
+function facts({id, timestamp, received_at, attributes}) {  // an attribute is a link to the records that share it
+  const links = Object.entries(attributes).map(([name, value]) => [`attr.${name}`, value instanceof Object
+    ? JSON.stringify(value, null, 2) : make('a', {href: changed({[`attr.${name}`]: value})}, value)]);
+  const list = [...Object.entries({id, timestamp, received_at}), ...links];
+  return make('dl', {}, ...list.flatMap(([name, value]) => [make('dt', {}, name), make('dd', {}, value)]));
+}
+async function count(signal) {  // the numbers on the page, and the histogram: each bar is a link to its own time
+  const stats = async changes => (await ask('/stats' + changed(changes), signal)).json();
+  try {
+    const all = await stats({}), counts = await stats({severity: null, service: null});
+    for (const service in counts.by_service) chip('service', service);
+    for (const box of boxes()) box.nextElementSibling.textContent = counts[`by_${box.name}`]?.[box.value] ?? '';
+    page.bars.parentElement.hidden = !all.total;
+    if (all.total) await draw(all, stats);
+  } catch (error) { if (!signal.aborted) tell(error); }
+  timer = null;
+}
+async function draw({total, first_timestamp: first, last_timestamp: last}, stats) {
+  const step = STEPS.find(step => new Date(last) - new Date(first) < 80000 * step) ?? 31536000;
+  const {histogram} = await stats({since: null, timestamp_start: first, timestamp_end: last, step: `${step}s`});
+  const tallest = Math.max(...histogram.map(bar => SEVERITIES.reduce((sum, name) => sum + bar[name], 0)));
+  const focused = [...page.bars.children].indexOf(document.activeElement);
+  page.bars.replaceChildren(...histogram.map(bar => {
+    const some = SEVERITIES.filter(name => bar[name]), label = some.map(name => `${bar[name]} ${name}`).join(', ');
+    const end = new Date(Date.parse(bar.start) + 1000 * step - 1).toISOString().replace('Z', '999Z');
+    const href = changed({since: null, timestamp_start: bar.start, timestamp_end: end});
+    let y = tallest;
+    const parts = some.map(name => make('rect', {class: name, y: y -= bar[name], height: bar[name], width: 1}));
+    return make('a', {href, tabindex: -1, 'aria-label': `${local(bar.start)}: ${label || 'none'}`},
+      make('svg', {viewBox: `0 0 1 ${tallest}`, preserveAspectRatio: 'none'}, ...parts));
+  }));
+  page.bars.lastChild.tabIndex = 0;  // from there, the arrow keys
+  page.bars.children[focused]?.focus();
+  page.caption.textContent = `${total.toLocaleString('en')} found, ${local(first)} – ${local(last)}`;
+}
+function chip(name, value) {  // the checkbox for one value of a filter, made when it is first needed
+  const known = [...page.filters.elements].find(field => field.name === name && field.value === value);
+  const box = known ?? make('input', {type: 'checkbox', name, value}), text = page[name] ? value : `${name}=${value}`;
+  if (!known) (page[name] ?? page.service).append(make('label', {class: value}, box, text, make('small', {})));
+  return box;
+}
+function visit() {  // shows what the URL asks for: its query, the filters of GET /logs, is the whole state
+  const query = new URLSearchParams(location.search);
+  page.list.classList.toggle('filtered', query.size);
+  for (const field of page.filters.elements) if (field.type !== 'checkbox') field.value = query.get(field.name) ?? '';
+  for (const box of boxes()) box.checked = false;
+  for (const [name, value] of query) if (page.filters.elements[name]?.value !== value)
+    for (const one of value.split(page[name] && ',')) chip(name, one).checked = true;
+  load();
+}
+window.navigation?.addEventListener('navigate', event => {  // a browser without this loads the page anew
+  const here = new URL(event.destination.url).pathname === location.pathname && event.navigationType !== 'reload';
+  if (here && event.canIntercept) event.intercept({handler: visit, focusReset: 'manual', scroll: 'manual'});
+});
+page.filters.onchange = () => {
+  if (page.token.value) sessionStorage.token = page.token.value;
+  location.search = new URLSearchParams([...new FormData(page.filters)].filter(([, value]) => value));
+};
+document.onvisibilitychange = () => document.hidden ? work.abort() : load(lastId);  // a browser has few connections
+page.live.onchange = () => page.live.checked ? load() : (work.abort(), work = new AbortController());
+page.older.onclick = () => turn(next, work.signal).then(rows => page.list.append(...rows), tell);
+page.bars.onkeydown = ({key, target: a}) => ({ArrowLeft: a.previousSibling, ArrowRight: a.nextSibling})[key]?.focus();
+page.curl.textContent = `curl ${location.origin}/logs -H "Authorization: Token demo-pagos" -d '{"message": "hello"}'`;
+SEVERITIES.forEach(severity => chip('severity', severity));
+visit();
+"""
+
+PAGE_HTML = """\
+<header><h1><a href="/">Logs</a></h1><label><input type="checkbox" role="switch" id="live" checked>Live</label></header>
+<form id="filters"><input type="search" name="contains" placeholder="Search messages" aria-label="Text in the message">
+  <select name="since" aria-label="Since"><option value="">Any time<option>15m<option>1h<option>1d<option>7d</select>
+  <input name="timestamp_start" placeholder="From, in UTC"> <input name="timestamp_end" placeholder="Until, in UTC">
+  <fieldset id="severity" aria-label="Severity"></fieldset><fieldset id="service" aria-label="Service"></fieldset>
+  <p id="notice" role="alert"></p> <input type="password" id="token" placeholder="Read token" autocomplete="off" hidden>
+</form><figure hidden><div id="bars"></div><figcaption id="caption"></figcaption></figure>
+<main id="list" aria-label="Records, newest first" aria-busy="true"></main> <p>No record matches.</p>
+<section><h2>No records yet</h2> They show here the moment they are stored. In another terminal, try
+  <pre>python simulator.py</pre><pre id="curl"></pre></section> <button id="older" hidden>Older records</button>
+"""
+
+
+def source_of(text: str) -> str:
+    """How a Content-Security-Policy names the one style or script that it lets through."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+PAGE = f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Logs</title><style>{PAGE_STYLE}</style>{PAGE_HTML}<script>{PAGE_SCRIPT}</script></html>
+""".encode()
+# Nothing but this style and this script: what a message holds can't run, and nothing is loaded from elsewhere.
+PAGE_POLICY = (
+    f"default-src 'none'; style-src {source_of(PAGE_STYLE)}; script-src {source_of(PAGE_SCRIPT)}; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 
 # ---------------------------------------------------------------- 13. Main
