@@ -1,0 +1,297 @@
+"""The code as a text: its sections, names and examples; and the index behind every query that must be fast."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import doctest
+import inspect
+import itertools
+import json
+import pathlib
+import re
+import sqlite3
+import statistics
+import sys
+import tempfile
+import unittest
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import server
+import simulator
+from tests.support import ROOT, SHIPPER, Server
+
+PROGRAMS = {"server.py": server, "simulator.py": simulator}
+BANNER = re.compile(r"^# -{20,} (\d+)\. (.+)$", re.MULTILINE)
+
+
+def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: str | None) -> unittest.TestSuite:
+    """Adds the examples in the docstrings of both programs to the tests of this file."""
+    for program in PROGRAMS.values():
+        tests.addTests(doctest.DocTestSuite(program))
+    return tests
+
+
+def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Every function and method in a program."""
+    return (node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
+
+
+class Code(unittest.TestCase):
+    """What holds for both programs."""
+
+    def test_nothing_lies_at_the_top_but_what_a_user_needs(self) -> None:
+        there = {path.name for path in ROOT.iterdir() if not path.name.startswith((".", "__pycache__", "logs.db"))}
+        self.assertEqual(there, {"server.py", "simulator.py", "schema.sql", "config.json", "tests", "README.md"})
+
+    def test_only_the_standard_library_is_imported(self) -> None:
+        for name, program in PROGRAMS.items():
+            for node in ast.walk(ast.parse(inspect.getsource(program))):
+                modules = []
+                if isinstance(node, ast.Import):
+                    modules = [alias.name for alias in node.names]
+                elif isinstance(node, ast.ImportFrom):
+                    modules = [node.module or "a relative import"]
+                for module in modules:
+                    with self.subTest(name, module=module):
+                        self.assertIn(module.partition(".")[0], sys.stdlib_module_names)
+
+    def test_every_public_name_has_a_docstring(self) -> None:
+        for name, program in PROGRAMS.items():
+            with self.subTest(name):
+                self.assertTrue(ast.get_docstring(ast.parse(inspect.getsource(program))))
+            for thing in ast.parse(inspect.getsource(program)).body:
+                if not isinstance(thing, (ast.ClassDef, ast.FunctionDef)) or thing.name.startswith("_"):
+                    continue
+                with self.subTest(name, thing=thing.name):
+                    self.assertTrue(ast.get_docstring(thing))
+                for method in thing.body if isinstance(thing, ast.ClassDef) else ():
+                    if isinstance(method, ast.FunctionDef) and not method.name.startswith("_"):
+                        with self.subTest(name, thing=thing.name, method=method.name):  # or its base's
+                            self.assertTrue(inspect.getdoc(getattr(getattr(program, thing.name), method.name)))
+
+    def test_every_signature_has_its_types(self) -> None:
+        for name, program in PROGRAMS.items():
+            for function in functions(ast.parse(inspect.getsource(program))):
+                arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+                for argument in (argument for argument in arguments if argument.arg not in ("self", "cls")):
+                    with self.subTest(name, function=function.name, argument=argument.arg):
+                        self.assertIsNotNone(argument.annotation)
+                with self.subTest(name, function=function.name):
+                    self.assertTrue(function.returns or function.name == "__init__")
+
+    def test_functions_are_short(self) -> None:
+        for name, program in PROGRAMS.items():
+            tree = ast.parse(inspect.getsource(program))
+            lines = {f.name: (f.end_lineno or f.lineno) - f.lineno + 1 for f in functions(tree)}
+            with self.subTest(name):
+                self.assertLess(statistics.mean(lines.values()), 15)
+                long = sorted(function for function, length in lines.items() if length > 40)
+                self.assertLessEqual(len(long), 3, f"few over 40 lines, not {', '.join(long)}")
+
+    def test_the_server_is_shorter_than_the_module_that_it_stands_on(self) -> None:
+        self.assertLess(len(inspect.getsource(server).splitlines()), 1319, "http/server.py of Python 3.11")
+
+    def test_parsers_have_examples(self) -> None:
+        finder = doctest.DocTestFinder()
+        examples = [found for found in finder.find(server, "server") if found.examples]
+        self.assertGreaterEqual(len(examples), 8)
+
+
+class Sections(unittest.TestCase):
+    """The list in the docstring is the order of the text, and each section needs only those before it."""
+
+    def test_the_list_in_the_docstring_is_that_of_the_banners(self) -> None:
+        for name, program in PROGRAMS.items():
+            banners = BANNER.findall(inspect.getsource(program))
+            listed = re.findall(r"\b(\d+)\.? ([A-Z][^,.\n]*)", (program.__doc__ or "").partition("Sections")[2])
+            with self.subTest(name):
+                self.assertTrue(banners)
+                self.assertEqual([int(number) for number, _ in banners], list(range(1, len(banners) + 1)))
+                if name == "server.py":
+                    self.assertEqual(listed, banners)
+
+    def test_nothing_is_used_before_its_section(self) -> None:
+        for name, program in PROGRAMS.items():
+            source = inspect.getsource(program)
+            starts = [source[: match.start()].count("\n") + 1 for match in BANNER.finditer(source)]
+            tree = ast.parse(source)
+            made = dict(self.definitions(tree))
+            for used, line in self.uses(tree):
+                if used in made:
+                    with self.subTest(name, used=used, line=line):
+                        section, other = (sum(start <= at for start in starts) for at in (line, made[used]))
+                        self.assertGreaterEqual(section, other, f"{used} is of section {other}")
+
+    def definitions(self, tree: ast.Module) -> Iterator[tuple[str, int]]:
+        """The global names that the code makes, and where."""
+        for thing in tree.body:
+            if isinstance(thing, (ast.ClassDef, ast.FunctionDef)):
+                yield thing.name, thing.lineno
+            elif isinstance(thing, (ast.Assign, ast.AnnAssign)):
+                for target in thing.targets if isinstance(thing, ast.Assign) else [thing.target]:
+                    yield from ((name.id, name.lineno) for name in ast.walk(target) if isinstance(name, ast.Name))
+
+    def uses(self, tree: ast.Module) -> Iterator[tuple[str, int]]:
+        """The global names that the code reads, and where; those in annotations are for the reader alone."""
+        for thing in tree.body:
+            parts = [part for node in ast.walk(thing) for part in self.annotations(node)]
+            passed_over = {inner for part in parts for inner in ast.walk(part)}
+            names = [node for node in ast.walk(thing) if isinstance(node, ast.Name) and node not in passed_over]
+            local = {name.id for name in names if isinstance(name.ctx, ast.Store)}
+            local |= {node.arg for node in ast.walk(thing) if isinstance(node, ast.arg)}
+            for name in names:
+                if isinstance(name.ctx, ast.Load) and name.id not in local:
+                    yield name.id, name.lineno
+
+    def annotations(self, node: ast.AST) -> list[ast.AST]:
+        """The annotations of an argument, a variable or a function."""
+        parts = [getattr(node, "annotation", None), getattr(node, "returns", None)]
+        return [part for part in parts if part is not None]
+
+
+# Runs the server with each SQL statement of its reading connections written to a file, a line of JSON each.
+TRACER = """
+import json, sqlite3, sys
+root, path, *_ = sys.argv[1:]
+sys.argv = sys.argv[4:]  # without the interpreter of the command that is wrapped
+sys.path.insert(0, root)
+trace, connect = open(path, "a", buffering=1, encoding="utf-8"), sqlite3.connect
+def traced(*arguments, **options):
+    connection = connect(*arguments, **options)
+    if "mode=ro" in str(arguments[0]):
+        connection.set_trace_callback(lambda statement: trace.write(json.dumps(statement) + "\\n"))
+    return connection
+sqlite3.connect = traced
+import server
+sys.exit(server.main())
+"""
+
+
+class Step(NamedTuple):
+    """A line of a query plan, and the statement that it is of."""
+
+    detail: str
+    statement: str
+
+
+class Plans(unittest.TestCase):
+    """Every filter on service, severity and time is served by an index, in the order of the answer."""
+
+    server: Server
+    trace: pathlib.Path
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory(prefix="logs-")))
+        cls.trace = folder / "trace"
+        wrapper = (sys.executable, "-c", TRACER, str(ROOT), str(cls.trace))
+        cls.server = cls.enterClassContext(Server(folder, wrapper=wrapper))
+        body = [
+            {"message": "m", "service": service, "severity": severity, "timestamp": f"2026-11-{day:02}T12:34:56Z"}
+            for service in ("a", "b", "c")
+            for severity in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+            for day in (1, 2, 3, 4)
+            for _ in range(2)
+        ]
+        assert cls.server.post(body, SHIPPER).json["accepted"] == len(body)
+
+    def plan(self, path: str) -> list[Step]:
+        """What SQLite does for a request, by the statements that the server really runs."""
+        before = self.trace.stat().st_size
+        answer = self.server.get(path)
+        self.assertEqual(answer.status, 200, answer.text)
+        with open(self.trace, encoding="utf-8") as file:
+            file.seek(before)
+            statements = [json.loads(line) for line in file]
+        steps: list[Step] = []
+        with contextlib.closing(sqlite3.connect(f"file:{self.server.database}?mode=ro", uri=True)) as db:
+            for statement in statements:
+                if statement.startswith(("SELECT", "WITH")):
+                    steps += [Step(row[3], statement) for row in self.explain(db, statement)]
+        self.assertTrue(any("logs" in step.detail for step in steps), "the records are read by SELECT")
+        return steps
+
+    def explain(self, db: sqlite3.Connection, statement: str) -> list[tuple[int, int, int, str]]:
+        """The plan of a statement; functions that the server adds to SQL are stood in for."""
+        while True:
+            try:
+                return db.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()
+            except sqlite3.OperationalError as error:
+                name = re.search(r"no such function: (\w+)", str(error))
+                if not name:
+                    raise
+                db.create_function(name[1], -1, lambda *_: None, deterministic=True)
+
+    KINDS = (
+        *("", "service=a", "service=a,b", "service=nobody,a", "severity=INFO", "severity=INFO,ERROR"),
+        *("min_severity=ERROR", "service=a&severity=INFO", "service=a,b&min_severity=WARNING"),
+        "service=a&severity=INFO,DEBUG&min_severity=INFO",
+    )
+    TIMES = (
+        *("", "timestamp_start=2026-11-02", "timestamp_end=2026-11-03T04:05:06"),
+        "timestamp_start=2026-11-02T01:02:03Z&timestamp_end=2026-11-03T04:05:06Z",
+    )
+
+    def test_pages_are_read_from_an_index_in_their_order(self) -> None:
+        for kind, time, order in itertools.product(self.KINDS, self.TIMES, ("asc", "desc")):
+            path = "/logs?" + "&".join(part for part in (kind, time, f"order={order}", "limit=1") if part)
+            link = self.server.get(path).headers["link"].partition("<")[2].partition(">")[0]
+            for page, query in (("first", path), ("second", link)):
+                with self.subTest(query, page=page):
+                    self.check_page(self.plan(query), bool(kind), bool(time) or page == "second")
+
+    def check_page(self, steps: list[Step], by_kind: bool, by_time: bool) -> None:
+        """Checks that a page is read in its order, and no more of the index than what the query asks for."""
+        for step in steps:
+            self.assertNotIn("USE TEMP B-TREE FOR ORDER BY", step.detail, step.statement)
+            if re.match(r"(SCAN|SEARCH) logs\b", step.detail):
+                self.assertRegex(step.detail, r"^(SCAN|SEARCH) logs USING (COVERING )?INDEX", step.statement)
+                if by_kind:
+                    self.assertRegex(step.detail, r"^SEARCH .*\bservice=\? AND severity=\?", step.statement)
+                if by_time:
+                    self.assertRegex(step.detail, r"^SEARCH .*\btimestamp[<>]\?", step.statement)
+            self.assertNotRegex(step.detail, r"^SCAN counts\b", step.statement)
+
+    def test_text_and_attributes_are_looked_for_from_the_newest_on(self) -> None:
+        for query in ("contains=x", "attr.user=bob", "contains=x&attr.user=bob&since=9999d"):
+            with self.subTest(query):
+                self.check_page(self.plan(f"/logs?{query}"), False, "since" in query)
+                self.check_page(self.plan(f"/logs?{query}&service=a"), True, "since" in query)
+
+    def test_statistics_do_not_scan_the_records(self) -> None:
+        for kind, time, step in itertools.product(self.KINDS, self.TIMES, ("", "step=1h")):
+            path = "/stats?" + "&".join(part for part in (kind, time, step) if part)
+            with self.subTest(path):
+                for found in self.plan(path):
+                    self.assertNotRegex(found.detail, r"^SCAN counts\b", found.statement)
+                    if re.match(r"(SCAN|SEARCH) logs\b", found.detail) and "LIMIT" not in found.statement:
+                        self.assertRegex(found.detail, r"^SEARCH .*\btimestamp>\? AND timestamp<\?", found.statement)
+                    elif found.detail.startswith("SCAN logs"):  # the first or last record of all
+                        self.assertRegex(found.detail, r"^SCAN logs USING (COVERING )?INDEX", found.statement)
+                        self.assertNotIn("USE TEMP B-TREE FOR ORDER BY", found.detail, found.statement)
+
+    def test_the_time_of_receipt_and_ids_are_found_without_a_scan(self) -> None:
+        for path in ("/logs?received_at_start=2020-01-01", "/stats?received_at_end=2099-01-01", "/logs/1"):
+            with self.subTest(path):
+                for step in self.plan(path):
+                    self.assertNotRegex(step.detail, r"^SCAN logs$", step.statement)
+
+
+class Parsers(unittest.TestCase):
+    """The parsers refuse by ValueError; tests/test_post.py has the tables of what they take."""
+
+    def test_a_bad_timestamp_is_a_value_error(self) -> None:
+        for text in ("", "soon", "2026-02-30", "2026-11-24T25:00", "9" * 400):
+            with self.subTest(text), self.assertRaises(ValueError):
+                server.parse_timestamp(text)
+
+    def test_a_bad_severity_is_a_value_error(self) -> None:
+        for value in ("", "LOUD", 20, None, True, 1.5, ["INFO"]):
+            with self.subTest(value), self.assertRaises(ValueError):
+                server.parse_severity(value)
+
+
+if __name__ == "__main__":
+    unittest.main()
