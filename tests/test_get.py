@@ -700,6 +700,15 @@ class OtherPages(Reading):
                 if known and len(value) < 20 and value.isascii():
                     self.assertIn(value, answer.json["error"])
 
+    def test_the_hint_for_an_unknown_parameter_lists_all_that_there_are(self) -> None:
+        filters = "severity min_severity service timestamp_start timestamp_end received_at_start received_at_end"
+        filters += " since contains attr.KEY"
+        for path, others in (("/logs", "order limit cursor format follow"), ("/stats", "step")):
+            hint = self.server.get(f"{path}?colour=blue").json["hint"]
+            for name in (filters + " " + others).split():
+                with self.subTest(path, name=name):
+                    self.assertIn(name, hint)
+
     def test_a_parameter_that_may_be_there_once_is_400_when_it_is_there_twice(self) -> None:
         for query in ("limit=1&limit=2", "order=asc&order=asc", "contains=a&contains=b"):
             with self.subTest(query):
