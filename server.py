@@ -2288,14 +2288,14 @@ summary { display: grid; grid: auto / 24ch 8ch 14ch 1fr auto; gap: 0 1.5ch; padd
 summary > * { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .ERROR summary, .CRITICAL summary, summary:hover, a:hover { background: color-mix(in srgb, var(--tone) 9%, #0000); }
 pre, dl { margin: .5rem 0 .7rem 10px; white-space: pre-wrap; overflow-wrap: anywhere; } dd { margin: 0; }
-details { border-left: 3px solid var(--tone); } dl { display: grid; grid: auto / max-content 1fr; gap: 0 2ch; }
+details { border-left: 3px solid var(--tone); } dl { display: grid; grid: auto / fit-content(40%) 1fr; gap: 0 2ch; }
 @media (max-width: 640px) { main, pre { font-size: 11.5px; } summary { grid: auto / auto auto 1fr auto; }
   summary span { grid-area: 2 / 1 / 2 / -1; } fieldset { flex-wrap: nowrap; overflow: auto; scrollbar-width: none; } }
 """
 
 PAGE_SCRIPT = r"""
 const SEVERITIES = ['CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG'];  // the worst at the foot of each bar
-const STEPS = [1, 2, 5, 15, 30, 60, 120, 300, 900, 1800, 3600, 10800, 43200, 86400, 604800, 2592000];  // seconds a bar
+const STEPS = [1, 2, 5, 15, 30, 60, 120, 300, 900, 1800, 3600, 10800, 43200, 86400, 604800, 2592000];  // s of a bar
 const local = time => new Date(time).toLocaleString('sv');  // 2026-11-24 03:14:12 in the reader's time zone
 const sleep = milliseconds => new Promise(wake => setTimeout(wake, milliseconds));
 const page = Object.fromEntries([...document.querySelectorAll('[id]')].map(element => [element.id, element]));
@@ -2371,7 +2371,7 @@ function row(record) {
   const at = make('time', {title: `${timestamp}, received ${received_at}`}, local(timestamp) + timestamp.slice(19, 23));
   const details = make('details', {class: severity, 'data-key': timestamp + String(id).padStart(16)},
     make('summary', {}, at, make('b', {}, severity), make('i', {}, service), make('span', {}, lines[0].slice(0, 400)),
-      make('small', {}, lines.length > 1 ? `+${lines.length - 1} lines` : '')));
+      make('small', {}, lines.length > 1 ? `${lines.length} lines` : '')));
   details.ontoggle = () => details.childElementCount > 1 || details.append(make('pre', {}, message), facts(record));
   return details;
 }
@@ -2393,8 +2393,9 @@ async function count(signal) {  // the numbers on the page, and the histogram: e
   timer = null;
 }
 async function draw({total, first_timestamp: first, last_timestamp: last}, stats) {
-  const step = STEPS.find(step => new Date(last) - new Date(first) < 80000 * step) ?? 31536000;
-  const {histogram} = await stats({since: null, timestamp_start: first, timestamp_end: last, step: `${step}s`});
+  const step = STEPS.find(step => new Date(last) - new Date(first) < 80000 * step) ?? 3153600000;
+  const range = {since: null, timestamp_start: first, timestamp_end: last};
+  const {histogram} = await stats({...range, step: step % 86400 ? `${step}s` : `${step / 86400}d`});
   const tallest = Math.max(...histogram.map(bar => SEVERITIES.reduce((sum, name) => sum + bar[name], 0)));
   const focused = [...page.bars.children].indexOf(document.activeElement);
   page.bars.replaceChildren(...histogram.map(bar => {
@@ -2403,10 +2404,9 @@ async function draw({total, first_timestamp: first, last_timestamp: last}, stats
     const href = changed({since: null, timestamp_start: bar.start, timestamp_end: end});
     let y = tallest;
     const parts = some.map(name => make('rect', {class: name, y: y -= bar[name], height: bar[name], width: 1}));
-    return make('a', {href, tabindex: -1, 'aria-label': `${local(bar.start)}: ${label || 'none'}`},
+    return make('a', {href, tabindex: bar === histogram.at(-1) ? 0 : -1, 'aria-label': `${local(bar.start)}: ${label}`},
       make('svg', {viewBox: `0 0 1 ${tallest}`, preserveAspectRatio: 'none'}, ...parts));
   }));
-  page.bars.lastChild.tabIndex = 0;  // from there, the arrow keys
   page.bars.children[focused]?.focus();
   page.caption.textContent = `${total.toLocaleString('en')} found, ${local(first)} – ${local(last)}`;
 }
