@@ -989,9 +989,9 @@ class Model(ServerTests):
 
     def test_random_queries_find_what_the_model_finds(self) -> None:
         choose = random.Random(self.SEED + 1)
-        for number in range(300):
+        for number in range(250):
             pairs, tests = self.random_filters(choose)
-            order, limit = choose.choice(("asc", "desc", None)), choose.choice((None, 0, 1, 7, 1000))
+            order, limit = choose.choice(("asc", "desc", None)), choose.choice((None, None, 0, 1, 7, 500))
             expected = [record.id for record in self.expected(tests, order != "asc")]
             pairs += [("order", order)] if order else []
             pairs += [("limit", str(limit))] if limit is not None else []
@@ -1070,7 +1070,7 @@ class LargeStore(ServerTests):
     def setUpClass(cls) -> None:
         super().setUpClass()
         choose = random.Random(7)
-        for _ in range(6):
+        for _ in range(5):
             lines = [
                 f'{{"message": "m", "service": "s{choose.randrange(3)}", "severity": "{choose.choice(SEVERITIES)}",'
                 f' "timestamp": {1795486452_000000 + choose.randrange(10**9)}}}'
@@ -1098,13 +1098,11 @@ class LargeStore(ServerTests):
         )
         for query, test in cases:
             expected = [record.id for record in self.records if test(record)]
-            for order in ("asc", "desc"):
-                expected = expected if order == "asc" else expected[::-1]
-                with self.subTest(query, order=order):
-                    whole = self.server.get(f"/logs?limit=0&format=csv&order={order}&{query}").text.splitlines()[1:]
-                    self.assertEqual([int(line.partition(",")[0]) for line in whole], expected)
-                    page = self.server.get(f"/logs?limit=500&order={order}&{query}")
-                    self.assertEqual([record["id"] for record in page.json], expected[:500])
+            with self.subTest(query):
+                whole = self.server.get(f"/logs?limit=0&format=csv&order=asc&{query}").text.splitlines()[1:]
+                self.assertEqual([int(line.partition(",")[0]) for line in whole], expected)
+                page = self.server.get(f"/logs?limit=500&{query}")
+                self.assertEqual([record["id"] for record in page.json], expected[: -501 : -1])
             with self.subTest(query, path="/stats"):
                 self.assertEqual(self.server.get(f"/stats?{query}").json["total"], len(expected))
 
