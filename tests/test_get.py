@@ -403,9 +403,9 @@ class Pages(Reading):
                 self.assertEqual("link" in self.ask(f"limit={limit}").headers, link)
 
     def test_a_page_of_large_records_may_end_early_but_the_pages_hold_them_all(self) -> None:
-        records = self.given(*({"message": "x" * 200_000} for _ in range(49)))
-        self.given(*({"message": "x" * 200_000} for _ in range(30)))
-        self.assertEqual(len(self.ids("limit=100")), len(records) + 30)
+        body = [{"service": self.service, "message": "x" * 200_000}] * 50
+        self.assertEqual(self.server.post(body, SHIPPER).json["accepted"], 50)
+        self.assertEqual(len(self.ids("limit=100")), 50)
 
 
 class Formats(Reading):
@@ -989,7 +989,7 @@ class Model(ServerTests):
 
     def test_random_queries_find_what_the_model_finds(self) -> None:
         choose = random.Random(self.SEED + 1)
-        for number in range(250):
+        for number in range(200):
             pairs, tests = self.random_filters(choose)
             order, limit = choose.choice(("asc", "desc", None)), choose.choice((None, None, 0, 1, 7, 500))
             expected = [record.id for record in self.expected(tests, order != "asc")]
@@ -1021,7 +1021,7 @@ class Model(ServerTests):
 
     def test_random_statistics_are_what_the_model_counts(self) -> None:
         choose = random.Random(self.SEED + 3)
-        for number in range(150):
+        for number in range(100):
             pairs, tests = self.random_filters(choose)
             expected = self.expected(tests)
             step = choose.choice((None, *self.STEPS, *self.LONG_STEPS))
