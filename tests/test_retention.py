@@ -1,0 +1,172 @@
+"""Retention: the oldest records go, by age and by size, while others are written and read, and nobody notices."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sqlite3
+import threading
+import unittest
+
+from tests.load import Writers, check_database, eventually
+from tests.support import Json, Server
+
+MIB = 1 << 20
+DAY = 86_400_000_000  # µs
+UNBOUNDED = {"max_age_days": None, "max_size_mb": None}
+
+
+class Readers:
+    """Threads that read in every way, as fast as they can; what was not as it should be is in `complaints`."""
+
+    def __init__(self, server: Server):
+        self.server = server
+        self.complaints: list[str] = []
+        self.rounds = {self.walk: 0, self.export: 0, self.count: 0}
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=[work], daemon=True) for work in self.rounds]
+
+    def __enter__(self) -> Readers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(20)
+
+    def _run(self, work) -> None:
+        while not self._stopping.is_set():
+            try:
+                work()
+            except Exception as error:
+                self.complaints.append(f"{work.__name__}: {error!r}")
+            self.rounds[work] += 1
+
+    def walk(self) -> None:
+        """Follows the Link headers from the newest record for some pages, or to the end."""
+        path, seen = "/logs?limit=200", [(1 << 62, 0)]
+        for _ in range(30):
+            answer = self.server.get(path)
+            assert answer.status == 200, answer.text
+            keys = [(record["timestamp"], record["id"]) for record in answer.json]
+            assert all(a > b for a, b in itertools.pairwise(keys)), "out of order"
+            assert not keys or seen[-1][0] == 1 << 62 or keys[0] < seen[-1], "a page repeats what was on the one before"
+            seen += keys
+            if "link" not in answer.headers:
+                return
+            path = answer.headers["link"].partition(">")[0][1:]
+
+    def export(self) -> None:
+        answer = self.server.get("/logs?limit=0&order=asc")
+        assert answer.status == 200, answer.text
+        ids = [record["id"] for record in answer.json]
+        assert len(ids) == len(set(ids)), "an export repeats a record"
+
+    def count(self) -> None:
+        answer = self.server.get("/stats?step=1m")
+        assert answer.status == 200, answer.text
+        stats: dict[str, Json] = answer.json
+        sums = [sum(stats["by_service"].values()), sum(stats["by_severity"].values())]
+        bars = [count for bar in stats["histogram"] for name, count in bar.items() if name != "start"]
+        assert [*sums, sum(bars)] == [stats["total"]] * 3, f"{stats} do not agree"
+
+
+def edit(server: Server, statement: str) -> None:
+    """Changes the database of a server that is stopped."""
+    with contextlib.closing(sqlite3.connect(server.database)) as db, db:
+        db.execute(statement)
+
+
+class Retention(unittest.TestCase):
+    def test_by_size_under_load_the_file_stays_within_its_bound_and_readers_see_no_error(self):
+        retention = {"max_age_days": None, "max_size_mb": 4}
+        with Server(retention=retention) as server:
+            largest = 0
+            with Readers(server) as readers, Writers(server, 2, records=200, details="x" * 500) as writers:
+                while len(writers.acknowledged) < 20_000:
+                    writers.wait_for(400)
+                    largest = max(largest, server.database.stat().st_size)
+                eventually(lambda: min(readers.rounds.values()) >= 2)
+            self.assertEqual(readers.complaints, [])
+            self.assertEqual(writers.refusals, [])
+            self.assertLess(largest, 4 * MIB * 1.1)
+            check_database(self, server)
+            low, high, records = server.sql("SELECT min(id), max(id), count(*) FROM logs")[0]
+            self.assertEqual((high, high - low + 1), (len(writers.acknowledged), records), "not the oldest went")
+            self.assertGreater(low, 8_000)
+            self.assertGreater(records, 2_000, "it deletes far more than it must")
+            eventually(lambda: server.database.stat().st_size < 4 * MIB * 1.1, 5, "the file stays over its bound")
+
+    def test_by_age_under_load(self):
+        with Server(retention={"max_age_days": 1 / 86400, "max_size_mb": None}) as server:
+            with Readers(server) as readers, Writers(server, 2, records=50) as writers:
+                eventually(lambda: (server.sql("SELECT min(id) FROM logs")[0][0] or 0) > 1000)
+                eventually(lambda: min(readers.rounds.values()) >= 2)
+            self.assertEqual(readers.complaints, [])
+            self.assertEqual(writers.refusals, [])
+            eventually(lambda: server.get("/stats").json["total"] == 0, 10, "some records stay")
+            self.assertEqual(server.get("/logs").json, [])
+            self.assertEqual(server.sql("SELECT count(*) FROM counts"), [(0,)])
+            check_database(self, server)
+            last = len(writers.acknowledged)
+            self.assertEqual(server.post({"message": "next"}).json["first_id"], last + 1)
+            eventually(lambda: server.get("/stats").json["total"] == 0)
+            server.restart()
+            self.assertEqual(server.post({"message": "and next"}).json["first_id"], last + 2)
+
+    def test_age_is_counted_from_the_receipt_and_what_is_younger_stays(self):
+        with Server() as server:
+            server.post([{"message": "received long ago", "k": n} for n in range(3000)])
+            server.post([{"message": "old, received now", "timestamp": "1999-12-31T23:59:59Z"}, {"message": "now"}])
+            server.stop()
+            edit(server, f"UPDATE logs SET received_at = received_at - 31 * {DAY} WHERE message = 'received long ago'")
+            server.start()
+            eventually(lambda: server.get("/stats").json["total"] == 2)
+            messages = [record["message"] for record in server.get("/logs").json]
+            self.assertEqual(messages, ["now", "old, received now"])
+            check_database(self, server)
+
+    def test_space_is_given_back(self):
+        with Server(retention=UNBOUNDED) as server:
+            for _ in range(4):
+                server.post([{"message": "x" * 100_000}] * 50)
+            server.stop()
+            edit(server, f"UPDATE logs SET received_at = received_at - 31 * {DAY}")
+            self.assertGreater(server.database.stat().st_size, 20_000_000)
+            server.config["server"]["retention"] = {}
+            server.start()
+            eventually(lambda: server.get("/stats").json["total"] == 0)
+            eventually(lambda: server.database.stat().st_size < 6 * MIB, 10, "the file stays as large as it was")
+
+    def test_the_link_of_a_page_works_when_its_records_are_gone(self):
+        with Server() as server:
+            server.post([{"message": f"m{n}"} for n in range(300)])
+            first = server.get("/logs?limit=100&order=asc")
+            path = first.headers["link"].partition(">")[0][1:]
+            server.stop()
+            edit(server, f"UPDATE logs SET received_at = received_at - 31 * {DAY} WHERE id <= 150")
+            server.start()
+            eventually(lambda: server.get("/stats").json["total"] == 150)
+            self.assertEqual([r["message"] for r in server.get(path).json], [f"m{n}" for n in range(150, 250)])
+
+    def test_a_bound_that_is_lowered_takes_hold_and_without_bounds_all_is_kept(self):
+        with Server(retention=UNBOUNDED) as server:
+            server.post([{"message": "x" * 1000, "timestamp": "1970-01-01"}] * 5000)
+            server.stop()
+            edit(server, f"UPDATE logs SET received_at = received_at - 4000 * {DAY}")
+            server.start()
+            self.assertEqual(server.post({"message": "after"}).status, 200)
+            self.assertEqual(server.get("/stats").json["total"], 5001)
+            server.stop()
+            server.config["server"]["retention"] = {"max_age_days": None, "max_size_mb": 2}
+            server.start()
+            eventually(lambda: 0 < server.get("/stats").json["total"] < 2100)
+            self.assertEqual(server.get("/logs?limit=1").json[0]["message"], "after")
+            eventually(lambda: server.database.stat().st_size < 2 * MIB * 1.1, 5, "the file stays over its bound")
+            check_database(self, server)
+
+
+if __name__ == "__main__":
+    unittest.main()
