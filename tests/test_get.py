@@ -118,6 +118,7 @@ class Filters(Reading):
         ("timestamp_end=2026-11-02T23:59:59.999998Z", "b a"),
         ("timestamp_end=2026-11-02", "c b a"),
         ("timestamp_end=20261102", "c b a"),
+        ("timestamp_end=2026-W45-1", "c b a"),
         ("timestamp_end=2026-11-02T00:00:00", "a"),
         ("timestamp_end=1999-12-31", ""),
         ("timestamp_start=2026-11-02&timestamp_end=2026-11-02", "c b"),
@@ -178,6 +179,8 @@ class Filters(Reading):
             ("since=2h&order=asc&limit=2", "d e"),
             ("since=7d&timestamp_end=2000-01-01", ""),
             (f"since=7d&timestamp_start={urllib.parse.quote(ago(hours=1))}", "g f e d"),
+            ("since=9999w&limit=2", "g f"),
+            ("since=999999w&limit=2", "g f"),
             (f"since=15m&timestamp_start={urllib.parse.quote(ago(days=30))}", "g f e"),
         ):
             with self.subTest(query):
@@ -255,7 +258,9 @@ class Filters(Reading):
             {"message": "empty", "attributes": {"k": ""}},
             {"message": "accent", "attributes": {"k": "É\"'\\\n"}},
             {"message": "missing", "attributes": {"other": "bob"}},
-            {"message": "nested", "attributes": {"other": {"k": "bob"}}},
+            {"message": "nested", "attributes": {"other": {"k": "bob", "l": [{"k": "bob"}, {"k": 3}, "k", 3]}}},
+            {"message": "in a text", "attributes": {"other": ', "k": "bob", "k": 3, ', "another": '"k":"bob","k":3'}},
+            {"message": "in a name", "attributes": {', "k": "bob", ': 1, '"k": 3, "': 3, "other.k": "bob", "kk": "bob"}},
             {"message": "none"},
         )
         for value, messages in (
@@ -650,6 +655,7 @@ class OtherPages(Reading):
             ("/logs", "severity", "", "empty"),
             ("/logs", "severity", "30", "CRITICAL"),
             ("/logs", "min_severity", "LOUD", "WARNING"),
+            ("/logs", "min_severity", "ERROR,INFO", "WARNING"),
             ("/logs", "timestamp_start", "yesterday", "2026-11-24"),
             ("/logs", "timestamp_start", "", "empty"),
             ("/logs", "timestamp_end", "2026-02-30", "2026-11-24"),
