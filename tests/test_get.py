@@ -260,7 +260,7 @@ class Filters(Reading):
             {"message": "missing", "attributes": {"other": "bob"}},
             {"message": "nested", "attributes": {"other": {"k": "bob", "l": [{"k": "bob"}, {"k": 3}, "k", 3]}}},
             {"message": "in a text", "attributes": {"other": ', "k": "bob", "k": 3, ', "another": '"k":"bob","k":3'}},
-            {"message": "in a name", "attributes": {', "k": "bob", ': 1, '"k": 3, "': 3, "other.k": "bob", "kk": "bob"}},
+            {"message": "in a name", "attributes": {', "k": "bob", ': 1, '"k": 3, "': 3, "o.k": "bob", "kk": "bob"}},
             {"message": "none"},
         )
         for value, messages in (
