@@ -521,6 +521,13 @@ class Follow(Reading):
             self.given({"message": f"new {n}"})
             self.assertEqual(next(lines), f"new {n}")
 
+    def test_limit_0_begins_with_all(self) -> None:
+        self.given(*({"message": f"{n}"} for n in range(150)))
+        lines = self.follow("limit=0")
+        self.assertEqual(list(itertools.islice(lines, 150)), [f"{n}" for n in range(150)])
+        self.given({"message": "next"})
+        self.assertEqual(next(lines), "next")
+
     def test_records_come_in_the_order_of_their_commits(self) -> None:
         self.given({"message": "a", "timestamp": "2100-01-01"}, {"message": "b", "timestamp": 0})
         lines = self.follow()
@@ -851,8 +858,8 @@ class OtherPages(Reading):
         self.assertGreater(after["logs_store_bytes"], 0)
 
     def test_a_label_may_hold_any_text(self) -> None:
-        self.given({"message": "m", "service": 'a "b" \\ c\nd ñ'})
-        self.assertTrue(any(r'service="a \"b\" \\ c\nd ñ"' in name for name in self.metrics()))
+        self.given({"message": "m", "service": 'a "b" \\ c\nd\te ñ'})
+        self.assertTrue(any('service="a \\"b\\" \\\\ c\\nd\te ñ"' in name for name in self.metrics()))
 
     def test_the_columns_of_csv_and_of_the_table_are_the_fields_of_a_record(self) -> None:
         (record,) = self.given({"message": "m"})

@@ -306,6 +306,7 @@ class Otlp(ServerTests):
     def test_a_repeat_with_an_idempotency_key_stores_nothing(self) -> None:
         body = request({"body": text("once")}, {"body": text("")})
         answers = [self.send(body, Idempotency_Key="otlp") for _ in range(3)]
+        self.assertEqual(["idempotent-replayed" in answer.headers for answer in answers], [False, True, True])
         self.assertEqual(len({(answer.status, answer.body) for answer in answers}), 1, answers)
         self.assertEqual(self.server.sql("SELECT count(*) FROM logs WHERE message = 'once'"), [(1,)])
 
