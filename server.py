@@ -2262,9 +2262,8 @@ PAGE_STYLE = """\
 .DEBUG { --tone: light-dark(#6c727d, #8b94a1); } .INFO { --tone: light-dark(#2a6cab, #6caee6); }
 .WARNING { --tone: light-dark(#8f5e00, #e0ae3c); } .ERROR { --tone: light-dark(#c4342a, #ff7d73); }
 .CRITICAL { --tone: light-dark(#a0187f, #ff8ad1); } .CRITICAL b { color: var(--bg); background: var(--tone); }
-* { box-sizing: border-box; min-width: 0; } [hidden], #notice:empty { display: none !important; }
 body { max-width: 100rem; margin: auto; padding: 0 min(1.25rem, 4vw) 4rem; background: var(--bg); color: var(--ink);
-  font: 14px/1.5 system-ui, sans-serif; font-variant-numeric: tabular-nums; }
+  font: 14px/1.5 system-ui; font-variant-numeric: tabular-nums; } * { box-sizing: border-box; min-width: 0; }
 :focus-visible, label:has(:focus-visible) { outline: 2px solid light-dark(#0b5cad, #82bbff); outline-offset: -1px; }
 h1, h2 { margin: 0; font-size: 1.25rem; } h2 { margin-top: 2rem; } h1 a { text-decoration: none; } a { color: inherit; }
 header, form, fieldset { display: flex; flex-wrap: wrap; align-items: center; gap: .5rem; padding: 0; border: 0; }
@@ -2276,7 +2275,7 @@ label:has(:checked) { border-color: var(--tone); } label:not(:has(:checked)) { c
 [type=checkbox] { appearance: none; width: .65em; height: .65em; padding: 0; margin: 0 .5em 0 0; border-radius: 50%;
   border: 1.5px solid var(--tone); } label :checked { background: var(--tone); } small { margin-left: .5em; }
 body:has(main [open]) header label::after { content: ', held by the open record'; color: var(--dim); }
-#notice { flex: 1 1 100%; margin: 0; padding: .5rem .9rem; border-left: 3px solid #d9822b; background: var(--wash); }
+#notice:not(:empty) { width: 100%; padding: .4rem .8rem; border-left: 3px solid #d9822b; background: var(--wash); }
 small, time, i, dt, figcaption, ::placeholder { color: var(--dim); font-style: normal; } b { color: var(--tone); }
 figure { position: relative; margin: 1rem 0 .5rem; } figcaption, #bars a::after { font-size: 12px; text-align: right; }
 #bars { display: flex; gap: 1px; height: 5rem; } #bars a { flex: 0 1 4rem; border-bottom: 1px solid var(--line); }
@@ -2287,7 +2286,7 @@ main, pre { font: 12.5px/1.65 ui-monospace, Menlo, Consolas, monospace; } main[a
 summary { display: grid; grid: auto / 24ch 8ch 14ch 1fr auto; gap: 0 1.5ch; padding-left: 10px; cursor: pointer; }
 summary > * { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .ERROR summary, .CRITICAL summary, summary:hover, a:hover { background: color-mix(in srgb, var(--tone) 9%, #0000); }
-pre, dl { margin: .5rem 0 .7rem 10px; white-space: pre-wrap; overflow-wrap: anywhere; } dd { margin: 0; }
+p, pre, dl { margin: .7rem 0 .7rem 10px; white-space: pre-wrap; overflow-wrap: anywhere; } dd { margin: 0; }
 details { border-left: 3px solid var(--tone); } dl { display: grid; grid: auto / fit-content(40%) 1fr; gap: 0 2ch; }
 @media (max-width: 640px) { main, pre { font-size: 11.5px; } summary { grid: auto / auto auto 1fr auto; }
   summary span { grid-area: 2 / 1 / 2 / -1; } fieldset { flex-wrap: nowrap; overflow: auto; scrollbar-width: none; } }
@@ -2353,8 +2352,9 @@ async function listen(reader, signal) {
 }
 function place(record) {
   if (record.id <= lastId) return;  // it was on the first page
-  const added = row(record), below = [...page.list.children].find(row => row.dataset.key < added.dataset.key);
-  if (below || !next) page.list.insertBefore(added, below ?? null);  // else it belongs to an older page
+  let added = row(record), below = page.list.firstChild;
+  while (below?.dataset.key > added.dataset.key) below = below.nextSibling;
+  if (below || !next) page.list.insertBefore(added, below);  // else it belongs to an older page
   lastId = record.id;
   timer ??= setTimeout(count, 2000, work.signal);
   if (page.list.children.length > 3000) load();  // a page that stays open all day does not grow without end
@@ -2448,7 +2448,7 @@ PAGE_HTML = """\
   <select name="since" aria-label="Since"><option value="">Any time<option>15m<option>1h<option>1d<option>7d</select>
   <input name="timestamp_start" placeholder="From, in UTC"> <input name="timestamp_end" placeholder="Until, in UTC">
   <fieldset id="severity" aria-label="Severity"></fieldset><fieldset id="service" aria-label="Service"></fieldset>
-  <p id="notice" role="alert"></p> <input type="password" id="token" placeholder="Read token" autocomplete="off" hidden>
+  <output id="notice"></output> <input type="password" id="token" placeholder="Read token" autocomplete="off" hidden>
 </form><figure hidden><div id="bars"></div><figcaption id="caption"></figcaption></figure>
 <main id="list" aria-label="Records, newest first" aria-busy="true"></main> <p>No record matches.</p>
 <section><h2>No records yet</h2> They show here the moment they are stored. In another terminal, try
