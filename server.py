@@ -23,7 +23,7 @@ what is too old. Locks: one SQLite connection writes, and whoever holds `Store._
 and `Limits` have a lock for their additions. No lock is taken while another is held, but theirs.
 
 Sections: 1 Constants, 2 Errors, 3 Configuration, 4 Records, 5 Bodies, 6 Queries, 7 Store, 8 SQLite,
-9 ClickHouse, 10 Endpoints, 11 HTTP, 12 Page, 13 Main. Each needs only those before it.
+9 ClickHouse, 10 Page, 11 Endpoints, 12 HTTP, 13 Main. Each needs only those before it.
 """
 
 from __future__ import annotations
@@ -281,12 +281,12 @@ def load_config(path: pathlib.Path, **overrides: Json) -> Config:
     if isinstance(document, dict) and isinstance(document.get("server"), dict):
         document["server"] |= {name: value for name, value in overrides.items() if value is not None}
     mistakes = list(mistakes_in(document, SHAPE))
-    if not mistakes:
+    with contextlib.suppress(AttributeError, KeyError, TypeError):  # where the shape is not right, which is known by now
         server = document["server"]
         tokens = [Token(secret, "read") for secret in server.get("read_tokens", [])]
         tokens += [Token(secret, "shipper") for secret in server.get("shipper_tokens", [])]
         tokens += [Token(service["token"], "service", name) for name, service in document["services"].items()]
-        mistakes = list(unsafe_tokens(tokens, server["host"]))
+        mistakes += unsafe_tokens(tokens, server["host"])
     if mistakes:
         raise StartError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
     kept = {name: server[name] for name in ("host", "port", "max_records_per_second") if name in server}
@@ -466,6 +466,13 @@ def attributes_json(fields: dict[str, Json]) -> str:
 # ---------------------------------------------------------------- 5. Bodies
 
 
+def held_lock() -> threading.Lock:
+    """A lock that somebody else will release."""
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
 @dataclasses.dataclass(eq=False)
 class Batch:
     """The records of one POST on their way into the store, and what became of them."""
@@ -481,8 +488,9 @@ class Batch:
     first_id: int | None = None  # set by the store, as all that follows
     last_id: int | None = None
     earlier_answer: str | None = None  # to the batch that came with this key before
-    failure: BaseException | None = None
+    failure: Exception | None = None
     done: bool = False
+    turn: threading.Lock = dataclasses.field(default_factory=held_lock)  # released when it is done, or to lead
 
     def answer(self) -> dict[str, Json]:
         """What POST /logs answers."""
@@ -532,8 +540,8 @@ def parse_body(data: bytes) -> list[Json]:
         place = f"line {error.lineno} column {error.colno} (character {error.pos})"
         raise Refusal(422, f"The body is not JSON: {error.msg}, {place}.", "Mend it; nothing was stored.") from None
     except (ValueError, RecursionError):
-        hint = "Send numbers of 4,300 digits and objects some hundreds deep at most; nothing was stored."
-        raise Refusal(422, "The body has a number too long, or is nested too deep.", hint) from None
+        hint = "Send numbers of 4,300 digits, objects some hundreds deep and forms of 1,000 fields at most."
+        raise Refusal(422, "The body has a number too long, is nested too deep or has too many fields.", hint) from None
     if not values:
         raise Refusal(422, "The body holds no record.", 'Send a JSON object such as {"message": "hello"}.')
     return values
@@ -541,7 +549,7 @@ def parse_body(data: bytes) -> list[Json]:
 
 def split_json(text: str) -> list[Json]:
     """The JSON values that stand one after the other in a text, with those of an array or of "logs" one by one."""
-    values, position = [], 0
+    values, position, turns = [], 0, 0
     while position < len(text):
         value, position = decode_json(text, position)
         if isinstance(value, dict) and isinstance(value.get("logs"), list) and "message" not in value:
@@ -550,7 +558,8 @@ def split_json(text: str) -> list[Json]:
             values += value
         else:
             values.append(value)
-        if len(values) > MAX_RECORDS:
+        turns += 1  # of empty arrays, too, there can be millions
+        if max(len(values), turns) > MAX_RECORDS:
             raise Refusal(413, f"The batch has more than {MAX_RECORDS:,} records.", "Send smaller batches.")
         position = SPACE.match(text, position).end()  # type: ignore[union-attr]  # it matches always
     return values
@@ -566,7 +575,7 @@ def parse_form(text: str) -> dict[str, Json]:
     >>> parse_form("msg=%25s+rows&args=%283%2C%29&levelname=INFO&levelno=20&exc_info=None&user=bob")
     {'levelname': 'INFO', 'user': 'bob', 'message': '3 rows'}
     """
-    fields: dict[str, Json] = dict(urllib.parse.parse_qsl(text, keep_blank_values=True))
+    fields: dict[str, Json] = dict(urllib.parse.parse_qsl(text, keep_blank_values=True, max_num_fields=1000))
     if "msg" not in fields or "levelno" not in fields:
         return fields
     fields["message"] = format_message(fields.pop("msg"), fields.get("args", ""))
@@ -580,7 +589,8 @@ def format_message(message: str, arguments: str) -> str:
     """What logging makes of them; `arguments` is whatever repr() gave. Where they do not fit, or could fill the memory
     (by a width, or by being many), the message as it is."""
     widths = re.search(r"%[^%a-zA-Z]*(\d{4}|\*)", message)
-    if arguments in ("", "()", "None") or widths or message.count("%") * len(arguments) > MAX_BODY_BYTES:
+    size = message.count("%") * len(arguments)
+    if arguments in ("", "()", "None") or widths or len(arguments) > MAX_ATTRIBUTES_BYTES or size > MAX_BODY_BYTES:
         return message
     with contextlib.suppress(Exception):
         return message % ast.literal_eval(arguments)
@@ -694,7 +704,7 @@ def parse_duration(text: str) -> int:
 def parse_moment(text: str, end: bool = False) -> int:
     """A timestamp; a date alone as the end is that whole day."""
     try:
-        return parse_timestamp(text) + (DAY - 1 if end and re.fullmatch(r"\d{4}-?\d\d-?\d\d", text) else 0)
+        return parse_timestamp(text) + (DAY - 1 if end and re.fullmatch(r"\d{4}-?(\d\d-?\d\d|W\d\d-?\d)", text) else 0)
     except (ValueError, OverflowError):
         raise ValueError("a time such as 2026-11-24T02:14:12Z, a date or an epoch number") from None
 
@@ -743,13 +753,13 @@ def parse_cursor(text: str) -> tuple[int, int]:
 Parameters = dict[str, tuple[str, Callable[[str], Json]]]
 FILTERS: Parameters = {
     "severity": ("severities", parse_severities),
-    "min_severity": ("min_severity", lambda text: parse_severities(text)[0]),
+    "min_severity": ("min_severity", lambda text: max(parse_severities(text.replace(",", ";")))),
     "service": ("services", lambda text: tuple(text.split(","))),
     "timestamp_start": ("start", parse_moment),
     "timestamp_end": ("end", functools.partial(parse_moment, end=True)),
     "received_at_start": ("received_start", parse_moment),
     "received_at_end": ("received_end", functools.partial(parse_moment, end=True)),
-    "since": ("start", lambda text: time.time_ns() // 1000 - parse_duration(text)),
+    "since": ("start", lambda text: max(time.time_ns() // 1000 - parse_duration(text), MIN_TIMESTAMP)),
     "contains": ("contains", parse_text),
 }
 LIST_PARAMETERS: Parameters = FILTERS | {
@@ -837,6 +847,7 @@ class Store:
     def __init__(self, config: Config, metrics: Metrics):
         self.config, self.metrics = config, metrics
         self.waiting: deque[Batch] = deque()
+        self._lock, self._led = threading.Lock(), False  # whether a thread leads; see commit
         self._writing = threading.Lock()  # held by the one thread that writes
 
     def stop_overdue(self) -> None:
@@ -851,21 +862,38 @@ class Store:
     def commit(self, batch: Batch) -> None:
         """Stores a batch; returns when it is on disk. Raises Unavailable, and Refusal for a reused key.
 
-        Group commit without a thread: everyone puts a batch on the list, then takes the lock. Whoever gets
-        it commits for all who wait; they find theirs done. One fsync serves all, and who comes alone waits
-        for nobody.
+        Group commit without a thread of its own: who comes while nobody leads, leads, commits for all who wait,
+        wakes them, and hands the lead to the first who came meanwhile. One fsync serves all, and who comes
+        alone waits for nobody.
         """
-        self.waiting.append(batch)
-        with self._writing:
-            while not batch.done:
-                batches: list[Batch] = []
-                records = 0
-                while self.waiting and records < MAX_COMMIT_RECORDS:
-                    batches.append(self.waiting.popleft())
-                    records += len(batches[-1].records)
-                self._commit_together(batches)
+        with self._lock:
+            self.waiting.append(batch)
+            leads, self._led = not self._led, True
+        if not leads:
+            batch.turn.acquire()  # until it is done, or has the lead
+        if not batch.done:
+            joined = 0
+            while joined < len(self.waiting):  # gives way as long as others join: half as many commits at 64 clients
+                joined = len(self.waiting)
+                time.sleep(0)
+            self._lead()
         if batch.failure:
             raise batch.failure
+
+    def _lead(self) -> None:
+        batches: list[Batch] = []
+        records = 0
+        with self._writing:
+            while self.waiting and records < MAX_COMMIT_RECORDS:  # the leader's own batch is the first
+                batches.append(self.waiting.popleft())
+                records += len(batches[-1].records)
+            self._commit_together(batches)
+        for batch in batches[1:]:
+            batch.turn.release()
+        with self._lock:
+            self._led = bool(self.waiting)
+            if self.waiting:
+                self.waiting[0].turn.release()
 
     def _commit_together(self, batches: list[Batch]) -> None:
         """Where it fails for what is in a batch, that batch must fail alone."""
@@ -1089,7 +1117,7 @@ APPLICATION_ID, SCHEMA_VERSION = 0x4C4F4753, 1  # as schema.sql sets them
 OLDEST = "id < (SELECT min(id) FROM logs) + ? AND received_at < ?"  # received_at grows with id
 MAX_KINDS = 200  # pairs of service and severity that a query merges; with more, it filters as it goes
 NARROW_IDS = 20_000  # so few records are read whole and sorted
-MAX_FREE_PAGES = 1_000  # of 4 KiB, that stay in the file for the next records
+PAGE_BYTES, MAX_FREE_PAGES = 4096, 1_000  # so many stay in the file for the next records
 
 
 class SQLiteStore(Store):
@@ -1100,6 +1128,7 @@ class SQLiteStore(Store):
     def __init__(self, config: Config, metrics: Metrics):
         super().__init__(config, metrics)
         self.path = pathlib.Path(config.store)
+        self._shrunk = False  # by a vacuum, but only in the WAL as yet
         self._checked, self._unchecked = 0.0, 0  # when it could last be written; records since its size was looked at
         self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
         self._deadlines: dict[sqlite3.Connection, float] = {}  # of the readers at work
@@ -1205,7 +1234,7 @@ class SQLiteStore(Store):
             self._add_counts(db, counts, received_at)
             self._unchecked += len(records)
             if self._unchecked >= 1000:
-                if self._used_bytes(db) > self._max_bytes():
+                if self._is_too_large(db):
                     self._forget(db, 2 * self._unchecked, MAX_TIMESTAMP)
                 self._unchecked = 0
 
@@ -1241,14 +1270,19 @@ class SQLiteStore(Store):
 
     def _maintain_once(self) -> bool:
         now, days = time.time_ns() // 1000, self.config.max_age_days
-        with self._writing, self._transaction() as db:
-            too_large = self._used_bytes(db) > self._max_bytes()
-            forgotten = self._forget(db, 2000, MAX_TIMESTAMP if too_large else now - int(days * DAY) if days else 0)
-            db.execute("DELETE FROM answers WHERE created_at < ?", [now - KEY_LIFETIME])
-            free_pages = db.execute("PRAGMA freelist_count").fetchone()[0]
-            if free_pages > MAX_FREE_PAGES:
-                db.execute("PRAGMA incremental_vacuum(500)").fetchall()
-        return forgotten == 2000 or free_pages > MAX_FREE_PAGES
+        with self._writing:
+            with self._transaction() as db:
+                too_old = now - int(days * DAY) if days else 0
+                forgotten = self._forget(db, 2000, MAX_TIMESTAMP if self._is_too_large(db) else too_old)
+                db.execute("DELETE FROM answers WHERE created_at < ?", [now - KEY_LIFETIME])
+                pages, free = self._pages(db)
+                spare = free > MAX_FREE_PAGES or (free > 0 and pages * PAGE_BYTES > self._max_bytes())
+            if spare:  # by executescript, since execute would take the first of its steps only
+                self._db.executescript("PRAGMA incremental_vacuum(500)")
+            elif self._shrunk:
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # only now does the file get smaller
+            self._shrunk = spare
+        return forgotten == 2000 or spare
 
     def _forget(self, db: sqlite3.Connection, most: int, before: int) -> int:
         """Deletes the oldest records, `most` of those received before `before`, and takes them off the counts.
@@ -1264,12 +1298,17 @@ class SQLiteStore(Store):
             db.execute("DELETE FROM counts WHERE records <= 0")
         return -sum(group[3] for group in groups)
 
-    def _used_bytes(self, db: sqlite3.Connection) -> int:
+    def _pages(self, db: sqlite3.Connection) -> tuple[int, int]:
+        """All pages of the file, and those of them that are free."""
         pages, free = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
-        return (pages - free) * 4096
+        return pages, free
+
+    def _is_too_large(self, db: sqlite3.Connection) -> bool:
+        pages, free = self._pages(db)
+        return (pages - free) * PAGE_BYTES > 0.95 * self._max_bytes()
 
     def _max_bytes(self) -> float:
-        return self.config.max_size_mb * 0.95 * (1 << 20) if self.config.max_size_mb else float("inf")
+        return self.config.max_size_mb * (1 << 20) if self.config.max_size_mb else float("inf")
 
     # Reading
 
@@ -1409,7 +1448,7 @@ def authorize(action: int, table: str | None, column: str | None, *_: str | None
         action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_TRANSACTION)
         or (action in (sqlite3.SQLITE_INSERT, sqlite3.SQLITE_DELETE) and table in ("logs", "counts", "answers"))
         or (action == sqlite3.SQLITE_UPDATE and (table, column) == ("counts", "records"))
-        or (action == sqlite3.SQLITE_PRAGMA and table in ("page_count", "freelist_count", "incremental_vacuum"))
+        or (action == sqlite3.SQLITE_PRAGMA and table in ("page_count", "freelist_count", "incremental_vacuum", "wal_checkpoint"))
     )
     return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
@@ -1565,7 +1604,225 @@ class ClickHouseStore(Store):
         return self._ask(sql, [self._database])[0][0]
 
 
-# ---------------------------------------------------------------- 10. Endpoints
+# ---------------------------------------------------------------- 10. Page
+
+PAGE_STYLE = """\
+:root { color-scheme: light dark; --bg: light-dark(#fcfcfa, #15171b); --ink: light-dark(#222, #ddd); --tone: var(--dim);
+  --dim: light-dark(#62676f, #98a0ab); --line: light-dark(#dfdfd8, #31353e); --wash: light-dark(#f3f3ef, #1d2026); }
+.DEBUG { --tone: light-dark(#6c727d, #8b94a1); } .INFO { --tone: light-dark(#2a6cab, #6caee6); }
+.WARNING { --tone: light-dark(#8f5e00, #e0ae3c); } .ERROR { --tone: light-dark(#c4342a, #ff7d73); }
+.CRITICAL { --tone: light-dark(#a0187f, #ff8ad1); } .CRITICAL b { color: var(--bg); background: var(--tone); }
+body { max-width: 100rem; margin: auto; padding: 0 min(1.25rem, 4vw) 4rem; background: var(--bg); color: var(--ink);
+  font: 14px/1.5 system-ui; font-variant-numeric: tabular-nums; } * { box-sizing: border-box; min-width: 0; }
+:focus-visible, label:has(:focus-visible) { outline: 2px solid light-dark(#0b5cad, #82bbff); outline-offset: -1px; }
+h1, h2 { margin: 0; font-size: 1.25rem; } h2 { margin-top: 2rem; } h1 a { text-decoration: none; } a { color: inherit; }
+header, form, fieldset { display: flex; flex-wrap: wrap; align-items: center; gap: .5rem; padding: 0; border: 0; }
+header { justify-content: space-between; margin: 9px 0; --tone: light-dark(#1a7f4b, #4cc38a); } fieldset { margin: 0; }
+input, select, button { font: inherit; color: inherit; background: var(--wash); border: 1px solid var(--line);
+  border-radius: 6px; padding: .3rem .6rem; } form > input { flex: 1 1 max(20%, 9rem); } [type=search] { flex: 4 36%; }
+label { flex: none; padding: .1rem .7rem; border: 1px solid var(--line); border-radius: 99px; cursor: pointer; }
+label:has(:checked) { border-color: var(--tone); } label:not(:has(:checked)) { color: var(--dim); }
+[type=checkbox] { appearance: none; width: .65em; height: .65em; padding: 0; margin: 0 .5em 0 0; border-radius: 50%;
+  border: 1.5px solid var(--tone); } label :checked { background: var(--tone); } small { margin-left: .5em; }
+body:has(main [open]) header label::after { content: ', held by the open record'; color: var(--dim); }
+#notice:not(:empty) { width: 100%; padding: .4rem .8rem; border-left: 3px solid #d9822b; background: var(--wash); }
+small, time, i, dt, figcaption, ::placeholder { color: var(--dim); font-style: normal; } b { color: var(--tone); }
+figure { position: relative; margin: 1rem 0 .5rem; } figcaption, #bars a::after { font-size: 12px; text-align: right; }
+#bars { display: flex; gap: 1px; height: 5rem; } #bars a { flex: 0 1 4rem; border-bottom: 1px solid var(--line); }
+a:is(:hover, :focus)::after { content: attr(aria-label); position: absolute; inset: auto 0 0; background: var(--bg); }
+svg { width: 100%; height: 100%; } rect { fill: var(--tone); stroke: var(--tone); vector-effect: non-scaling-stroke; }
+main:not([aria-busy=false]:empty) ~ :is(p, section), main.filtered ~ section, main:not(.filtered) ~ p { display: none; }
+main, pre { font: 12.5px/1.65 ui-monospace, Menlo, Consolas, monospace; } main[aria-busy=true] { opacity: .5; }
+summary { display: grid; grid: auto / 24ch 8ch 14ch 1fr auto; gap: 0 1.5ch; padding-left: 10px; cursor: pointer; }
+summary > * { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.ERROR summary, .CRITICAL summary, summary:hover, a:hover { background: color-mix(in srgb, var(--tone) 9%, #0000); }
+p, pre, dl { margin: .7rem 0 .7rem 10px; white-space: pre-wrap; overflow-wrap: anywhere; } dd { margin: 0; }
+details { border-left: 3px solid var(--tone); } dl { display: grid; grid: auto / fit-content(40%) 1fr; gap: 0 2ch; }
+@media (max-width: 640px) { main, pre { font-size: 11.5px; } summary { grid: auto / auto auto 1fr auto; }
+  summary span { grid-area: 2 / 1 / 2 / -1; } fieldset { flex-wrap: nowrap; overflow: auto; scrollbar-width: none; } }
+"""
+
+PAGE_SCRIPT = r"""
+const SEVERITIES = ['CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG'];  // the worst at the foot of each bar
+const STEPS = [1, 2, 5, 15, 30, 60, 120, 300, 900, 1800, 3600, 10800, 43200, 86400, 604800, 2592000];  // s of a bar
+const local = time => new Date(time).toLocaleString('sv');  // 2026-11-24 03:14:12 in the reader's time zone
+const sleep = milliseconds => new Promise(wake => setTimeout(wake, milliseconds));
+const page = Object.fromEntries([...document.querySelectorAll('[id]')].map(element => [element.id, element]));
+const boxes = () => page.filters.querySelectorAll('[type=checkbox]');
+let next, lastId, timer, work = new AbortController();
+function make(tag, attributes, ...children) {
+  const language = /svg|rect/.test(tag) ? '2000/svg' : '1999/xhtml';
+  const element = document.createElementNS(`http://www.w3.org/${language}`, tag);
+  for (const name in attributes) element.setAttribute(name, attributes[name]);
+  element.append(...children);  // strings become text, never markup
+  return element;
+}
+function changed(changes) {  // the query with other values; null takes a filter out
+  const query = new URLSearchParams(location.search);
+  for (const name in changes) changes[name] === null ? query.delete(name) : query.set(name, changes[name]);
+  return '?' + query;
+}
+async function ask(url, signal) {
+  const answer = await fetch(url, {signal, headers: {Authorization: `Bearer ${sessionStorage.token ?? ''}`}});
+  if (!answer.ok) throw {status: answer.status, ...await answer.json()};
+  return answer;
+}
+function tell({status, error, hint}) {  // what is wrong, if anything; true where a later try may help
+  const text = status ? `${error} ${hint}`.trim() : 'The server does not answer. This page goes on as soon as it does.';
+  if (page.notice.textContent !== text) page.notice.textContent = text;
+  page.token.hidden = status !== 401;
+  return [undefined, 429, 503].includes(status);
+}
+async function load(resume = null) {  // the first page, the counts, and while live each record as it commits
+  work.abort();
+  const {signal} = work = new AbortController();
+  page.list.ariaBusy = true;
+  for (lastId = resume; !signal.aborted; await sleep(1000)) {
+    try {  // the stream opens first: what commits while the page is fetched is in one of the two, or in both
+      const from = lastId === null ? {limit: 1} : {after: lastId};
+      const stream = page.live.checked && await ask('/logs' + changed({follow: 1, ...from}), signal);
+      if (lastId === null) page.list.replaceChildren(...await turn('/logs' + changed({}), signal));
+      page.list.ariaBusy = false;
+      tell({status: 200, error: '', hint: ''});
+      count(signal);
+      if (!stream) return;
+      await listen(stream.body.pipeThrough(new TextDecoderStream()).getReader(), signal);
+    } catch (error) { if (signal.aborted || !tell(error)) return; }
+  }
+}
+async function listen(reader, signal) {
+  for (let rest = ''; ;) {
+    const {done, value} = await Promise.race([reader.read(), sleep(60000).then(() => ({done: true}))]);
+    while (page.list.querySelector('[open]') && !signal.aborted) await sleep(200);  // nothing moves while one reads
+    if (done || signal.aborted) return reader.cancel();  // closed, or without even a heartbeat for a minute
+    const lines = (rest + value).split('\n');
+    rest = lines.pop();
+    for (const line of lines) if (line) place(JSON.parse(line));
+  }
+}
+function place(record) {
+  if (record.id <= lastId) return;  // it was on the first page
+  let added = row(record), below = page.list.firstChild;
+  while (below?.dataset.key > added.dataset.key) below = below.nextSibling;
+  if (below || !next) page.list.insertBefore(added, below);  // else it belongs to an older page
+  lastId = record.id;
+  timer ??= setTimeout(count, 2000, work.signal);
+  if (page.list.children.length > 3000) load();  // a page that stays open all day does not grow without end
+}
+async function turn(url, signal) {  // a page of rows; the Link header holds the URL of the page after it
+  const answer = await ask(url, signal), link = answer.headers.get('Link'), records = await answer.json();
+  next = link && link.slice(1, link.indexOf('>'));
+  page.older.hidden = !next;
+  lastId ??= Math.max(0, ...records.map(record => record.id));
+  return records.map(row);
+}
+function row(record) {
+  const {id, timestamp, received_at, severity, service, message} = record, lines = message.split('\n');
+  const at = make('time', {title: `${timestamp}, received ${received_at}`}, local(timestamp) + timestamp.slice(19, 23));
+  const details = make('details', {class: severity, 'data-key': timestamp + String(id).padStart(16)},
+    make('summary', {}, at, make('b', {}, severity), make('i', {}, service), make('span', {}, lines[0].slice(0, 400)),
+      make('small', {}, lines.length > 1 ? `${lines.length} lines` : '')));
+  details.ontoggle = () => details.childElementCount > 1 || details.append(make('pre', {}, message), facts(record));
+  return details;
+}
+function facts({id, timestamp, received_at, attributes}) {  // an attribute is a link to the records that share it
+  const links = Object.entries(attributes).map(([name, value]) => [`attr.${name}`, value instanceof Object
+    ? JSON.stringify(value, null, 2) : make('a', {href: changed({[`attr.${name}`]: value})}, value)]);
+  const list = [...Object.entries({id, timestamp, received_at}), ...links];
+  return make('dl', {}, ...list.flatMap(([name, value]) => [make('dt', {}, name), make('dd', {}, value)]));
+}
+async function count(signal) {  // the numbers on the page, and the histogram: each bar is a link to its own time
+  const stats = async changes => (await ask('/stats' + changed(changes), signal)).json();
+  try {
+    const all = await stats({}), counts = await stats({severity: null, service: null});
+    for (const service in counts.by_service) chip('service', service);
+    for (const box of boxes()) box.nextElementSibling.textContent = counts[`by_${box.name}`]?.[box.value] ?? '';
+    page.bars.parentElement.hidden = !all.total;
+    if (all.total) await draw(all, stats);
+  } catch (error) { if (!signal.aborted) tell(error); }
+  timer = null;
+}
+async function draw({total, first_timestamp: first, last_timestamp: last}, stats) {
+  const step = STEPS.find(step => new Date(last) - new Date(first) < 80000 * step) ?? 3153600000;
+  const range = {since: null, timestamp_start: first, timestamp_end: last};
+  const {histogram} = await stats({...range, step: step % 86400 ? `${step}s` : `${step / 86400}d`});
+  const tallest = Math.max(...histogram.map(bar => SEVERITIES.reduce((sum, name) => sum + bar[name], 0)));
+  const focused = [...page.bars.children].indexOf(document.activeElement);
+  page.bars.replaceChildren(...histogram.map(bar => {
+    const some = SEVERITIES.filter(name => bar[name]), label = some.map(name => `${bar[name]} ${name}`).join(', ');
+    const end = new Date(Date.parse(bar.start) + 1000 * step - 1).toISOString().replace('Z', '999Z');
+    const href = changed({since: null, timestamp_start: bar.start, timestamp_end: end});
+    let y = tallest;
+    const parts = some.map(name => make('rect', {class: name, y: y -= bar[name], height: bar[name], width: 1}));
+    return make('a', {href, tabindex: bar === histogram.at(-1) ? 0 : -1, 'aria-label': `${local(bar.start)}: ${label}`},
+      make('svg', {viewBox: `0 0 1 ${tallest}`, preserveAspectRatio: 'none'}, ...parts));
+  }));
+  page.bars.children[focused]?.focus();
+  page.caption.textContent = `${total.toLocaleString('en')} found, ${local(first)} – ${local(last)}`;
+}
+function chip(name, value) {  // the checkbox for one value of a filter, made when it is first needed
+  const known = [...page.filters.elements].find(field => field.name === name && field.value === value);
+  const box = known ?? make('input', {type: 'checkbox', name, value}), text = page[name] ? value : `${name}=${value}`;
+  if (!known) (page[name] ?? page.service).append(make('label', {class: value}, box, text, make('small', {})));
+  return box;
+}
+function visit() {  // shows what the URL asks for: its query, the filters of GET /logs, is the whole state
+  const query = new URLSearchParams(location.search);
+  page.list.classList.toggle('filtered', query.size);
+  for (const field of page.filters.elements) if (field.type !== 'checkbox') field.value = query.get(field.name) ?? '';
+  for (const box of boxes()) box.checked = false;
+  for (const [name, value] of query) if (page.filters.elements[name]?.value !== value)
+    for (const one of value.split(page[name] && ',')) chip(name, one).checked = true;
+  load();
+}
+window.navigation?.addEventListener('navigate', event => {  // a browser without this loads the page anew
+  const here = new URL(event.destination.url).pathname === location.pathname && event.navigationType !== 'reload';
+  if (here && event.canIntercept) event.intercept({handler: visit, focusReset: 'manual', scroll: 'manual'});
+});
+page.filters.onchange = () => {
+  if (page.token.value) sessionStorage.token = page.token.value;
+  location.search = new URLSearchParams([...new FormData(page.filters)].filter(([, value]) => value));
+};
+document.onvisibilitychange = () => document.hidden ? work.abort() : load(lastId);  // a browser has few connections
+page.live.onchange = () => page.live.checked ? load() : (work.abort(), work = new AbortController());
+page.older.onclick = () => turn(next, work.signal).then(rows => page.list.append(...rows), tell);
+page.bars.onkeydown = ({key, target: a}) => ({ArrowLeft: a.previousSibling, ArrowRight: a.nextSibling})[key]?.focus();
+page.curl.textContent = `curl ${location.origin}/logs -H "Authorization: Token demo-pagos" -d '{"message": "hello"}'`;
+SEVERITIES.forEach(severity => chip('severity', severity));
+visit();
+"""
+
+PAGE_HTML = """\
+<header><h1><a href="/">Logs</a></h1><label><input type="checkbox" role="switch" id="live" checked>Live</label></header>
+<form id="filters"><input type="search" name="contains" placeholder="Search messages" aria-label="Text in the message">
+  <select name="since" aria-label="Since"><option value="">Any time<option>15m<option>1h<option>1d<option>7d</select>
+  <input name="timestamp_start" placeholder="From, in UTC"> <input name="timestamp_end" placeholder="Until, in UTC">
+  <fieldset id="severity" aria-label="Severity"></fieldset><fieldset id="service" aria-label="Service"></fieldset>
+  <output id="notice"></output> <input type="password" id="token" placeholder="Read token" autocomplete="off" hidden>
+</form><figure hidden><div id="bars"></div><figcaption id="caption"></figcaption></figure>
+<main id="list" aria-label="Records, newest first" aria-busy="true"></main> <p>No record matches.</p>
+<section><h2>No records yet</h2> They show here the moment they are stored. In another terminal, try
+  <pre>python simulator.py</pre><pre id="curl"></pre></section> <button id="older" hidden>Older records</button>
+"""
+
+
+def source_of(text: str) -> str:
+    """How a Content-Security-Policy names the one style or script that it lets through."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+PAGE = f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Logs</title><style>{PAGE_STYLE}</style>{PAGE_HTML}<script>{PAGE_SCRIPT}</script></html>
+""".encode()
+# Nothing but this style and this script: what a message holds can't run, and nothing is loaded from elsewhere.
+PAGE_POLICY = (
+    f"default-src 'none'; style-src {source_of(PAGE_STYLE)}; script-src {source_of(PAGE_SCRIPT)}; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+# ---------------------------------------------------------------- 11. Endpoints
 
 Pages = Iterator[list[StoredRecord]]
 
@@ -1907,7 +2164,7 @@ def prometheus_text(app: App) -> str:
     return "\n".join(lines) + "\n"
 
 
-# ---------------------------------------------------------------- 11. HTTP
+# ---------------------------------------------------------------- 12. HTTP
 
 REQUEST_LINE = re.compile(r"([A-Za-z]+) (?:https?://([^/? ]+))?(/[^ ?]*)?(?:\?([^ ]*))? HTTP/(\d\.\d)")
 HEADER_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*")
@@ -1932,7 +2189,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def setup(self) -> None:
         """Is called once, before the first request."""
         self.expired = self.sending = self.unread = False
-        self.idle, self.held_bytes = True, 0
+        self.idle, self.held_bytes, self.request_version = True, 0, "HTTP/1.1"
         self.allow(IDLE_SECONDS)
         self.server.connections.add(self)
         super().setup()
@@ -2016,7 +2273,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         headers |= {"host": authority} if authority else {}
         if version != "1.0" and "host" not in headers:
             raise malformed("The Host header is missing.")
-        self.request_version = f"HTTP/{version}"
+        self.request_version = "HTTP/1.0" if version == "1.0" else "HTTP/1.1"
         self.close_connection = version == "1.0" or "close" in headers.get("connection", "").lower()
         length = self.body_length(headers)
         self.unread = length != 0
@@ -2026,7 +2283,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def read_headers(self) -> dict[str, str]:
         """Header lines up to the empty one, names in lower case."""
         headers: dict[str, str] = {}
-        while line := self.read_line():
+        for _ in range(MAX_HEADERS):
+            line = self.read_line()
+            if not line:
+                if line is None:
+                    raise self.gone()
+                return headers
             match = HEADER_LINE.fullmatch(line)
             if not match:
                 raise malformed("A header line is not 'Name: value'.")
@@ -2034,11 +2296,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if name in headers and name in ("host", "content-length", "transfer-encoding"):
                 raise malformed(f"The header {match[1]} is given twice.")
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
-            if len(headers) > MAX_HEADERS:
-                raise malformed(f"There are more than {MAX_HEADERS} headers.", "Send fewer.", 431)
-        if line is None:
-            raise self.gone()
-        return headers
+        raise malformed(f"There are {MAX_HEADERS} headers or more.", "Send fewer.", 431)
 
     def body_length(self, headers: dict[str, str]) -> int | None:
         """The length of the body that follows, None for chunks. Raises Refusal where another reader could see another."""
@@ -2054,6 +2312,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def read_body(self, headers: dict[str, str], length: int | None) -> bytes:
         """The body, out of its chunks and decompressed. Raises Refusal, ConnectionError."""
         if length == 0 and "content-length" not in headers:
+            self.unread = True  # who forgets the length may well send a body
             raise malformed("The request does not say how long its body is.", "Send Content-Length, or chunks.", 411)
         encoding = headers.get("content-encoding", "").lower() or "identity"
         if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
@@ -2192,7 +2451,10 @@ class Server(http.server.ThreadingHTTPServer):
         config = app.config
         if config.tls:
             self.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            self.tls.load_cert_chain(config.tls["certificate"], config.tls["key"])
+            try:
+                self.tls.load_cert_chain(config.tls["certificate"], config.tls["key"])
+            except OSError as error:  # ssl.SSLError is one
+                raise StartError(f"server.tls: can't use {' and '.join(config.tls.values())}: {error}") from None
         self.address_family = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0][0]
         super().__init__((config.host, config.port), Handler)
         host = f"[{config.host}]" if ":" in config.host else config.host
@@ -2254,224 +2516,6 @@ class Server(http.server.ThreadingHTTPServer):
             time.sleep(0.02)
 
 
-# ---------------------------------------------------------------- 12. Page
-
-PAGE_STYLE = """\
-:root { color-scheme: light dark; --bg: light-dark(#fcfcfa, #15171b); --ink: light-dark(#222, #ddd); --tone: var(--dim);
-  --dim: light-dark(#62676f, #98a0ab); --line: light-dark(#dfdfd8, #31353e); --wash: light-dark(#f3f3ef, #1d2026); }
-.DEBUG { --tone: light-dark(#6c727d, #8b94a1); } .INFO { --tone: light-dark(#2a6cab, #6caee6); }
-.WARNING { --tone: light-dark(#8f5e00, #e0ae3c); } .ERROR { --tone: light-dark(#c4342a, #ff7d73); }
-.CRITICAL { --tone: light-dark(#a0187f, #ff8ad1); } .CRITICAL b { color: var(--bg); background: var(--tone); }
-body { max-width: 100rem; margin: auto; padding: 0 min(1.25rem, 4vw) 4rem; background: var(--bg); color: var(--ink);
-  font: 14px/1.5 system-ui; font-variant-numeric: tabular-nums; } * { box-sizing: border-box; min-width: 0; }
-:focus-visible, label:has(:focus-visible) { outline: 2px solid light-dark(#0b5cad, #82bbff); outline-offset: -1px; }
-h1, h2 { margin: 0; font-size: 1.25rem; } h2 { margin-top: 2rem; } h1 a { text-decoration: none; } a { color: inherit; }
-header, form, fieldset { display: flex; flex-wrap: wrap; align-items: center; gap: .5rem; padding: 0; border: 0; }
-header { justify-content: space-between; margin: 9px 0; --tone: light-dark(#1a7f4b, #4cc38a); } fieldset { margin: 0; }
-input, select, button { font: inherit; color: inherit; background: var(--wash); border: 1px solid var(--line);
-  border-radius: 6px; padding: .3rem .6rem; } form > input { flex: 1 1 max(20%, 9rem); } [type=search] { flex: 4 36%; }
-label { flex: none; padding: .1rem .7rem; border: 1px solid var(--line); border-radius: 99px; cursor: pointer; }
-label:has(:checked) { border-color: var(--tone); } label:not(:has(:checked)) { color: var(--dim); }
-[type=checkbox] { appearance: none; width: .65em; height: .65em; padding: 0; margin: 0 .5em 0 0; border-radius: 50%;
-  border: 1.5px solid var(--tone); } label :checked { background: var(--tone); } small { margin-left: .5em; }
-body:has(main [open]) header label::after { content: ', held by the open record'; color: var(--dim); }
-#notice:not(:empty) { width: 100%; padding: .4rem .8rem; border-left: 3px solid #d9822b; background: var(--wash); }
-small, time, i, dt, figcaption, ::placeholder { color: var(--dim); font-style: normal; } b { color: var(--tone); }
-figure { position: relative; margin: 1rem 0 .5rem; } figcaption, #bars a::after { font-size: 12px; text-align: right; }
-#bars { display: flex; gap: 1px; height: 5rem; } #bars a { flex: 0 1 4rem; border-bottom: 1px solid var(--line); }
-a:is(:hover, :focus)::after { content: attr(aria-label); position: absolute; inset: auto 0 0; background: var(--bg); }
-svg { width: 100%; height: 100%; } rect { fill: var(--tone); stroke: var(--tone); vector-effect: non-scaling-stroke; }
-main:not([aria-busy=false]:empty) ~ :is(p, section), main.filtered ~ section, main:not(.filtered) ~ p { display: none; }
-main, pre { font: 12.5px/1.65 ui-monospace, Menlo, Consolas, monospace; } main[aria-busy=true] { opacity: .5; }
-summary { display: grid; grid: auto / 24ch 8ch 14ch 1fr auto; gap: 0 1.5ch; padding-left: 10px; cursor: pointer; }
-summary > * { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-.ERROR summary, .CRITICAL summary, summary:hover, a:hover { background: color-mix(in srgb, var(--tone) 9%, #0000); }
-p, pre, dl { margin: .7rem 0 .7rem 10px; white-space: pre-wrap; overflow-wrap: anywhere; } dd { margin: 0; }
-details { border-left: 3px solid var(--tone); } dl { display: grid; grid: auto / fit-content(40%) 1fr; gap: 0 2ch; }
-@media (max-width: 640px) { main, pre { font-size: 11.5px; } summary { grid: auto / auto auto 1fr auto; }
-  summary span { grid-area: 2 / 1 / 2 / -1; } fieldset { flex-wrap: nowrap; overflow: auto; scrollbar-width: none; } }
-"""
-
-PAGE_SCRIPT = r"""
-const SEVERITIES = ['CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG'];  // the worst at the foot of each bar
-const STEPS = [1, 2, 5, 15, 30, 60, 120, 300, 900, 1800, 3600, 10800, 43200, 86400, 604800, 2592000];  // s of a bar
-const local = time => new Date(time).toLocaleString('sv');  // 2026-11-24 03:14:12 in the reader's time zone
-const sleep = milliseconds => new Promise(wake => setTimeout(wake, milliseconds));
-const page = Object.fromEntries([...document.querySelectorAll('[id]')].map(element => [element.id, element]));
-const boxes = () => page.filters.querySelectorAll('[type=checkbox]');
-let next, lastId, timer, work = new AbortController();
-function make(tag, attributes, ...children) {
-  const language = /svg|rect/.test(tag) ? '2000/svg' : '1999/xhtml';
-  const element = document.createElementNS(`http://www.w3.org/${language}`, tag);
-  for (const name in attributes) element.setAttribute(name, attributes[name]);
-  element.append(...children);  // strings become text, never markup
-  return element;
-}
-function changed(changes) {  // the query with other values; null takes a filter out
-  const query = new URLSearchParams(location.search);
-  for (const name in changes) changes[name] === null ? query.delete(name) : query.set(name, changes[name]);
-  return '?' + query;
-}
-async function ask(url, signal) {
-  const answer = await fetch(url, {signal, headers: {Authorization: `Bearer ${sessionStorage.token ?? ''}`}});
-  if (!answer.ok) throw {status: answer.status, ...await answer.json()};
-  return answer;
-}
-function tell({status, error, hint}) {  // what is wrong, if anything; true where a later try may help
-  const text = status ? `${error} ${hint}`.trim() : 'The server does not answer. This page goes on as soon as it does.';
-  if (page.notice.textContent !== text) page.notice.textContent = text;
-  page.token.hidden = status !== 401;
-  return [undefined, 429, 503].includes(status);
-}
-async function load(resume = null) {  // the first page, the counts, and while live each record as it commits
-  work.abort();
-  const {signal} = work = new AbortController();
-  page.list.ariaBusy = true;
-  for (lastId = resume; !signal.aborted; await sleep(1000)) {
-    try {  // the stream opens first: what commits while the page is fetched is in one of the two, or in both
-      const from = lastId === null ? {limit: 1} : {after: lastId};
-      const stream = page.live.checked && await ask('/logs' + changed({follow: 1, ...from}), signal);
-      if (lastId === null) page.list.replaceChildren(...await turn('/logs' + changed({}), signal));
-      page.list.ariaBusy = false;
-      tell({status: 200, error: '', hint: ''});
-      count(signal);
-      if (!stream) return;
-      await listen(stream.body.pipeThrough(new TextDecoderStream()).getReader(), signal);
-    } catch (error) { if (signal.aborted || !tell(error)) return; }
-  }
-}
-async function listen(reader, signal) {
-  for (let rest = ''; ;) {
-    const {done, value} = await Promise.race([reader.read(), sleep(60000).then(() => ({done: true}))]);
-    while (page.list.querySelector('[open]') && !signal.aborted) await sleep(200);  // nothing moves while one reads
-    if (done || signal.aborted) return reader.cancel();  // closed, or without even a heartbeat for a minute
-    const lines = (rest + value).split('\n');
-    rest = lines.pop();
-    for (const line of lines) if (line) place(JSON.parse(line));
-  }
-}
-function place(record) {
-  if (record.id <= lastId) return;  // it was on the first page
-  let added = row(record), below = page.list.firstChild;
-  while (below?.dataset.key > added.dataset.key) below = below.nextSibling;
-  if (below || !next) page.list.insertBefore(added, below);  // else it belongs to an older page
-  lastId = record.id;
-  timer ??= setTimeout(count, 2000, work.signal);
-  if (page.list.children.length > 3000) load();  // a page that stays open all day does not grow without end
-}
-async function turn(url, signal) {  // a page of rows; the Link header holds the URL of the page after it
-  const answer = await ask(url, signal), link = answer.headers.get('Link'), records = await answer.json();
-  next = link && link.slice(1, link.indexOf('>'));
-  page.older.hidden = !next;
-  lastId ??= Math.max(0, ...records.map(record => record.id));
-  return records.map(row);
-}
-function row(record) {
-  const {id, timestamp, received_at, severity, service, message} = record, lines = message.split('\n');
-  const at = make('time', {title: `${timestamp}, received ${received_at}`}, local(timestamp) + timestamp.slice(19, 23));
-  const details = make('details', {class: severity, 'data-key': timestamp + String(id).padStart(16)},
-    make('summary', {}, at, make('b', {}, severity), make('i', {}, service), make('span', {}, lines[0].slice(0, 400)),
-      make('small', {}, lines.length > 1 ? `${lines.length} lines` : '')));
-  details.ontoggle = () => details.childElementCount > 1 || details.append(make('pre', {}, message), facts(record));
-  return details;
-}
-function facts({id, timestamp, received_at, attributes}) {  // an attribute is a link to the records that share it
-  const links = Object.entries(attributes).map(([name, value]) => [`attr.${name}`, value instanceof Object
-    ? JSON.stringify(value, null, 2) : make('a', {href: changed({[`attr.${name}`]: value})}, value)]);
-  const list = [...Object.entries({id, timestamp, received_at}), ...links];
-  return make('dl', {}, ...list.flatMap(([name, value]) => [make('dt', {}, name), make('dd', {}, value)]));
-}
-async function count(signal) {  // the numbers on the page, and the histogram: each bar is a link to its own time
-  const stats = async changes => (await ask('/stats' + changed(changes), signal)).json();
-  try {
-    const all = await stats({}), counts = await stats({severity: null, service: null});
-    for (const service in counts.by_service) chip('service', service);
-    for (const box of boxes()) box.nextElementSibling.textContent = counts[`by_${box.name}`]?.[box.value] ?? '';
-    page.bars.parentElement.hidden = !all.total;
-    if (all.total) await draw(all, stats);
-  } catch (error) { if (!signal.aborted) tell(error); }
-  timer = null;
-}
-async function draw({total, first_timestamp: first, last_timestamp: last}, stats) {
-  const step = STEPS.find(step => new Date(last) - new Date(first) < 80000 * step) ?? 3153600000;
-  const range = {since: null, timestamp_start: first, timestamp_end: last};
-  const {histogram} = await stats({...range, step: step % 86400 ? `${step}s` : `${step / 86400}d`});
-  const tallest = Math.max(...histogram.map(bar => SEVERITIES.reduce((sum, name) => sum + bar[name], 0)));
-  const focused = [...page.bars.children].indexOf(document.activeElement);
-  page.bars.replaceChildren(...histogram.map(bar => {
-    const some = SEVERITIES.filter(name => bar[name]), label = some.map(name => `${bar[name]} ${name}`).join(', ');
-    const end = new Date(Date.parse(bar.start) + 1000 * step - 1).toISOString().replace('Z', '999Z');
-    const href = changed({since: null, timestamp_start: bar.start, timestamp_end: end});
-    let y = tallest;
-    const parts = some.map(name => make('rect', {class: name, y: y -= bar[name], height: bar[name], width: 1}));
-    return make('a', {href, tabindex: bar === histogram.at(-1) ? 0 : -1, 'aria-label': `${local(bar.start)}: ${label}`},
-      make('svg', {viewBox: `0 0 1 ${tallest}`, preserveAspectRatio: 'none'}, ...parts));
-  }));
-  page.bars.children[focused]?.focus();
-  page.caption.textContent = `${total.toLocaleString('en')} found, ${local(first)} – ${local(last)}`;
-}
-function chip(name, value) {  // the checkbox for one value of a filter, made when it is first needed
-  const known = [...page.filters.elements].find(field => field.name === name && field.value === value);
-  const box = known ?? make('input', {type: 'checkbox', name, value}), text = page[name] ? value : `${name}=${value}`;
-  if (!known) (page[name] ?? page.service).append(make('label', {class: value}, box, text, make('small', {})));
-  return box;
-}
-function visit() {  // shows what the URL asks for: its query, the filters of GET /logs, is the whole state
-  const query = new URLSearchParams(location.search);
-  page.list.classList.toggle('filtered', query.size);
-  for (const field of page.filters.elements) if (field.type !== 'checkbox') field.value = query.get(field.name) ?? '';
-  for (const box of boxes()) box.checked = false;
-  for (const [name, value] of query) if (page.filters.elements[name]?.value !== value)
-    for (const one of value.split(page[name] && ',')) chip(name, one).checked = true;
-  load();
-}
-window.navigation?.addEventListener('navigate', event => {  // a browser without this loads the page anew
-  const here = new URL(event.destination.url).pathname === location.pathname && event.navigationType !== 'reload';
-  if (here && event.canIntercept) event.intercept({handler: visit, focusReset: 'manual', scroll: 'manual'});
-});
-page.filters.onchange = () => {
-  if (page.token.value) sessionStorage.token = page.token.value;
-  location.search = new URLSearchParams([...new FormData(page.filters)].filter(([, value]) => value));
-};
-document.onvisibilitychange = () => document.hidden ? work.abort() : load(lastId);  // a browser has few connections
-page.live.onchange = () => page.live.checked ? load() : (work.abort(), work = new AbortController());
-page.older.onclick = () => turn(next, work.signal).then(rows => page.list.append(...rows), tell);
-page.bars.onkeydown = ({key, target: a}) => ({ArrowLeft: a.previousSibling, ArrowRight: a.nextSibling})[key]?.focus();
-page.curl.textContent = `curl ${location.origin}/logs -H "Authorization: Token demo-pagos" -d '{"message": "hello"}'`;
-SEVERITIES.forEach(severity => chip('severity', severity));
-visit();
-"""
-
-PAGE_HTML = """\
-<header><h1><a href="/">Logs</a></h1><label><input type="checkbox" role="switch" id="live" checked>Live</label></header>
-<form id="filters"><input type="search" name="contains" placeholder="Search messages" aria-label="Text in the message">
-  <select name="since" aria-label="Since"><option value="">Any time<option>15m<option>1h<option>1d<option>7d</select>
-  <input name="timestamp_start" placeholder="From, in UTC"> <input name="timestamp_end" placeholder="Until, in UTC">
-  <fieldset id="severity" aria-label="Severity"></fieldset><fieldset id="service" aria-label="Service"></fieldset>
-  <output id="notice"></output> <input type="password" id="token" placeholder="Read token" autocomplete="off" hidden>
-</form><figure hidden><div id="bars"></div><figcaption id="caption"></figcaption></figure>
-<main id="list" aria-label="Records, newest first" aria-busy="true"></main> <p>No record matches.</p>
-<section><h2>No records yet</h2> They show here the moment they are stored. In another terminal, try
-  <pre>python simulator.py</pre><pre id="curl"></pre></section> <button id="older" hidden>Older records</button>
-"""
-
-
-def source_of(text: str) -> str:
-    """How a Content-Security-Policy names the one style or script that it lets through."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-PAGE = f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Logs</title><style>{PAGE_STYLE}</style>{PAGE_HTML}<script>{PAGE_SCRIPT}</script></html>
-""".encode()
-# Nothing but this style and this script: what a message holds can't run, and nothing is loaded from elsewhere.
-PAGE_POLICY = (
-    f"default-src 'none'; style-src {source_of(PAGE_STYLE)}; script-src {source_of(PAGE_SCRIPT)}; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-
-
 # ---------------------------------------------------------------- 13. Main
 
 
@@ -2484,6 +2528,8 @@ def main() -> int:
     parser.add_argument("--store", help="an SQLite file, or http://user:password@host:8123/database")
     options = parser.parse_args()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    if options.store and "://" not in options.store:
+        options.store = os.path.abspath(options.store)  # relative to where it was typed
     load = functools.partial(load_config, options.config, host=options.host, port=options.port, store=options.store)
     try:
         config, metrics = load(), Metrics()
@@ -2503,9 +2549,11 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: KeyboardInterrupt
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, reload)
-    print(f"listening on {server.url}", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
+        print(f"listening on {server.url}", flush=True)
         server.serve_forever()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # one was enough
     server.stop()
     store.close()
     return 0
