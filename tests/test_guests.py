@@ -139,7 +139,7 @@ class Guests(unittest.TestCase):
 
     def test_hundreds_of_bad_guests_hold_nobody_up_and_are_shown_out(self):
         with Server(constants=SECONDS) as server, contextlib.ExitStack() as stack:
-            fill(server, 48, {"message": "x" * 1000})
+            fill(server, 24, {"message": "x" * 1000})
             server.restart()
             server.get("/logs?limit=1")
             threads = proc(server, "Threads")

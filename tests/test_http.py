@@ -519,7 +519,6 @@ class HostileBodies(HTTPTest):
         for name, (body, statuses, mib) in {
             "a million tiny records": (fill(b'{"log":"a"},', b"[", b'{"log":"a"}]'), (200, 413, 422), many),
             "numbers": (fill(b"1,", b"[", b"1]"), (413, 422), many),
-            "texts": (fill(b'"a",', b"[", b"1]"), (413, 422), many),
             "objects in a row": (fill(b"{}"), (413, 422), many),
             "arrays in a row": (fill(b"[]"), (413, 422), many),
             "lines": (fill(b"\n", RECORD), (200,), 200),

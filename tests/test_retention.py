@@ -81,26 +81,27 @@ def edit(server: Server, statement: str) -> None:
 
 class Retention(unittest.TestCase):
     def test_by_size_under_load_the_file_stays_within_its_bound_and_readers_see_no_error(self):
-        retention = {"max_age_days": None, "max_size_mb": 4}
+        bound = 8  # MiB; what comes in between two looks at the size is little beside it
+        retention = {"max_age_days": None, "max_size_mb": bound}
         with Server(retention=retention) as server:
             largest = 0
-            with Readers(server) as readers, Writers(server, 2, records=200, details="x" * 500) as writers:
+            with Readers(server) as readers, Writers(server, 2, records=250, details="x" * 500) as writers:
                 while len(writers.acknowledged) < 20_000:
-                    writers.wait_for(400)
+                    writers.wait_for(500)
                     largest = max(largest, server.database.stat().st_size)
                 eventually(lambda: min(readers.rounds.values()) >= 2)
             self.assertEqual(readers.complaints, [])
             self.assertEqual(writers.refusals, [])
-            self.assertLess(largest, 4 * MIB * 1.1)
+            self.assertLess(largest, bound * MIB * 1.1)
             check_database(self, server)
             low, high, records = server.sql("SELECT min(id), max(id), count(*) FROM logs")[0]
             self.assertEqual((high, high - low + 1), (len(writers.acknowledged), records), "not the oldest went")
-            self.assertGreater(low, 8_000)
-            self.assertGreater(records, 2_000, "it deletes far more than it must")
-            eventually(lambda: server.database.stat().st_size < 4 * MIB * 1.1, 5, "the file stays over its bound")
+            self.assertGreater(low, 5_000)
+            self.assertGreater(records, 5_000, "it deletes far more than it must")
+            eventually(lambda: server.database.stat().st_size < bound * MIB * 1.1, 5, "the file stays over its bound")
 
     def test_by_age_under_load(self):
-        with Server(retention={"max_age_days": 1 / 86400, "max_size_mb": None}) as server:
+        with Server(retention={"max_age_days": 0.5 / 86400, "max_size_mb": None}) as server:
             with Readers(server) as readers, Writers(server, 2, records=50) as writers:
                 eventually(lambda: (server.sql("SELECT min(id) FROM logs")[0][0] or 0) > 1000)
                 eventually(lambda: min(readers.rounds.values()) >= 2)
@@ -111,21 +112,22 @@ class Retention(unittest.TestCase):
             self.assertEqual(server.sql("SELECT count(*) FROM counts"), [(0,)])
             check_database(self, server)
             last = len(writers.acknowledged)
-            self.assertEqual(server.post({"message": "next"}).json["first_id"], last + 1)
-            eventually(lambda: server.get("/stats").json["total"] == 0)
             server.restart()
-            self.assertEqual(server.post({"message": "and next"}).json["first_id"], last + 2)
+            self.assertEqual(server.post({"message": "next"}).json["first_id"], last + 1)
 
-    def test_age_is_counted_from_the_receipt_and_what_is_younger_stays(self):
+    def test_age_is_counted_from_the_receipt_and_the_link_of_a_page_works_when_its_records_are_gone(self):
         with Server() as server:
-            server.post([{"message": "received long ago", "k": n} for n in range(3000)])
+            server.post([{"message": f"m{n}", "timestamp": 1_700_000_000 + n} for n in range(3300)])
             server.post([{"message": "old, received now", "timestamp": "1999-12-31T23:59:59Z"}, {"message": "now"}])
+            page = server.get("/logs?limit=100&order=asc&timestamp_start=2000-01-01")
+            path = page.headers["link"].partition(">")[0][1:]
             server.stop()
-            edit(server, f"UPDATE logs SET received_at = received_at - 31 * {DAY} WHERE message = 'received long ago'")
+            edit(server, f"UPDATE logs SET received_at = received_at - 31 * {DAY} WHERE id <= 3000")
             server.start()
-            eventually(lambda: server.get("/stats").json["total"] == 2)
-            messages = [record["message"] for record in server.get("/logs").json]
-            self.assertEqual(messages, ["now", "old, received now"])
+            eventually(lambda: server.get("/stats").json["total"] == 302)
+            self.assertEqual([r["message"] for r in server.get(path).json], [f"m{n}" for n in range(3000, 3100)])
+            messages = [record["message"] for record in server.get("/logs?limit=0&order=asc").json]
+            self.assertEqual(messages, ["old, received now", *(f"m{n}" for n in range(3000, 3300)), "now"])
             check_database(self, server)
 
     def test_space_is_given_back(self):
@@ -139,17 +141,6 @@ class Retention(unittest.TestCase):
             server.start()
             eventually(lambda: server.get("/stats").json["total"] == 0)
             eventually(lambda: server.database.stat().st_size < 6 * MIB, 10, "the file stays as large as it was")
-
-    def test_the_link_of_a_page_works_when_its_records_are_gone(self):
-        with Server() as server:
-            server.post([{"message": f"m{n}"} for n in range(300)])
-            first = server.get("/logs?limit=100&order=asc")
-            path = first.headers["link"].partition(">")[0][1:]
-            server.stop()
-            edit(server, f"UPDATE logs SET received_at = received_at - 31 * {DAY} WHERE id <= 150")
-            server.start()
-            eventually(lambda: server.get("/stats").json["total"] == 150)
-            self.assertEqual([r["message"] for r in server.get(path).json], [f"m{n}" for n in range(150, 250)])
 
     def test_a_bound_that_is_lowered_takes_hold_and_without_bounds_all_is_kept(self):
         with Server(retention=UNBOUNDED) as server:
