@@ -23,6 +23,7 @@ import simulator
 from tests.support import ROOT, SHIPPER, Server
 
 PROGRAMS = {"server.py": server, "simulator.py": simulator}
+MINUTE = 60_000_000  # in microseconds
 BANNER = re.compile(r"^# -{20,} (\d+)\. (.+)$", re.MULTILINE)
 
 
@@ -272,6 +273,9 @@ class Plans(unittest.TestCase):
                     self.assertNotRegex(found.detail, r"^SCAN counts\b", found.statement)
                     if re.match(r"(SCAN|SEARCH) logs\b", found.detail) and "LIMIT" not in found.statement:
                         self.assertRegex(found.detail, r"^SEARCH .*\btimestamp>\? AND timestamp<\?", found.statement)
+                        bounds = re.findall(r"\btimestamp >= (-?\d+) AND timestamp <= (-?\d+)", found.statement)
+                        self.assertTrue(bounds, found.statement)
+                        self.assertLess(max(int(end) - int(start) for start, end in bounds), MINUTE)
                     elif found.detail.startswith("SCAN logs"):  # the first or last record of all
                         self.assertRegex(found.detail, r"^SCAN logs USING (COVERING )?INDEX", found.statement)
                         self.assertNotIn("USE TEMP B-TREE FOR ORDER BY", found.detail, found.statement)

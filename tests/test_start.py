@@ -28,7 +28,6 @@ from tests.support import (
     ROOT,
     SHIPPER,
     TOKEN,
-    Answer,
     Json,
     Server,
     ServerTests,
@@ -488,22 +487,25 @@ class ReadTokens(ServerTests):
     def setUp(self) -> None:
         self.server.post({"message": "m"})
 
-    def read(self, path: str, authorization: str | None) -> Answer:
-        """One request, with or without a token."""
-        return self.server.get(path, **({"Authorization": authorization} if authorization else {}))
+    def read(self, path: str, authorization: str | None) -> http.client.HTTPResponse:
+        """The head of an answer, with or without a token; a body may have no end."""
+        connection = self.server.connection()
+        self.addCleanup(connection.close)
+        connection.request("GET", path, headers={"Authorization": authorization} if authorization else {})
+        return connection.getresponse()
 
     def test_without_one_nothing_can_be_read(self) -> None:
         for path in self.CLOSED:
             for authorization in (None, "Token wrong", f"Token {TOKEN}", f"Token {SHIPPER}", f"Basic {READER}"):
                 with self.subTest(path, authorization=authorization):
                     answer = self.read(path, authorization)
-                    self.assertEqual(answer.status, 401, answer.text)
-                    self.assertTrue(answer.headers["www-authenticate"])
-                    self.assertEqual(set(answer.json), {"error", "hint"})
+                    self.assertEqual(answer.status, 401)
+                    self.assertTrue(answer.headers["WWW-Authenticate"])
+                    self.assertEqual(set(json.load(answer)), {"error", "hint"})
 
     def test_with_one_everything_can_be_read(self) -> None:
         password = base64.b64encode(f"me:{READER}".encode()).decode()
-        for path in (path for path in self.CLOSED if "follow" not in path):
+        for path in self.CLOSED:
             for authorization in (f"Token {READER}", f"Bearer {READER}", f"Basic {password}", "Token another-reader"):
                 with self.subTest(path, authorization=authorization):
                     self.assertEqual(self.read(path, authorization).status, 200)
