@@ -1,0 +1,241 @@
+"""The README: its commands are run, and what it names is there.
+
+A block marked `sh` whose lines begin with "$ " is a session: each command (lines that begin with "> " go on with
+it) is run in a shell, in a folder with copies of the programs, in the order of the page, and must print what is
+shown below it. A block marked `python` is run too, and prints nothing. Other blocks are not run.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import unittest
+from collections.abc import Iterator
+from typing import Any
+
+import server
+from tests.support import ROOT, TOKEN, Server
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+DPKG_LOG = "/var/log/dpkg.log"
+PROGRAMS = "curl jq awk sqlite3 grep sort uniq head".split()  # that a machine may lack
+WORDS = ["record", "batch", "commit", "store", "query", "cursor", "service token", "shipper token", "read token"]
+OPTIONAL_KEYS = ["server.allowed_hosts", "server.tls.certificate", "server.tls.key"]
+UNITS = {"": 1, "s": 1, "KiB": 1 << 10, "MiB": 1 << 20, "h": server.HOUR}
+
+# What differs from run to run, and what stands for it in the comparison.
+VARYING = [
+    (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.(?!000000)\d{6}Z", "TIME"),  # those that a command gives have whole seconds
+    (r"(?m)^Date: .*", "Date: TIME"),
+    (r'("run": "|attr\.run=)[0-9a-f]{8}', r"\1RUN"),
+    (r'"id":\d+(?=.*"run")', '"id":ID'),  # services that send at the same time
+    (r"(?m)^pagos \d+/.*\n(?=pagos \d+/)", ""),  # progress: only its last line stays on a terminal
+    (r"(?m)^ +", ""),  # `uniq -c` puts its numbers where it likes
+]
+
+
+def commands(block: str) -> Iterator[tuple[str, str]]:
+    """The commands of a session, each with the output that is shown."""
+    for part in re.split(r"(?m)^\$ ", block)[1:]:
+        lines = part.splitlines(keepends=True)
+        length = next((n for n, line in enumerate(lines) if n and not line.startswith("> ")), len(lines))
+        yield "".join([lines[0], *(line[2:] for line in lines[1:length])]), "".join(lines[length:])
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The cells of the table below a line that begins so."""
+    table = README.partition(f"\n{heading}")[2].partition("\n| --- ")[2].partition("\n\n")[0]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()[1:]]
+
+
+def names_of_tests(pattern: str) -> set[str]:
+    """The functions in the files of tests that begin with "test"."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in ROOT.glob(pattern)]
+    functions = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    return {function.name for function in functions if function.name.startswith("test")}
+
+
+class Session:
+    """A folder with the programs, and a shell in it. The port is a free one, and the page never knows."""
+
+    def __init__(self, folder: str):
+        self.folder = pathlib.Path(folder)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = str(probe.getsockname()[1])
+        for name in ("server.py", "simulator.py", "schema.sql"):
+            shutil.copy(ROOT / name, self.folder)
+        config = (ROOT / "config.json").read_text(encoding="utf-8")
+        (self.folder / "config.json").write_text(config.replace("8000", self.port), encoding="utf-8")
+        (self.folder / "bin").mkdir()
+        python = self.folder / "bin" / "python"
+        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
+        python.chmod(0o755)
+        path = os.pathsep.join([str(python.parent), os.environ.get("PATH", os.defpath)])
+        locale = {"PYTHONUTF8": "1", "LC_ALL": "C"}
+        self.environment = {**os.environ, "PATH": path, "HOME": folder, "no_proxy": "*", **locale}
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def start(self, command: str) -> subprocess.Popen[str]:
+        """Starts a command, in a process group of its own."""
+        process = subprocess.Popen(
+            ["bash", "-o", "pipefail", "-c", command.replace("8000", self.port)],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            start_new_session=True,
+        )
+        self.processes.append(process)
+        return process
+
+    def run(self, command: str, lines: int) -> str:
+        """What a command prints; of one that goes on for ever, as many lines."""
+        process = self.start(f"{command.rstrip()} --speed 100" if "simulator.py" in command else command)
+        deadline = threading.Timer(20, self.end, [process])
+        deadline.start()
+        try:
+            if "server.py" in command or "follow=1" in command:
+                assert process.stdout
+                return "".join(process.stdout.readline() for _ in range(lines)).replace(self.port, "8000")
+            output, errors = process.communicate()
+            assert process.returncode == 0, f"exit status {process.returncode}: {output}{errors}"
+            return output.replace(self.port, "8000")
+        finally:
+            deadline.cancel()
+
+    def end(self, process: subprocess.Popen[str]) -> None:
+        """Stops a command and all that it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+
+    def close(self) -> None:
+        """Stops all that still runs."""
+        for process in self.processes:
+            if process.poll() is None:
+                self.end(process)
+            process.communicate(timeout=20)
+
+
+@unittest.skipUnless(shutil.which("bash") and os.name == "posix", "there is no bash")
+class Commands(unittest.TestCase):
+    maxDiff = None
+
+    def test_every_command_gives_what_is_shown(self) -> None:
+        session = Session(self.enterContext(tempfile.TemporaryDirectory(prefix="readme-")))
+        self.addCleanup(session.close)
+        for language, block in BLOCK.findall(README):
+            numbers: tuple[dict[str, str], dict[str, str]] = {}, {}  # shown, and really
+            if language == "python":
+                (session.folder / "recipe.py").write_text(block.replace("8000", session.port), encoding="utf-8")
+                self.assertEqual(session.run("python recipe.py", 0), "")
+            for command, shown in commands(block) if language == "sh" else ():
+                with self.subTest(command):
+                    self.check_that_it_can_run(command)
+                    real = session.run(command, shown.count("\n"))
+                    texts = [self.mask(text) for text in (shown, real)]
+                    if DPKG_LOG in block:  # another machine has another log; equal numbers must be equal there
+                        texts = [self.rename(text, known) for text, known in zip(texts, numbers)]
+                    self.assertEqual(texts[1], texts[0])
+
+    def check_that_it_can_run(self, command: str) -> None:
+        absent = [name for name in PROGRAMS if re.search(rf"\b{name}\b", command) and not shutil.which(name)]
+        if absent:
+            self.skipTest(f"not installed: {', '.join(absent)}")
+        with contextlib.suppress(OSError):
+            if " status " in pathlib.Path(DPKG_LOG).read_text(encoding="utf-8", errors="replace"):
+                return
+        if DPKG_LOG in command or "service=dpkg" in command:
+            self.skipTest(f"there is no {DPKG_LOG}, or nothing in it")
+
+    def mask(self, text: str) -> str:
+        return functools.reduce(lambda text, pair: re.sub(*pair, text), VARYING, text)
+
+    def rename(self, text: str, known: dict[str, str]) -> str:
+        """Puts a name in the place of each number, the same wherever it is the same number."""
+        return re.sub(r"\d{2,}", lambda match: known.setdefault(match[0], f"number {len(known)}"), text)
+
+
+class Names(unittest.TestCase):
+    def assert_named(self, names: list[str]) -> None:
+        """Each name must stand on the page as code."""
+        self.assertEqual([name for name in names if f"`{name}`" not in README], [])
+
+    def test_every_test_that_is_named_is_there(self) -> None:
+        known = names_of_tests("tests/**/test_*.py")
+        files = {path.stem for path in ROOT.glob("tests/**/test_*.py")}
+        self.assertEqual(set(re.findall(r"\btest_\w+", README)) - known - files, set())
+
+    def test_every_promise_names_its_tests_and_says_where_they_are(self) -> None:
+        quick, slow = names_of_tests("tests/test_*.py"), names_of_tests("tests/integration/test_*.py")
+        table = rows("## What is promised")
+        self.assertGreater(len(table), 20)
+        for promise, tests in table:
+            with self.subTest(promise):
+                named = set(re.findall(r"test_\w+", tests))
+                self.assertTrue(named)
+                self.assertEqual(named - (slow if "(*i*)" in promise else quick), set())
+
+    def test_every_endpoint_parameter_and_metric_is_there(self) -> None:
+        with Server() as running:
+            running.post({"message": "hello"}, TOKEN)
+            endpoints = list(running.get("/").json)
+            hints = [running.get(f"{path}?colour=red").json["hint"] for path in ("/logs", "/stats")]
+            metrics = re.findall(r"(?m)^# TYPE (\w+)", running.get("/metrics").text)
+        parameters = [name for hint in hints for name in re.findall(r"[\w.]+(?=[,.](?: |$))", hint)]
+        self.assertGreater(min(len(endpoints), len(parameters), len(metrics)), 8)
+        self.assert_named(endpoints + parameters + metrics)
+
+    def test_every_setting_is_there_with_its_value_in_the_sample(self) -> None:
+        config = json.loads((ROOT / "config.json").read_text(encoding="utf-8"))
+        config["services"] = {"NAME": config["services"]["pagos"]}
+        settings = dict(self.settings(config))
+        self.assert_named([*settings, *OPTIONAL_KEYS, *config["services"]["NAME"]["logs"][0]])
+        for key, sample, *_ in rows("## Settings"):
+            value = settings.get(key.strip("`"))
+            if sample and not isinstance(value, list | None) or sample == "`[]`":
+                self.assertEqual(sample, f"`{json.dumps(value)}`", key)
+
+    def settings(self, value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+        """The paths of all values in a configuration."""
+        if isinstance(value, dict):
+            for name in value:
+                yield from self.settings(value[name], f"{path}.{name}".lstrip("."))
+        else:
+            yield path, value
+
+    def test_every_limit_is_the_constant_that_it_names(self) -> None:
+        table = rows("What is no setting")
+        self.assertGreater(len(table), 10)
+        for what, values, names in table:
+            for value, name in zip(values.split("; "), names.split(", "), strict=True):
+                with self.subTest(what, constant=name):
+                    number, _, unit = value.replace(",", "").partition(" ")
+                    self.assertEqual(int(number) * UNITS[unit], getattr(server, name.strip("`")))
+
+    def test_every_word_has_its_meaning(self) -> None:
+        self.assertEqual([word for word, _ in rows("## A record's way")], WORDS)
+
+    def test_every_link_leads_somewhere(self) -> None:
+        headings = [re.sub(r"[^\w -]", "", line).lower() for line in re.findall(r"(?m)^#+ (.*)", README)]
+        anchors = {heading.replace(" ", "-") for heading in headings}
+        for target in re.findall(r"\]\(([^)]+)\)", README):
+            with self.subTest(target):
+                if target.startswith("#"):
+                    self.assertIn(target[1:], anchors)
+                elif "://" not in target:
+                    self.assertTrue((ROOT / target.partition("#")[0]).exists())
