@@ -226,6 +226,14 @@ class Names(unittest.TestCase):
                     number, _, unit = value.replace(",", "").partition(" ")
                     self.assertEqual(int(number) * UNITS[unit], getattr(server, name.strip("`")))
 
+    def test_every_exercise_begins_at_a_place_that_is_there(self) -> None:
+        exercises = README.partition("\n## Exercises")[2]
+        places = set(re.findall(r"`([A-Z]\w+(?:\.\w+)?)`", exercises)) - {"SUCCESS"}
+        self.assertGreater(len(places), 5)
+        for place in places:
+            with self.subTest(place):
+                functools.reduce(getattr, place.split("."), server)
+
     def test_every_word_has_its_meaning(self) -> None:
         self.assertEqual([word for word, _ in rows("## A record's way")], WORDS)
 
