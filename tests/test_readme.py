@@ -17,6 +17,7 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import server
-from tests.support import ROOT, TOKEN, Server
+from tests.support import ROOT, SHIPPER, TOKEN, Server
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -182,9 +183,9 @@ class Names(unittest.TestCase):
 
     def test_every_promise_names_its_tests_and_says_where_they_are(self) -> None:
         quick, slow = names_of_tests("tests/test_*.py"), names_of_tests("tests/integration/test_*.py")
-        table = rows("## What is promised")
-        self.assertGreater(len(table), 20)
-        for promise, tests in table:
+        promises, decisions = rows("## What is promised"), rows("## What it decides")
+        self.assertGreater(min(len(promises), len(decisions)), 15)
+        for promise, tests in promises + decisions:
             with self.subTest(promise):
                 named = set(re.findall(r"test_\w+", tests))
                 self.assertTrue(named)
@@ -246,3 +247,36 @@ class Names(unittest.TestCase):
                     self.assertIn(target[1:], anchors)
                 elif "://" not in target:
                     self.assertTrue((ROOT / target.partition("#")[0]).exists())
+
+
+class Decisions(unittest.TestCase):
+    """What the page says, and no other test shows."""
+
+    def test_the_time_of_receipt_never_goes_back(self) -> None:
+        folder, later = self.enterContext(tempfile.TemporaryDirectory(prefix="readme-")), 4_102_444_800_000_000
+        with contextlib.closing(sqlite3.connect(pathlib.Path(folder, "logs.db"))) as database:
+            database.executescript((ROOT / "schema.sql").read_text(encoding="utf-8"))
+            database.execute("INSERT INTO logs VALUES (1, ?, 0, 'app', 20, 'the clock was wrong', '{}')", [later])
+            database.commit()
+        with Server(folder) as running:
+            running.post({"message": "today"})
+            self.assertEqual(running.sql("SELECT received_at FROM logs ORDER BY id"), [(later,), (later,)])
+
+    def test_a_batch_of_too_many_records_is_refused_whole(self) -> None:
+        with Server(constants={"MAX_RECORDS": 3}) as running:
+            answers = [running.post([{"message": "m"}] * records) for records in (3, 4)]
+            self.assertEqual([answer.status for answer in answers], [200, 413])
+            self.assertEqual(running.sql("SELECT count(*) FROM logs"), [(3,)])
+
+    def test_a_store_is_relative_to_where_its_name_stands(self) -> None:
+        here = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory(prefix="readme-")))
+        self.enterContext(contextlib.chdir(here))
+        with Server(None, "--store", "typed.db") as running:
+            self.assertFalse(running.database.exists())
+        self.assertTrue((here / "typed.db").exists())
+
+    def test_a_service_named_with_a_comma_is_stored_but_not_filtered_by(self) -> None:
+        with Server() as running:
+            running.post({"message": "m", "service": "a,b"}, SHIPPER)
+            self.assertEqual(running.get("/stats").json["by_service"], {"a,b": 1})
+            self.assertEqual(running.get("/logs?service=a,b").json, [])
