@@ -21,7 +21,7 @@ from collections.abc import Callable
 from tests.load import Wire, check_database, eventually, peak_mib, proc
 from tests.support import OTHER_TOKEN, SHIPPER, TOKEN, Server
 
-REQUESTS = int(os.environ.get("LOG_SERVER_FUZZ", "3000"))
+REQUESTS = int(os.environ.get("LOG_SERVER_FUZZ", "2000"))
 SEED = int(os.environ.get("LOG_SERVER_FUZZ_SEED", "20261124"))
 
 BODIES = (
