@@ -571,9 +571,16 @@ class TableTests(ClickHouseTest):
         self.assertEqual(server.get("/stats").json["total"], 2)
         self.assertEqual(server.get("/stats").json["first_timestamp"], "2001-01-01T00:00:00.000000Z")
 
-    def test_without_a_bound_on_age_nothing_is_deleted(self):
-        self.start(retention={"max_age_days": None, "max_size_mb": None})
-        self.assertNotIn("TTL", self.definition())
+    def test_without_a_bound_on_age_or_with_a_distant_one_nothing_is_deleted(self):
+        for days in (None, 20_000, 36_500, 1_000_000):
+            with self.subTest(days=days):
+                self.database = next(databases)
+                server = self.start(
+                    self.engine.database(self.database), retention={"max_age_days": days, "max_size_mb": None}
+                )
+                self.assertEqual(server.post([{"message": "x"}] * 3).status, 200)
+                self.engine.query("OPTIMIZE TABLE logs FINAL", database=self.database)
+                self.assertEqual(server.get("/stats").json["total"], 3)
 
     def test_a_table_that_is_there_is_not_altered_whatever_the_settings_say(self):
         self.start(retention={"max_age_days": 2}).stop()
