@@ -59,8 +59,13 @@ def start_fails(store: str) -> tuple[int, str]:
         path = pathlib.Path(folder, "config.json")
         path.write_text(json.dumps(configuration(store=store)), encoding="utf-8")
         command = [sys.executable, str(ROOT / "server.py"), "--config", str(path)]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
-        return result.returncode, result.stdout + result.stderr
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            output, _ = process.communicate(timeout=5)
+        except subprocess.TimeoutExpired:  # it runs
+            process.kill()
+            output, _ = process.communicate()
+        return process.returncode, output
 
 
 def post_until_stored(servers: list[Server], body: Json, key: str, seconds: float = 60) -> Answer:
@@ -279,6 +284,15 @@ class OutageTests(ClickHouseTest):
                 self.assertEqual(server.post({"message": "lost"}, Idempotency_Key=cause).json["accepted"], 1)
         self.assertEqual(self.rows("SELECT count() FROM logs WHERE message = 'lost'"), [[len(causes)]])
 
+    def test_many_refusals_in_a_row_do_not_outlast_their_cause(self):
+        server = self.start()
+        server.post({"message": "kept"})
+        self.engine.query("ALTER TABLE logs MODIFY SETTING parts_to_throw_insert = 1", database=self.database)
+        for _ in range(20):
+            self.assert_unavailable(server.post({"message": "lost"}))
+        self.engine.query("ALTER TABLE logs RESET SETTING parts_to_throw_insert", database=self.database)
+        wait_until(lambda: server.post({"message": "again"}).status == 200, "records are taken again", 3)
+
     def test_a_full_disk_is_called_so_and_found_by_a_check_of_health(self):
         server = self.start()
         self.engine.fill_disk(self.database)
@@ -379,7 +393,9 @@ class StartTests(ClickHouseTest):
         self.assertNotIn("s3cret", output)
 
     def test_an_address_that_is_no_store_stops_the_start_with_a_clear_line(self):
-        for store in ("ftp://127.0.0.1/logs", "http:///logs", "http://127.0.0.1:99999/logs", "http://[::1/logs"):
+        engine = f"127.0.0.1:{self.engine.port}"  # which speaks neither FTP nor TLS
+        stores = [f"ftp://{engine}/default", f"https://{engine}/default", "http:///logs"]
+        for store in (*stores, "http://127.0.0.1:99999/logs", "http://[::1/logs"):
             with self.subTest(store):
                 status, output = start_fails(store)
                 self.assertEqual(status, 2, output)
