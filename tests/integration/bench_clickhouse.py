@@ -27,6 +27,7 @@ import threading
 import time
 import unittest
 import urllib.parse
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
@@ -39,6 +40,7 @@ from clickhouse import Engine  # type: ignore[import-not-found]  # noqa: E402  #
 from tests.support import SHIPPER, Server  # noqa: E402
 
 CONNECTIONS = 2
+CLIENTS, SINGLES = 32, 320  # connections, and POSTs of one record in a round
 BATCHES = (1_000, 10_000)  # records a POST
 ROUNDS = 5  # that alternate
 QUERY_ROUNDS = 15
@@ -84,8 +86,8 @@ def bodies(first: int, last: int, size: int, rows: int) -> Iterator[bytes]:
 # ---------------------------------------------------------------- The client
 
 
-def post_all(server: Server, prepared: list[bytes]) -> float:
-    """Seconds to post all bodies over CONNECTIONS connections. Raises for any answer but 200."""
+def post_all(server: Server, prepared: list[bytes], connections: int = CONNECTIONS, keys: bool = False) -> float:
+    """Seconds to post all bodies, each with an Idempotency-Key if asked. Ends the program at any answer but 200."""
     left = iter(prepared)
     lock = threading.Lock()
     failures: list[str] = []
@@ -97,14 +99,15 @@ def post_all(server: Server, prepared: list[bytes]) -> float:
                 body = next(left, None)
             if body is None or failures:
                 break
-            connection.request("POST", "/logs", body, {"Authorization": f"Token {SHIPPER}"})
+            headers = {"Authorization": f"Token {SHIPPER}"} | ({"Idempotency-Key": uuid.uuid4().hex} if keys else {})
+            connection.request("POST", "/logs", body, headers)
             answer = connection.getresponse()
             text = answer.read()
             if answer.status != 200:
                 failures.append(f"{answer.status}: {text[:300]!r}")
         connection.close()
 
-    threads = [threading.Thread(target=work) for _ in range(CONNECTIONS)]
+    threads = [threading.Thread(target=work) for _ in range(connections)]
     began = time.perf_counter()
     for thread in threads:
         thread.start()
@@ -145,6 +148,17 @@ def fill(servers: list[Server], rows: int) -> Iterator[Line]:
             for server, own in zip(servers, rates, strict=True):
                 own.append(share / post_all(server, prepared))
         yield Line(f"written in batches of {size:,}", "records/s", [statistics.median(own) for own in rates])
+
+
+def singles(servers: list[Server]) -> Iterator[Line]:
+    """Posts of one record each, from many clients at once."""
+    for keys, name in ((False, "single records"), (True, "single records with an Idempotency-Key")):
+        rates: list[list[float]] = [[], []]
+        for number in range(ROUNDS):
+            prepared = list(bodies(number * SINGLES, (number + 1) * SINGLES, 1, ROUNDS * SINGLES))
+            for server, own in zip(servers, rates, strict=True):
+                own.append(SINGLES / post_all(server, prepared, CLIENTS, keys))
+        yield Line(f"{name}, {CLIENTS} connections", "POST/s", [statistics.median(own) for own in rates])
 
 
 def queries() -> dict[str, str]:
@@ -224,7 +238,7 @@ def measure(rows: int, url: str, size_of: Callable[[], int]) -> list[Line]:
     roomy = {"retention": {"max_age_days": 3650, "max_size_mb": None}}
     with Server(**roomy) as sqlite, Server(store=url, **roomy) as clickhouse:
         servers = [sqlite, clickhouse]
-        lines = list(fill(servers, rows))
+        lines = [*fill(servers, rows), *singles(servers)]
         written = json.loads(ask(sqlite, "/stats")[1])["total"]
         print(f"{written:,} records are in each", file=sys.stderr)
         lines += read(servers)
