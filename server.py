@@ -875,6 +875,7 @@ class Store:
         self.waiting: deque[Batch] = deque()
         self._lock, self._led = threading.Lock(), False  # whether a thread leads: see commit
         self._writing = threading.Lock()  # held by the one thread that writes
+        self._streams = threading.Semaphore(2)  # that read at a time: the other readers stay free for short queries
 
     def stop_overdue(self) -> None:
         """Stops queries that are past their deadline; is called again and again."""
@@ -1008,7 +1009,8 @@ class Store:
         WAL from being reset, and it would grow (https://www.sqlite.org/wal.html#avoiding_excessively_large_wal_files)."""
         query, more = dataclasses.replace(query, limit=PAGE_RECORDS), True
         while more:
-            records, more = self.page(query, most_bytes=1 << 20)
+            with self._streams:
+                records, more = self.page(query, most_bytes=1 << 20)
             if records:
                 last = records[-1]
                 yield records
@@ -1173,9 +1175,12 @@ class SQLiteStore(Store):
         return True
 
     def _create(self) -> None:
-        with contextlib.closing(sqlite3.connect(self.path, isolation_level=None)) as db:
+        half_made = self.path.with_name(f"{self.path.name}.new")  # so that a kill leaves no half-made store
+        half_made.unlink(missing_ok=True)
+        with contextlib.closing(sqlite3.connect(half_made, isolation_level=None)) as db:
             db.executescript(SCHEMA.read_text(encoding="utf-8"))
             db.execute("PRAGMA journal_mode = WAL")  # readers and the writer never wait for each other
+        half_made.replace(self.path)
         if os.name == "posix":  # the new file's name must be on disk too
             folder = os.open(self.path.parent, os.O_RDONLY)
             os.fsync(folder)
@@ -2253,9 +2258,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.expired = self.sending = self.unread = False
         self.idle, self.held_bytes, self.request_version = True, 0, "HTTP/1.1"
         self.allow(IDLE_SECONDS)
-        self.server.connections.add(self)
         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         super().setup()
+        self.server.connections.add(self)  # last: after a setup that fails, finish is not called
 
     def finish(self) -> None:
         """Is called once, after the last request."""
@@ -2559,7 +2564,8 @@ class Server(http.server.ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """What no handler expected."""
-        log.exception("unexpected error in a connection")
+        if not isinstance(sys.exc_info()[1], OSError):  # else the client was gone before it was served
+            log.exception("unexpected error in a connection")
 
     def watch(self) -> None:
         """The thread that keeps the deadlines: one clock for every kind of slowness."""
