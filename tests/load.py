@@ -74,8 +74,9 @@ class Writers:
     def stop(self) -> None:
         """Lets each thread finish its batch, for as long as it takes within reason."""
         self._stopping.set()
+        deadline = time.monotonic() + 30
         for thread in self._threads:
-            thread.join(30)
+            thread.join(max(deadline - time.monotonic(), 0))
         assert not any(thread.is_alive() for thread in self._threads), "a writer did not get its batch stored"
 
     def wait_for(self, more: int) -> None:

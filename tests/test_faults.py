@@ -327,6 +327,36 @@ class Killed(unittest.TestCase):
             self.assertGreater(writers.broken, 0, "it was not killed under load")
             self.assertLess(min(readiness), 0.5, "s from the start to the first answer")
 
+    def test_a_checkpoint_that_was_cut_off_is_finished_by_the_next_start(self):
+        with Server() as server:
+            for n in range(20):
+                server.post([{"message": f"m{n}", "details": "x" * 500}] * 100)
+            server.stop(signal.SIGKILL)
+            wal = pathlib.Path(f"{server.database}-wal").read_bytes()
+            # https://www.sqlite.org/fileformat.html#the_write_ahead_log: 32 bytes, then frames of 24 bytes and a page
+            frames = [wal[at : at + 24 + 4096] for at in range(32, len(wal) - 4119, 24 + 4096)]
+            newest = [frame[24:] for frame in frames if frame[:4] == b"\0\0\0\1"][-1]
+            with open(server.database, "r+b") as file:
+                file.write(newest)  # the first page, which says how many there are; then it was killed
+            server.start()
+            self.assertEqual(server.get("/stats").json["total"], 2000)
+            self.assertEqual(server.post({"message": "after"}).json["first_id"], 2001)
+            check_database(self, server)
+
+    def test_what_another_database_left_behind_is_not_taken_into_a_new_one(self):
+        with Server() as server:
+            for n in range(5):
+                server.post([{"message": f"old {n}"}] * 100)
+            server.stop(signal.SIGKILL)
+            server.database.unlink()
+            self.assertTrue(pathlib.Path(f"{server.database}-wal").exists())
+            server.start()
+            self.assertEqual(server.get("/logs").json, [])
+            self.assertEqual(server.post({"message": "new"}).json["first_id"], 1)
+            check_database(self, server)
+            server.restart()
+            self.assertEqual([record["message"] for record in server.get("/logs").json], ["new"])
+
     def test_sigterm_under_load_stores_what_it_acknowledged_and_exits_0_within_5_s(self):
         with Server() as server:
             with Writers(server, 8) as writers:
