@@ -27,7 +27,7 @@ with contextlib.suppress(ImportError):  # Windows
 HOST = b"Host: localhost\r\n"
 POST = b"POST /logs HTTP/1.1\r\n" + HOST + f"Authorization: Token {TOKEN}\r\n".encode()
 EXPORT = b"GET /logs?limit=0 HTTP/1.1\r\n" + HOST + b"\r\n"
-SECONDS = {"IDLE_SECONDS": 4, "HEADER_SECONDS": 2, "REQUEST_SECONDS": 2, "SEND_SECONDS": 1}
+SHORT = {"IDLE_SECONDS": 4, "HEADER_SECONDS": 2, "REQUEST_SECONDS": 2, "SEND_SECONDS": 1}
 # Runs a command with few file descriptors, and no way to get more.
 FEW_FILES = """
 import os, resource, sys
@@ -138,8 +138,8 @@ class Guests(unittest.TestCase):
         self.assertIn("logs_waiting_bytes 0\n", server.get("/metrics").text)
 
     def test_hundreds_of_bad_guests_hold_nobody_up_and_are_shown_out(self):
-        with Server(constants=SECONDS) as server, contextlib.ExitStack() as stack:
-            fill(server, 16, {"message": "x" * 1000})
+        with Server(constants=SHORT) as server, contextlib.ExitStack() as stack:
+            fill(server, 16, {"message": "x" * 10_000})
             server.restart()
             server.get("/logs?limit=1")
             threads = proc(server, "Threads")
@@ -160,7 +160,7 @@ class Guests(unittest.TestCase):
             honest[1].check(self, usual=1, most=5)
             self.assertEqual((honest[0].refusals, honest[0].broken), ([], 0))
             self.assertLess(honest[0].slowest, 5)
-            self.assertLess(peak_mib(server), 400)
+            self.assertLess(peak_mib(server), 200)
             self.assertEqual(idle[0].recv(100), b"")
             self.assertEqual([group[0].recv(12) for group in slow], [b"HTTP/1.1 408"] * 4)
             self.assertEqual(deaf[0].recv(12), b"HTTP/1.1 200")
@@ -177,7 +177,7 @@ class Guests(unittest.TestCase):
 
     def test_a_client_that_vanishes_in_mid_body_or_mid_answer_leaves_nothing_behind(self):
         body = b'[{"message": "half"},' + b" " * 100_000
-        with Server() as server:
+        with Server(constants={"HEARTBEAT_SECONDS": 1}) as server:
             fill(server, 8, {"message": "x" * 1000})
             server.get("/logs?limit=1")
             threads, records = proc(server, "Threads"), server.get("/stats").json["total"]
