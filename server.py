@@ -98,7 +98,7 @@ MAX_ERRORS_LISTED = 100  # in the answer to a batch
 MAX_CONNECTIONS = 900  # a thread and a file descriptor each; systems often allow 1024 of the latter
 MAX_BODIES_BYTES = 64 << 20  # of all bodies being read or waiting for a commit
 SEND_BUFFER_BYTES = 256 << 10  # what the system keeps for a client that does not read; else it grows to 4 MB each
-MAX_COMMIT_RECORDS = 20_000  # from here on a commit takes no further batch: about 0.1 s
+MAX_COMMIT_RECORDS = 1_000  # then a commit takes no more batches: one client's is parsed while another's is written
 PAGE_RECORDS = 1_000  # that a stream reads at a time
 READERS = 8  # queries at a time; more wait for their turn
 
@@ -370,7 +370,7 @@ def parse_timestamp(value: str | float) -> int:
 
     Raises ValueError for all else, and outside of the years 1 to 9999.
     """
-    if isinstance(value, str) and (len(value) == 8 or not NUMBER.fullmatch(value)):  # 20261124 is a date
+    if isinstance(value, str) and (value[4:5] == "-" or len(value) == 8 or not NUMBER.fullmatch(value)):
         try:
             moment = datetime.fromisoformat(value)
         except ValueError:
@@ -421,17 +421,17 @@ def parse_record(fields: Json, token: Token) -> Record:
         raise RecordError("record", f"must be a JSON object, not {show(fields)}")
     if "received_at" in fields and "id" in fields:  # what GET gave out comes in again
         del fields["received_at"], fields["id"]
-    name, message = take(fields, "message", "msg", "log")
-    if not isinstance(message, str) or not message:
-        raise RecordError(name, "is missing" if message is None else "must be a text that is not empty")
-    if len(message) > MAX_MESSAGE_BYTES // 4 and len(message.encode()) > MAX_MESSAGE_BYTES:
-        raise RecordError(name, f"is longer than {MAX_MESSAGE_BYTES >> 10} KiB")
-    name, timestamp = take(fields, "timestamp", "time", "ts", "date", "created", "@timestamp")
+    message = take_message(fields)
+    name, timestamp = "timestamp", fields.pop("timestamp", None)
+    if timestamp is None:
+        name, timestamp = take(fields, "time", "ts", "date", "created", "@timestamp")
     try:
         timestamp = None if timestamp is None else parse_timestamp(timestamp)
     except (ValueError, TypeError, OverflowError):
         raise RecordError(name, f"must be ISO 8601 or an epoch number, not {show(timestamp)}") from None
-    name, severity = take(fields, "severity", "level", "levelname")
+    name, severity = "severity", fields.pop("severity", None)
+    if severity is None:
+        name, severity = take(fields, "level", "levelname")
     try:
         severity = 20 if severity is None else parse_severity(severity, name)
     except ValueError as error:
@@ -439,15 +439,31 @@ def parse_record(fields: Json, token: Token) -> Record:
     return Record(timestamp, take_service(fields, token), severity, message, attributes_json(fields))
 
 
+def take_message(fields: dict[str, Json]) -> str:
+    """Takes the message out of `fields`. Raises RecordError."""
+    name, message = "message", fields.pop("message", None)
+    if message is None:
+        name, message = take(fields, "msg", "log")
+        if message is None:
+            raise RecordError("message", "is missing")
+    if not isinstance(message, str) or not message:
+        raise RecordError(name, "must be a text that is not empty")
+    if len(message) > MAX_MESSAGE_BYTES // 4 and len(message.encode()) > MAX_MESSAGE_BYTES:
+        raise RecordError(name, f"is longer than {MAX_MESSAGE_BYTES >> 10} KiB")
+    return message
+
+
 def take_service(fields: dict[str, Json], token: Token) -> str:
     """Takes the service out of `fields`. Raises RecordError, `forbidden` where it is another than the token's."""
+    name, service = "service", fields.pop("service", None)
     if token.role == "service":
-        service = fields.pop("service", None) or token.service
-        if service != token.service:
+        if service and service != token.service:
             error = f"this token writes records of {token.service} only, not of {show(service)}"
             raise RecordError("service", error, forbidden=True)
         return token.service
-    name, service = take(fields, "service", "logger", "name")
+    if service is None:
+        name, service = take(fields, "logger", "name")
+        name = "service" if service is None else name
     if not isinstance(service, str) or not 0 < len(service) <= MAX_SERVICE_CHARS:
         raise RecordError(name, f"must be a text of 1 to {MAX_SERVICE_CHARS} characters, with a shipper's token")
     return service
@@ -479,13 +495,6 @@ def attributes_json(fields: dict[str, Json]) -> str:
 # ---------------------------------------------------------------- 5. Bodies
 
 
-def held_lock() -> threading.Lock:
-    """A lock that somebody else will release."""
-    lock = threading.Lock()
-    lock.acquire()
-    return lock
-
-
 @dataclasses.dataclass(eq=False)
 class Batch:
     """The records of one POST on their way into the store, and what became of them."""
@@ -503,7 +512,7 @@ class Batch:
     earlier_answer: str | None = None  # to the batch that came with this key before
     failure: Exception | None = None
     done: bool = False
-    turn: threading.Lock = dataclasses.field(default_factory=held_lock)  # released when it is done, or to lead
+    turn: threading.Lock = dataclasses.field(default_factory=threading.Lock)  # held until it is done, or to lead
 
     def answer(self) -> dict[str, Json]:
         """What POST /logs answers."""
@@ -526,7 +535,7 @@ def read_batch(values: Iterable[Json], token: Token, parse: Parse = parse_record
             batch.forbidden += error.forbidden
             if len(batch.errors) < MAX_ERRORS_LISTED:
                 batch.errors.append({"index": index, "field": error.field, "error": error.error})
-    batch.counts.update([(r[0] if r[0] is None else r[0] // MINUTE * MINUTE, r[1], r[2]) for r in batch.records])
+    batch.counts = Counter([(r[0] if r[0] is None else r[0] // MINUTE * MINUTE, r[1], r[2]) for r in batch.records])
     return batch
 
 
@@ -869,6 +878,7 @@ class Store:
     size: Callable[[], int]
     spans: tuple[int, ...] = ()  # the lengths of the stretches of time that are counted as records come, longest first
     follow_seconds = FOLLOW_SECONDS
+    turn: AbstractContextManager[Any] = contextlib.nullcontext()  # to be held by who reads and writes out a page
 
     def __init__(self, config: Config, metrics: Metrics):
         self.config, self.metrics = config, metrics
@@ -894,12 +904,13 @@ class Store:
         nobody. Each waits on a lock of its own: with one for all, those who are done would stand in line with those
         who are not.
         """
+        batch.turn.acquire()
         with self._lock:
             self.waiting.append(batch)
             leads, self._led = not self._led, True
         if not leads:
             batch.turn.acquire()  # until it is done, or has the lead
-        joined = 0
+        joined = 0 if len(batch.records) < 100 else 1 << 62
         while not batch.done and joined < len(self.waiting):  # gives way while others join: fewer, larger commits
             joined = len(self.waiting)
             time.sleep(0)
@@ -1143,7 +1154,8 @@ class SQLiteStore(Store):
 
     def __init__(self, config: Config, metrics: Metrics):
         super().__init__(config, metrics)
-        self.path = pathlib.Path(config.store)
+        self.path = pathlib.Path(config.store).resolve()
+        self.turn = threading.Lock()  # more at a time are no faster, and the writer has to win the GIL among them all
         self._shrunk = False  # by a vacuum, but only in the WAL as yet
         self._checked, self._unchecked = 0.0, 0  # when it could last be written; records since its size was looked at
         self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
@@ -1170,13 +1182,14 @@ class SQLiteStore(Store):
             raise StartError(f"{self.path}: is not a database of this server; name another file as the store")
         if version != SCHEMA_VERSION:
             raise StartError(f"{self.path}: has schema version {version}, not {SCHEMA_VERSION}; name another file")
-        if size < whole:
+        if size < whole and not self.path.with_name(f"{self.path.name}-wal").exists():  # which may have the rest
             raise StartError(f"{self.path}: is cut short, {size} of {whole} bytes; put a whole copy in its place")
         return True
 
     def _create(self) -> None:
         half_made = self.path.with_name(f"{self.path.name}.new")  # so that a kill leaves no half-made store
-        half_made.unlink(missing_ok=True)
+        for left in (half_made, *(self.path.with_name(f"{self.path.name}-{end}") for end in ("wal", "shm"))):
+            left.unlink(missing_ok=True)  # SQLite would take another store's WAL for this one's
         with contextlib.closing(sqlite3.connect(half_made, isolation_level=None)) as db:
             db.executescript(SCHEMA.read_text(encoding="utf-8"))
             db.execute("PRAGMA journal_mode = WAL")  # readers and the writer never wait for each other
@@ -1187,7 +1200,7 @@ class SQLiteStore(Store):
             os.close(folder)
 
     def _connect(self, mode: str) -> sqlite3.Connection:
-        uri = f"{self.path.resolve().as_uri()}?mode={mode}"
+        uri = f"{self.path.as_uri()}?mode={mode}"
         db = sqlite3.connect(uri, timeout=LOCK_SECONDS, uri=True, isolation_level=None, check_same_thread=False)
         db.create_function("fold", 1, str.lower, deterministic=True)
         db.execute("SELECT 1 FROM logs LIMIT 1")  # opens the file
@@ -1402,7 +1415,9 @@ class SQLiteStore(Store):
         """Turns bounds on received_at into bounds on the id, which grow together: by halves, without an index."""
         if query.received_start is query.received_end is None:
             return query
-        low, high = next(iter(read("SELECT ifnull(min(id), 1), ifnull(max(id), 0) FROM logs", [])))
+        # each by itself: only a lone min or max is answered by the index
+        ends = "SELECT ifnull((SELECT min(id) FROM logs), 1), ifnull((SELECT max(id) FROM logs), 0)"
+        low, high = next(iter(read(ends, [])))
 
         def received_at(number: int) -> int:
             return next(iter(read("SELECT received_at FROM logs WHERE id >= ? ORDER BY id LIMIT 1", [number])))[0]
@@ -1914,17 +1929,14 @@ def json_response(status: int, body: Json, **headers: str) -> Response:
     return Response(status, dump_json(body).encode() + b"\n", headers=headers)
 
 
-def csv_line(*values: Json) -> str:
-    """https://www.rfc-editor.org/rfc/rfc4180"""
-    text = io.StringIO()
-    csv.writer(text).writerow(values)
+CSV_HEAD = "id,timestamp,received_at,service,severity,message,attributes\r\n"
+
+
+def csv_line(r: StoredRecord) -> str:
+    """A line of CSV (https://www.rfc-editor.org/rfc/rfc4180), with the attributes as JSON."""
+    text, times = io.StringIO(), (format_timestamp(r.timestamp), format_timestamp(r.received_at))
+    csv.writer(text).writerow([r.id, *times, r.service, SEVERITY_NAMES[r.severity], r.message, r.attributes])
     return text.getvalue()
-
-
-def csv_record(r: StoredRecord) -> str:
-    """A line of CSV, with the attributes as JSON."""
-    times = format_timestamp(r.timestamp), format_timestamp(r.received_at)
-    return csv_line(r.id, *times, r.service, SEVERITY_NAMES[r.severity], r.message, r.attributes)
 
 
 class Format(NamedTuple):
@@ -1946,13 +1958,12 @@ class Format(NamedTuple):
         yield ((self.opening if opening == self.opening else "") + self.closing).encode()
 
 
-CSV_HEAD = csv_line("id", "timestamp", "received_at", "service", "severity", "message", "attributes")
 NDJSON = Format("application/x-ndjson", lambda record: record.json() + "\n")
 FOLLOWING = NDJSON._replace(nothing="\n")  # a blank line as the heartbeat
 FORMATS = {
     "json": Format("application/json", StoredRecord.json, "[", ",\n", "]\n"),
     "ndjson": NDJSON,
-    "csv": Format("text/csv; charset=utf-8", csv_record, CSV_HEAD),
+    "csv": Format("text/csv; charset=utf-8", csv_line, CSV_HEAD),
 }
 
 
@@ -2029,7 +2040,9 @@ class App:
             # a web page elsewhere has given its own name this address, to read the logs (DNS rebinding)
             hint = "Add it to server.allowed_hosts in the configuration."
             raise Refusal(421, f"This server is not {show(host)}.", hint)
-        path = request.path if not re.fullmatch(r"/logs/[^/]+", request.path) else "/logs/ID"
+        path = request.path
+        if path not in ROUTES and re.fullmatch(r"/logs/[^/]+", path):
+            path = "/logs/ID"
         if path not in ROUTES:
             raise Refusal(404, f"There is nothing at {show(request.path)}.", f"There are {', '.join(ROUTES)}.")
         methods = ROUTES[path]
@@ -2076,10 +2089,7 @@ class App:
             batch.body = hashlib.sha256(body).digest()
         if batch.records:
             self.store.commit(batch)
-        kinds: Counter[tuple[str, int]] = Counter()
-        for (_, service, severity), records in batch.counts.items():
-            kinds[service, severity] += records
-        for (service, severity), records in kinds.items() if batch.earlier_answer is None else ():
+        for (_, service, severity), records in batch.counts.items() if batch.earlier_answer is None else ():
             self.metrics.add("logs_records_accepted_total", records, service=service, severity=SEVERITY_NAMES[severity])
         for field, records in batch.rejected.items():
             self.metrics.add("logs_records_rejected_total", records, service=token.service, reason=field)
@@ -2125,9 +2135,10 @@ class App:
         if not query.limit:  # all that is there now
             query = self.store.between(query, None, self.store.position())
             return stream_response(form, self.store.stream(query))
-        records, more = self.store.page(query)
-        headers = {"Link": next_link(request, query, records[-1])} if more else {}
-        return Response(200, b"".join(form.pieces(iter([records]))), form.content_type, headers)
+        with self.store.turn if query.counted else contextlib.nullcontext():  # a query that scans may take long
+            records, more = self.store.page(query)
+            body = b"".join(form.pieces(iter([records])))
+        return Response(200, body, form.content_type, {"Link": next_link(request, query, records[-1])} if more else {})
 
     def pace(self, pages: Pages) -> Pages:
         """Waits where there is nothing new, and lets an empty page through as a heartbeat, until the server stops."""
@@ -2304,6 +2315,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def gone(self) -> Refusal | ConnectionError:
         """What an end of file in the middle of a request means."""
+        if self.server.app.stopping.is_set():
+            return Unavailable("The server is stopping.")
         if self.expired:
             return malformed("The request did not come in time.", "Send it faster.", 408)
         return ConnectionResetError()
