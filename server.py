@@ -17,10 +17,13 @@ leaves. What it does not: that a request without an answer was not stored. A cli
 sends the same Idempotency-Key, and the batch is stored once.
 
 Threads: the main thread accepts connections; each has a thread of its own (Handler), which does all the
-work of its requests. `Server.watch` ends connections past their deadline, `SQLiteStore.maintain` deletes
-what is too old. Locks: one SQLite connection writes, and whoever holds `Store._writing` uses it (see
-`Store.commit`); eight others read, each a state of its own (WAL), and never wait for the writer. `Metrics`
-and `Limits` have a lock for their additions. No lock is taken while another is held, but theirs.
+work of its requests. `Server.watch` ends connections and queries past their deadline, and
+`SQLiteStore._maintain` deletes what is too old.
+
+Locks: one SQLite connection writes, and whoever holds `Store._writing` uses it; `Store._lock` guards who
+that is next (see `Store.commit`). Eight connections read, each a state of its own (WAL): they and the writer
+never wait for each other. `Store.turn` lets one thread at a time read and write out a page, for the GIL's
+sake. `Metrics` and `Limits` have a lock for their additions, the only ones taken while another is held.
 
 Sections: 1 Constants, 2 Errors, 3 Configuration, 4 Records, 5 Bodies, 6 Queries, 7 Store, 8 SQLite,
 9 ClickHouse, 10 Page, 11 Endpoints, 12 HTTP, 13 Main. Each needs only those before it.
