@@ -27,7 +27,7 @@ with contextlib.suppress(ImportError):  # Windows
 HOST = b"Host: localhost\r\n"
 POST = b"POST /logs HTTP/1.1\r\n" + HOST + f"Authorization: Token {TOKEN}\r\n".encode()
 EXPORT = b"GET /logs?limit=0 HTTP/1.1\r\n" + HOST + b"\r\n"
-SHORT = {"IDLE_SECONDS": 4, "HEADER_SECONDS": 2, "REQUEST_SECONDS": 2, "SEND_SECONDS": 1}
+SHORT = {"IDLE_SECONDS": 3, "HEADER_SECONDS": 2, "REQUEST_SECONDS": 2, "SEND_SECONDS": 1}
 # Runs a command with few file descriptors, and no way to get more.
 FEW_FILES = """
 import os, resource, sys
@@ -160,7 +160,7 @@ class Guests(unittest.TestCase):
             honest[1].check(self, usual=1, most=5)
             self.assertEqual((honest[0].refusals, honest[0].broken), ([], 0))
             self.assertLess(honest[0].slowest, 5)
-            self.assertLess(peak_mib(server), 200)
+            self.assertLess(peak_mib(server), 300)
             self.assertEqual(idle[0].recv(100), b"")
             self.assertEqual([group[0].recv(12) for group in slow], [b"HTTP/1.1 408"] * 4)
             self.assertEqual(deaf[0].recv(12), b"HTTP/1.1 200")
@@ -223,27 +223,25 @@ class Guests(unittest.TestCase):
             self.assertEqual(server.post({"message": "after"}).status, 200)
 
     def test_a_slow_query_is_stopped_at_its_deadline_and_does_not_slow_the_writers(self):
-        with Server(constants={"QUERY_SECONDS": 0.7}) as server:
+        with Server(constants={"QUERY_SECONDS": 0.4}) as server:
             for _ in range(5):
                 server.post([{"message": "a" * 260_000}] * 38)
-            for name, pattern in {"ASCII": "a" * 900 + "b", "other": "a" * 900 + "é"}.items():
-                with self.subTest(name):
-                    answers: list[tuple[float, Answer]] = []
-                    path = f"/logs?contains={urllib.parse.quote(pattern)}"
-                    threads = [threading.Thread(target=ask, args=[server, path, answers]) for _ in range(6)]
-                    with Writers(server, 2) as writers:
-                        writers.wait_for(30)
-                        before = len(writers.acknowledged)
-                        for thread in threads:
-                            thread.start()
-                        for thread in threads:
-                            thread.join(20)
-                    self.assertEqual([answer.status for _, answer in answers], [503] * 6, answers[0])
-                    self.assertRegex(answers[0][1].json["hint"], "(?i)narrow")
-                    self.assertIn("retry-after", answers[0][1].headers)
-                    self.assertLess(max(seconds for seconds, _ in answers), 3)
-                    self.assertLess(writers.slowest, 1)
-                    self.assertGreater(len(writers.acknowledged) - before, 30)
+            answers: list[tuple[float, Answer]] = []
+            paths = [f"/logs?contains={urllib.parse.quote('a' * 900 + last)}" for last in ("b", "b", "é", "é")]
+            threads = [threading.Thread(target=ask, args=[server, path, answers]) for path in paths]
+            with Writers(server, 2) as writers:
+                writers.wait_for(30)
+                before = len(writers.acknowledged)
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join(20)
+            self.assertEqual([answer.status for _, answer in answers], [503] * 4, answers[0])
+            self.assertRegex(answers[0][1].json["hint"], "(?i)narrow")
+            self.assertIn("retry-after", answers[0][1].headers)
+            self.assertLess(max(seconds for seconds, _ in answers), 3)
+            self.assertLess(writers.slowest, 1)
+            self.assertGreater(len(writers.acknowledged) - before, 30)
             self.assertEqual(len(server.get("/logs?limit=5").json), 5, "the readers go on")
 
     def test_followers_cost_little(self):

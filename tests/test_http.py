@@ -551,10 +551,10 @@ class HostileBodies(HTTPTest):
     def test_long_values_of_every_field(self):
         for field in ("timestamp", "severity", "level", "service", "attributes", "message", "id", "received_at", "x"):
             for name, value in {
-                "digits": "1" * 3_000_000,
-                "dashes": "1-" * 1_500_000,
-                "colons": "2026-11-24T" + "1:" * 1_500_000,
-                "spaces": " " * 3_000_000,
+                "digits": "1" * 1_000_000,
+                "dashes": "1-" * 500_000,
+                "colons": "2026-11-24T" + "1:" * 500_000,
+                "spaces": " " * 1_000_000,
             }.items():
                 with self.subTest(field, value=name):
                     body = json.dumps({"message": "m", field: value}).encode()
