@@ -16,9 +16,9 @@ What a 200 promises: the records are committed and the transaction is on disk (f
 leaves. What it does not: that a request without an answer was not stored. A client that sends it again
 sends the same Idempotency-Key, and the batch is stored once.
 
-Threads: the main thread accepts connections; each has a thread of its own (Handler), which does all the
-work of its requests. `Server.watch` ends connections and queries past their deadline, and
-`SQLiteStore._maintain` deletes what is too old.
+Threads: one accepts connections, and the main thread waits for signals. Each connection has a thread of its
+own (Handler), which does all the work of its requests. `Server.watch` ends connections and queries past their
+deadline, and `SQLiteStore._maintain` deletes what is too old.
 
 Locks: one SQLite connection writes, and whoever holds `Store._writing` uses it; `Store._lock` guards who
 that is next (see `Store.commit`). Eight connections read, each a state of its own (WAL): they and the writer
@@ -2595,6 +2595,7 @@ class Server(http.server.ThreadingHTTPServer):
     def stop(self) -> None:
         """Takes no more connections, ends idle ones, and waits for requests in flight."""
         self.app.stopping.set()
+        self.shutdown()
         self.server_close()
         deadline = time.monotonic() + SHUTDOWN_SECONDS
         while self.connections and time.monotonic() < deadline:
@@ -2637,9 +2638,13 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: KeyboardInterrupt
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, reload)
+    # by a thread of its own: the exception that a signal raises here must not hit a connection that is being accepted
+    accepting = threading.Thread(target=server.serve_forever, args=[0.1], daemon=True)
+    accepting.start()
     with contextlib.suppress(KeyboardInterrupt):
         print(f"listening on {server.url}", flush=True)
-        server.serve_forever()
+        while accepting.is_alive():
+            accepting.join(1)  # not for ever: on Windows, Ctrl-C would have to wait
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # one was enough
     server.stop()
