@@ -510,6 +510,7 @@ class Batch:
     counts: Counter[tuple[int | None, str, int]] = dataclasses.field(default_factory=Counter)  # by minute and kind
     key: bytes = b""  # SHA-256 of token and Idempotency-Key, where there is one
     body: bytes = b""  # SHA-256 of the body, with it
+    size: int = 0  # of the body, in bytes
     first_id: int | None = None  # set by the store, as all that follows
     last_id: int | None = None
     earlier_answer: str | None = None  # to the batch that came with this key before
@@ -1160,7 +1161,7 @@ class SQLiteStore(Store):
         self.path = pathlib.Path(config.store).resolve()
         self.turn = threading.Lock()  # more at a time are no faster, and the writer has to win the GIL among them all
         self._shrunk = False  # by a vacuum, but only in the WAL as yet
-        self._checked, self._unchecked = 0.0, 0  # when it could last be written; records since its size was looked at
+        self._checked, self._unchecked = 0.0, 0  # when it could last be written; bytes since its size was looked at
         self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
         self._deadlines: dict[sqlite3.Connection, float] = {}  # of the readers at work
         try:
@@ -1273,11 +1274,11 @@ class SQLiteStore(Store):
             insert = f"INSERT INTO logs (received_at, timestamp, service, severity, message, attributes) {columns}"
             insert_rows(db, insert, "(?, ?, ?, ?, ?)", records, [received_at, received_at], ")")
             self._add_counts(db, counts, received_at)
-            self._unchecked += len(records)
-            if self._unchecked >= 1000:
-                if self._is_too_large(db):
-                    self._forget(db, 2 * self._unchecked, MAX_TIMESTAMP)
+            self._unchecked += sum(batch.size for batch in batches)
+            if self._unchecked > 1 << 20:
                 self._unchecked = 0
+                while self._is_too_large(db) and self._forget(db, 1000, MAX_TIMESTAMP):
+                    pass  # what comes in makes room for itself
 
     def _is_repeat(self, batch: Batch, db: sqlite3.Connection) -> bool:
         row = db.execute("SELECT body, answer FROM answers WHERE key = ?", [batch.key]).fetchone()
@@ -1293,7 +1294,8 @@ class SQLiteStore(Store):
                 rows[span, (received_at if minute is None else minute) // span * span, service, severity] += records
         insert = "INSERT INTO counts (span, start, service, severity, records) VALUES "
         add = " ON CONFLICT DO UPDATE SET records = records + excluded.records"
-        insert_rows(db, insert, "(?, ?, ?, ?, ?)", [(*key, records) for key, records in rows.items()], [], add)
+        values = [(*key, records) for key, records in rows.items()]
+        insert_rows(db, insert, "(?, ?, ?, ?, ?)", values, [], add, sizes=(1000, len(values) % 1000 or 1))
 
     # Retention
 
@@ -1473,11 +1475,20 @@ def key_reused() -> Refusal:
     return Refusal(422, "This Idempotency-Key was used with another body.", hint)
 
 
-def insert_rows(db: sqlite3.Connection, head: str, row: str, rows: list[Any], first: list[int], tail: str) -> None:
-    """Inserts rows hundreds at a time. sqlite3 gives up the GIL for every statement, and has to win it back from the
-    threads that parse: 1,000 rows in two statements take two thirds of executemany's time."""
+def insert_rows(
+    db: sqlite3.Connection,
+    head: str,
+    row: str,
+    rows: list[Any],
+    first: list[int],
+    tail: str,
+    sizes: tuple[int, ...] = (1000, 200, 40, 8, 1),
+) -> None:
+    """Inserts up to a thousand rows at a time. sqlite3 gives up the GIL for every statement and has to win it back from
+    the threads that parse: executemany does so for every row, and takes half as long again even alone. `sizes` are
+    the numbers of rows of a statement: a few, since each is prepared once."""
     done = 0
-    for size in (500, 100, 20, 5, 1):
+    for size in sizes:
         while len(rows) - done >= size:
             values = itertools.chain(first, itertools.chain.from_iterable(rows[done : done + size]))
             db.execute(f"{head}{', '.join([row] * size)}{tail}", list(values))
@@ -2086,6 +2097,7 @@ class App:
         body = request.read_body()
         with self.parsing if len(body) > 1 << 16 else contextlib.nullcontext():
             batch = read_batch(split(body), token, parse)
+        batch.size = len(body)
         self.limits.spend(token, len(batch.records), rate)
         if key:
             batch.key = hashlib.sha256(f"{token.secret}\0{key}".encode()).digest()
