@@ -180,7 +180,8 @@ class TheStoreItself(unittest.TestCase):
                 if not list(read(statement, [])):
                     raise sqlite3.OperationalError("some PRAGMAs are passed over without an error")
         self.assertEqual([r.message for r in store.page(module.Query())[0]], ["keep me"])
-        self.assertEqual(sqlite3.connect(store.path).execute("PRAGMA user_version").fetchone(), (1,))
+        with contextlib.closing(sqlite3.connect(store.path)) as db:
+            self.assertEqual(db.execute("PRAGMA user_version").fetchone(), (1,))
 
 
 class AStoreThatCanNotCommit(unittest.TestCase):
