@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
-import os
-import pathlib
 import sqlite3
-import tempfile
 import threading
 import unittest
 
-import server as module
 from tests.load import Writers, check_database, eventually
-from tests.support import Json, Server, configuration
+from tests.support import Json, Server
 
 MIB = 1 << 20
 DAY = 86_400_000_000  # µs
@@ -154,29 +149,19 @@ class Retention(unittest.TestCase):
             check_database(self, server)
 
     def test_answers_kept_for_repeats_do_not_push_the_records_out(self):
-        with tempfile.TemporaryDirectory(prefix="logs-") as name:
-            path = pathlib.Path(name) / "config.json"
-            retention = {"max_age_days": None, "max_size_mb": 2}
-            path.write_text(json.dumps(configuration(retention=retention)), encoding="utf-8")
-            store = module.SQLiteStore(module.load_config(path), module.Metrics())
-            self.addCleanup(store.close)
-            token = module.Token("t", "service", "app")
-            for number in range(12):
-                batches = [module.read_batch([{"message": f"m{number}-{n}"}], token) for n in range(1000)]
-                for batch in batches:
-                    batch.key, batch.body = os.urandom(32), os.urandom(32)
-                store.waiting.extend(batches[:-1])
-                store.commit(batches[-1])
-            eventually(lambda: store.path.stat().st_size < 2 * MIB * 1.2, 5, "the file stays over its bound")
-            total = store.stats(module.Query())["total"]
-            self.assertIn(total, range(2_000, 11_999), "records that fit into the bound")
-            self.assertEqual(store.page(module.Query(limit=1))[0][0].message, "m11-999")
-            again = module.read_batch([{"message": "m11-999"}], token)
-            again.key, again.body = batches[-1].key, batches[-1].body
-            store.commit(again)
-            self.assertIsNotNone(again.earlier_answer)
-            self.assertEqual(store.stats(module.Query())["total"], total)
-
+        faults = [{"message": "m", "severity": "unheard-of"}] * 100  # an answer names each: some 12 KB
+        with Server(retention={"max_age_days": None, "max_size_mb": 2}) as server:
+            for number in range(400):
+                body = [{"message": f"m{number}"}, *faults]
+                answer = server.post(body, Idempotency_Key=f"k{number}")
+                self.assertEqual(answer.json["accepted"], 1)
+            eventually(lambda: server.database.stat().st_size < 2 * MIB * 1.1, 5, "the file stays over its bound")
+            self.assertIn(server.get("/stats").json["total"], range(50, 401), "records that fit into the bound")
+            self.assertEqual(server.get("/logs?limit=1").json[0]["message"], "m399")
+            again = server.post(body, Idempotency_Key="k399")
+            self.assertEqual((again.body, again.headers["idempotent-replayed"]), (answer.body, "true"))
+            self.assertEqual(server.sql("SELECT count(*) FROM logs WHERE message = 'm399'"), [(1,)])
+            check_database(self, server)
 
 
 if __name__ == "__main__":
