@@ -56,7 +56,7 @@ CREATE TABLE answers (
     created_at  INTEGER NOT NULL        -- µs
 ) STRICT, WITHOUT ROWID;
 
--- The hourly clean-up of that table.
+-- The clean-up of that table, once a second.
 CREATE INDEX answers_by_age ON answers (created_at);
 
 COMMIT;

@@ -20,9 +20,9 @@ Threads: one accepts connections, and the main thread waits for signals. Each co
 own (Handler), which does all the work of its requests. `Server.watch` ends connections and queries past their
 deadline, and `SQLiteStore._maintain` deletes what is too old.
 
-Locks: one SQLite connection writes, and whoever holds `Store._writing` uses it; `Store._lock` guards who
-that is next (see `Store.commit`). Eight connections read, each a state of its own (WAL): they and the writer
-never wait for each other. `Store.turn` lets one thread at a time read and write out a page, for the GIL's
+Locks: one SQLite connection writes, and whoever holds `Store._writing` uses it; `Store._lock` guards
+whether anyone leads (see `Store.commit`). Eight connections read, each a state of its own (WAL): they and the writer
+never wait for each other. `Store.page_lock` lets one thread at a time read and format a page, for the GIL's
 sake. `Metrics` and `Limits` have a lock for their additions, the only ones taken while another is held.
 
 Sections: 1 Constants, 2 Errors, 3 Configuration, 4 Records, 5 Bodies, 6 Queries, 7 Store, 8 SQLite,
@@ -102,6 +102,7 @@ MAX_CONNECTIONS = 900  # a thread and a file descriptor each; systems often allo
 MAX_BODIES_BYTES = 64 << 20  # of all bodies being read or waiting for a commit
 SEND_BUFFER_BYTES = 256 << 10  # what the system keeps for a client that does not read; else it grows to 4 MB each
 MAX_COMMIT_RECORDS = 1_000  # then a commit takes no more batches: one client's is parsed while another's is written
+SMALL_BATCH_RECORDS = 100  # a batch below this waits for a moment for others, to share their fsync
 PAGE_RECORDS = 1_000  # that a stream reads at a time
 READERS = 8  # queries at a time; more wait for their turn
 
@@ -113,7 +114,7 @@ SEND_SECONDS = 30  # for the client to take the next piece of an answer
 QUERY_SECONDS = 10  # for one query, or for one page of a stream
 LOCK_SECONDS = 2  # for another process that has locked the database
 FOLLOW_SECONDS, HEARTBEAT_SECONDS = 0.1, 15  # between looks for new records, and between blank lines without any
-SHUTDOWN_SECONDS = 4  # for requests in flight, on SIGTERM
+SHUTDOWN_SECONDS = 3  # for requests in flight, on SIGTERM
 RETRY_SECONDS = 2  # that a Retry-After asks for; clients give up on long ones
 KEY_LIFETIME = DAY  # of an Idempotency-Key, in µs
 
@@ -490,6 +491,7 @@ def attributes_json(fields: dict[str, Json]) -> str:
         text = "{" + ", ".join([f"{encode_json(key)}: {encode_json(value)}" for key, value in fields.items()]) + "}"
     except (ValueError, RecursionError):
         raise RecordError("attributes", "must have no NaN or Infinity, and not be nested too deep") from None
+    # the blanks that are ours, 2n - 1, do not count
     if len(text) > MAX_ATTRIBUTES_BYTES // 4 and len(text.encode()) - 2 * len(fields) + 1 > MAX_ATTRIBUTES_BYTES:
         raise RecordError("attributes", f"are longer than {MAX_ATTRIBUTES_BYTES >> 10} KiB")
     return text
@@ -715,10 +717,14 @@ class Query:
     by_id: bool = False  # in the order of commits, not of timestamps
     limit: int = 100
 
+    def by_kind(self) -> Query:
+        """What of it asks for services and severities: all that the table of counts knows, besides the time."""
+        return Query(severities=self.severities, min_severity=self.min_severity, services=self.services)
+
     @property
     def counted(self) -> bool:
         """Whether counts by service, severity and timestamp can answer it."""
-        return not (self.contains or self.attributes) and self.received_start is self.received_end is None
+        return not (self.contains or self.attributes) and self.received_start is None and self.received_end is None
 
 
 # Parsers of parameters: each raises ValueError with what is allowed.
@@ -787,7 +793,7 @@ def parse_cursor(text: str) -> tuple[int, int]:
 Parameters = dict[str, tuple[str, Callable[[str], Json]]]
 FILTERS: Parameters = {
     "severity": ("severities", parse_severities),
-    "min_severity": ("min_severity", lambda text: max(parse_severities(text.replace(",", ";")))),
+    "min_severity": ("min_severity", lambda text: max(parse_severities(text.replace(",", ";")))),  # no list
     "service": ("services", lambda text: tuple(text.split(","))),
     "timestamp_start": ("start", parse_moment),
     "timestamp_end": ("end", functools.partial(parse_moment, end=True)),
@@ -868,7 +874,7 @@ class Store:
 
     A subclass gives what differs: `write` stores batches, all or none, and sets their ids; `reading` is a context in
     which SELECTs see one state; `mark`, `contains` and `find` are words of SQL for a parameter, a text in a message
-    ignoring case, and the place of a text in another; `position` says up to where a reader has seen all; `check`
+    ignoring case, and the place of a text in another; `position` says up to where a reader has seen all; `probe`
     raises Unavailable where it can't commit; `size` counts bytes.
     """
 
@@ -878,18 +884,25 @@ class Store:
     contains: Callable[[Mark, str], str]
     find: str
     position: Callable[[], Any]
-    check: Callable[[], None]
+    probe: Callable[[], None]
     size: Callable[[], int]
     spans: tuple[int, ...] = ()  # the lengths of the stretches of time that are counted as records come, longest first
     follow_seconds = FOLLOW_SECONDS
-    turn: AbstractContextManager[Any] = contextlib.nullcontext()  # to be held by who reads and writes out a page
+    page_lock: AbstractContextManager[Any] = contextlib.nullcontext()  # to be held by who reads and writes out a page
 
     def __init__(self, config: Config, metrics: Metrics):
         self.config, self.metrics = config, metrics
         self.waiting: deque[Batch] = deque()
         self._lock, self._led = threading.Lock(), False  # whether a thread leads: see commit
         self._writing = threading.Lock()  # held by the one thread that writes
+        self._checked = 0.0  # when it could last be written
         self._streams = threading.Semaphore(2)  # that read at a time: the other readers stay free for short queries
+
+    def check(self) -> None:
+        """Raises Unavailable where nothing can be stored; looks once a second at most, since anyone may ask."""
+        if time.monotonic() - self._checked > 1:
+            self.probe()
+            self._checked = time.monotonic()
 
     def stop_overdue(self) -> None:
         """Stops queries that are past their deadline; is called again and again."""
@@ -914,8 +927,8 @@ class Store:
             leads, self._led = not self._led, True
         if not leads:
             batch.turn.acquire()  # until it is done, or has the lead
-        joined = 0 if len(batch.records) < 100 else 1 << 62
-        while not batch.done and joined < len(self.waiting):  # gives way while others join: fewer, larger commits
+        joined, small = 0, len(batch.records) < SMALL_BATCH_RECORDS
+        while small and not batch.done and joined < len(self.waiting):  # gives way while others join: larger commits
             joined = len(self.waiting)
             time.sleep(0)
         if not batch.done:
@@ -924,45 +937,53 @@ class Store:
             raise batch.failure
 
     def _lead(self) -> None:
+        """One commit. The lead goes to the first that waits, so the leader's own batch is the first; only the leader
+        takes from those who wait."""
         batches: list[Batch] = []
-        with self._writing:
-            records = 0
-            while self.waiting and records < MAX_COMMIT_RECORDS:  # the leader's own batch is the first
-                batches.append(self.waiting.popleft())
-                records += len(batches[-1].records)
-            self._commit_together(batches)
-        for batch in batches[1:]:
-            batch.turn.release()
-        with self._lock:
-            self._led = bool(self.waiting)
-            if self.waiting:
-                self.waiting[0].turn.release()
+        try:
+            with self._writing:
+                records = 0
+                while self.waiting and records < MAX_COMMIT_RECORDS:
+                    batches.append(self.waiting.popleft())
+                    records += len(batches[-1].records)
+                self._commit_together(batches)
+        finally:
+            for batch in batches[1:]:
+                batch.turn.release()
+            with self._lock:
+                self._led = bool(self.waiting)
+                if self.waiting:
+                    self.waiting[0].turn.release()
 
     def _commit_together(self, batches: list[Batch]) -> None:
         """Where it fails for what is in a batch, that batch must fail alone."""
         began = time.perf_counter()
         try:
             self.write(batches)
-            self.metrics.add("logs_commits_total")
-            stored = (batch for batch in batches if batch.earlier_answer is None)
-            self.metrics.add("logs_commit_records_total", sum(len(batch.records) for batch in stored))
-            self.metrics.add("logs_commit_seconds_total", time.perf_counter() - began)
         except Unavailable as trouble:
             log.error("nothing was stored: %s", trouble)
             for batch in batches:
                 batch.failure = Unavailable(trouble.error, trouble.hint)
         except Exception as error:
-            batches[0].failure = error
+            if len(batches) == 1:
+                batches[0].failure = error
             for batch in batches if len(batches) > 1 else ():
-                batch.failure = None
+                batch.failure = batch.earlier_answer = None  # of the try that was rolled back
                 self._commit_together([batch])
+        else:
+            stored = [batch for batch in batches if not batch.failure and batch.earlier_answer is None]
+            if stored:
+                self.metrics.add("logs_commits_total")
+                self.metrics.add("logs_commit_records_total", sum(len(batch.records) for batch in stored))
+                self.metrics.add("logs_commit_seconds_total", time.perf_counter() - began)
         for batch in batches:
             batch.done = True
 
     # Reading
 
     def branches(self, query: Query, read: Read, split: bool = False) -> list[tuple[str, Query]]:
-        """Tables and queries that together hold just what this query asks for; `split` wants one for each kind."""
+        """Tables and queries that together hold just what this query asks for; `split` wants one
+        for each service and severity, so that counting need not read a record."""
         return [("logs", query)]
 
     def between(self, query: Query, old: Any, new: Any) -> Query:
@@ -987,7 +1008,8 @@ class Store:
             tests += [f"{column} IN ({', '.join(map(mark, values))})"] if values else []
         if query.cursor:
             (timestamp, number), sign = query.cursor, "<" if query.descending else ">"
-            tests.append(f"timestamp {sign}= {mark(timestamp)}")  # what an index can start from
+            # (timestamp, id) < (t, n), in two tests: an index can start from the first
+            tests.append(f"timestamp {sign}= {mark(timestamp)}")
             tests.append(f"(timestamp {sign} {mark(timestamp)} OR id {sign} {mark(number)})")
         if query.contains:
             tests.append(self.contains(mark, query.contains))
@@ -1064,7 +1086,7 @@ class Store:
                 for record in self.page(dataclasses.replace(query, limit=1, descending=descending), read)[0]:
                     answer[name] = format_timestamp(record.timestamp)
                     low = record.timestamp if low is None else low
-                    high = record.timestamp if high is None or query.end is None else high
+                    high = record.timestamp if query.end is None else high
             if step:
                 steps = [] if low is None or high is None else self._histogram(query, step, low, high, read)
                 answer["histogram"] = steps
@@ -1094,7 +1116,7 @@ class Store:
         mark = functools.partial(self.mark, parameters)
         time_of, number = ("start", "sum(records)") if span else ("timestamp", "count(*)")
         if span:
-            branches = [("counts", Query(query.severities, query.min_severity, query.services))]
+            branches = [("counts", query.by_kind())]
         else:
             branches = self.branches(dataclasses.replace(query, start=start, end=end - 1), read, split=query.counted)
         selects = []
@@ -1148,6 +1170,7 @@ APPLICATION_ID, SCHEMA_VERSION, PAGE_BYTES = 0x4C4F4753, 1, 4096  # as schema.sq
 OLDEST = "id < (SELECT min(id) FROM logs) + ? AND received_at < ?"  # received_at grows with id
 MAX_KINDS = 200  # pairs of service and severity that a query merges; with more, it filters as it goes
 NARROW_IDS = 20_000  # so few records are read whole and sorted
+FORGET_RECORDS = 2_000  # that retention deletes at a time
 MAX_FREE_PAGES = 1_000  # that stay in the file for the next records
 
 
@@ -1159,9 +1182,9 @@ class SQLiteStore(Store):
     def __init__(self, config: Config, metrics: Metrics):
         super().__init__(config, metrics)
         self.path = pathlib.Path(config.store).resolve()
-        self.turn = threading.Lock()  # more at a time are no faster, and the writer has to win the GIL among them all
+        self.page_lock = threading.Lock()  # more are no faster, and the writer has to win the GIL among them all
         self._shrunk = False  # by a vacuum, but only in the WAL as yet
-        self._checked, self._unchecked = 0.0, 0  # when it could last be written; bytes since its size was looked at
+        self._unchecked = 0  # bytes that came in since its size was looked at
         self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
         self._deadlines: dict[sqlite3.Connection, float] = {}  # of the readers at work
         try:
@@ -1222,8 +1245,8 @@ class SQLiteStore(Store):
     def close(self) -> None:
         """Waits for the commit under way, and leaves one whole file."""
         super().close()
-        for db in [self._readers.get_nowait() for _ in range(self._readers.qsize())]:
-            db.close()
+        while not self._readers.empty():
+            self._readers.get_nowait().close()
         self._db.close()  # the last to close moves what is in the WAL into the file
 
     # Writing
@@ -1277,7 +1300,7 @@ class SQLiteStore(Store):
             self._unchecked += sum(batch.size for batch in batches)
             if self._unchecked > 1 << 20:
                 self._unchecked = 0
-                while self._is_too_large(db) and self._forget(db, 1000, MAX_TIMESTAMP):
+                while self._make_room(db):
                     pass  # what comes in makes room for itself
 
     def _is_repeat(self, batch: Batch, db: sqlite3.Connection) -> bool:
@@ -1314,16 +1337,39 @@ class SQLiteStore(Store):
         with self._writing:
             with self._transaction() as db:
                 too_old = now - int(days * DAY) if days else 0
-                forgotten = self._forget(db, 2000, MAX_TIMESTAMP if self._is_too_large(db) else too_old)
+                more = self._make_room(db) or self._forget(db, FORGET_RECORDS, too_old) == FORGET_RECORDS
                 db.execute("DELETE FROM answers WHERE created_at < ?", [now - KEY_LIFETIME])
                 pages, free = self._pages(db)
                 spare = free > MAX_FREE_PAGES or (free > 0 and pages * PAGE_BYTES > self._max_bytes())
             if spare:  # by executescript, since execute would take the first of its steps only
                 self._db.executescript("PRAGMA incremental_vacuum(500)")
             elif self._shrunk:
-                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # only now does the file get smaller
-            self._shrunk = spare
-        return forgotten == 2000 or spare
+                self._shrunk = not self._checkpoint()
+            self._shrunk |= spare
+        return more or spare
+
+    def _checkpoint(self) -> bool:
+        """Moves the WAL into the file: only then does it get smaller. False where a reader is in the way, for which
+        the writers must not wait."""
+        self._db.execute("PRAGMA busy_timeout = 0")
+        busy, *_ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        self._db.execute(f"PRAGMA busy_timeout = {LOCK_SECONDS * 1000}")
+        return not busy
+
+    def _make_room(self, db: sqlite3.Connection) -> bool:
+        """Deletes as many of the oldest records as the file is over its bound, and the answers of their time. False
+        where it is not over it, or nothing is left to delete."""
+        pages, free = self._pages(db)
+        used = (pages - free) * PAGE_BYTES
+        excess = used - 0.95 * self._max_bytes()  # the rest is for what comes in until the next look
+        if excess <= 0:
+            return False
+        difference = "(SELECT max(id) FROM logs) - (SELECT min(id) FROM logs)"
+        records = db.execute(f"SELECT ifnull({difference}, 0) + 1").fetchone()[0]
+        forgotten = self._forget(db, min(FORGET_RECORDS, int(excess * records / used) + 1), MAX_TIMESTAMP)
+        oldest = "ifnull((SELECT received_at FROM logs ORDER BY id LIMIT 1), ?)"
+        answers = db.execute(f"DELETE FROM answers WHERE created_at < {oldest}", [MAX_TIMESTAMP]).rowcount
+        return bool(forgotten or answers)
 
     def _forget(self, db: sqlite3.Connection, most: int, before: int) -> int:
         """Deletes the oldest records, `most` of those received before `before`, and takes them off the counts.
@@ -1345,10 +1391,6 @@ class SQLiteStore(Store):
 
     def _max_bytes(self) -> float:
         return self.config.max_size_mb * (1 << 20) if self.config.max_size_mb else float("inf")
-
-    def _is_too_large(self, db: sqlite3.Connection) -> bool:
-        pages, free = self._pages(db)
-        return (pages - free) * PAGE_BYTES > 0.95 * self._max_bytes()
 
     # Reading
 
@@ -1374,11 +1416,11 @@ class SQLiteStore(Store):
     def stop_overdue(self) -> None:
         """Interrupts readers past their deadline (https://www.sqlite.org/c3ref/interrupt.html)."""
         for db, deadline in list(self._deadlines.items()):
-            if deadline < time.monotonic():
+            if deadline < time.monotonic() and self._deadlines.get(db) == deadline:  # the same query still
                 db.interrupt()
 
     def mark(self, parameters: list[Json], value: Json) -> str:
-        """Its place is its order."""
+        """They are bound by their order, so this is called in the order of the text."""
         parameters.append(value)
         return "?"
 
@@ -1405,10 +1447,10 @@ class SQLiteStore(Store):
         ids = (1 << 62 if query.last_id is None else query.last_id) - (query.after_id or 0)
         if query.by_id or ids < NARROW_IDS:
             return [("logs NOT INDEXED", query)] if ids > 0 else []
-        if split or query.services or query.severities or query.min_severity:
+        if split or query.by_kind() != Query():
             first_day = MIN_TIMESTAMP if query.start is None else query.start // DAY * DAY
             parameters = [DAY, first_day, MAX_TIMESTAMP if query.end is None else query.end]
-            where = self.where(Query(query.severities, query.min_severity, query.services), parameters)
+            where = self.where(query.by_kind(), parameters)
             days = "FROM counts WHERE span = ? AND start >= ? AND start <= ?"
             kinds = list(read(f"SELECT DISTINCT service, severity {days} AND {where}", parameters))
             if len(kinds) <= MAX_KINDS:
@@ -1418,7 +1460,7 @@ class SQLiteStore(Store):
 
     def _by_receipt(self, query: Query, read: Read) -> Query:
         """Turns bounds on received_at into bounds on the id, which grow together: by halves, without an index."""
-        if query.received_start is query.received_end is None:
+        if query.received_start is None and query.received_end is None:
             return query
         # each by itself: only a lone min or max is answered by the index
         ends = "SELECT ifnull((SELECT min(id) FROM logs), 1), ifnull((SELECT max(id) FROM logs), 0)"
@@ -1439,12 +1481,10 @@ class SQLiteStore(Store):
 
     # State
 
-    def check(self) -> None:
-        """Writes, since only that finds a full disk; once a second, since anyone may ask. Raises Unavailable."""
-        if time.monotonic() - self._checked > 1:
-            with self._writing, self._transaction() as db:
-                db.execute("REPLACE INTO answers VALUES (x'', x'', '', ?)", [time.time_ns() // 1000])
-            self._checked = time.monotonic()
+    def probe(self) -> None:
+        """Writes, since only that finds a full disk. Raises Unavailable."""
+        with self._writing, self._transaction() as db:
+            db.execute("REPLACE INTO answers VALUES (x'', x'', '', ?)", [time.time_ns() // 1000])
 
     def size(self) -> int:
         """Of the file, its WAL and its index of the WAL."""
@@ -1503,7 +1543,7 @@ def authorize(action: int, table: str | None, column: str | None, *_: str | None
         or (action in (sqlite3.SQLITE_INSERT, sqlite3.SQLITE_DELETE) and table in ("logs", "counts", "answers"))
         or (action == sqlite3.SQLITE_UPDATE and (table, column) == ("counts", "records"))
         or (action == sqlite3.SQLITE_PRAGMA and table in ("page_count", "freelist_count", "incremental_vacuum"))
-        or (action == sqlite3.SQLITE_PRAGMA and (table, column) == ("wal_checkpoint", "TRUNCATE"))
+        or (action == sqlite3.SQLITE_PRAGMA and table in ("wal_checkpoint", "busy_timeout"))
     )
     return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
@@ -1511,6 +1551,8 @@ def authorize(action: int, table: str | None, column: str | None, *_: str | None
 # ---------------------------------------------------------------- 9. ClickHouse
 
 IDS_BEGIN = (datetime(2026, 1, 1, tzinfo=timezone.utc) - EPOCH) // MICROSECOND
+# An id is (µs since IDS_BEGIN) * LANES + lane. Who owns a minute in a lane, a slot, gives its ids in order; so within a
+# slot the newest id that was seen tells what is new. Across slots it does not.
 LANES = 16  # servers that may write in one minute; ids stay below 2**53, JavaScript's bound, until 2043
 SLOT = f"intDiv(id, {MINUTE * LANES}) * {LANES} + id % {LANES}"  # whose id it is: a minute in a lane
 KEPT = "SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, non_replicated_deduplication_window = 10000"
@@ -1541,12 +1583,14 @@ class ClickHouseStore(Store):
         self._minute = self._lane = self._next = 0
         try:
             url = urllib.parse.urlsplit(config.store)
+            if url.scheme != "http" or not url.hostname:
+                raise ValueError(f"must be http://user:password@host:8123/database, not {url.scheme}://...")
             self._address = url.hostname or "", url.port or 8123
             self._database = url.path.strip("/") or "default"
             secrets = {"X-ClickHouse-User": url.username or "default", "X-ClickHouse-Key": url.password or ""}
             self._headers = {n: urllib.parse.unquote(v).encode().decode("latin-1") for n, v in secrets.items()}
-            seconds = int((config.max_age_days or 0) * 86400)
-            ttl = f"TTL toDateTime(intDiv(received_at, 1000000)) + INTERVAL {seconds} SECOND" if seconds else ""
+            seconds = int(min(config.max_age_days or 0, 36500) * 86400)
+            ttl = f"TTL fromUnixTimestamp64Micro(received_at) + INTERVAL {seconds} SECOND" if seconds else ""
             for statement in (CLICKHOUSE_TABLES % ttl).split(";"):
                 self._ask(statement)
         except (ValueError, Unavailable) as error:
@@ -1588,7 +1632,8 @@ class ClickHouseStore(Store):
                 if group and not (group[0].key and self._is_repeat(group[0])):
                     self._insert(group)
             except Unavailable as trouble:
-                self._minute = 0  # it may be stored yet, later: under ids that no follower must have passed
+                log.error("a batch was not stored: %s", trouble)
+                self._minute = 0  # it may be stored yet, when followers have seen newer ids of this slot: so leave it
                 for batch in group:
                     batch.failure = trouble
 
@@ -1605,7 +1650,7 @@ class ClickHouseStore(Store):
         columns = ", ".join((*StoredRecord._fields, "batch", "body"))
         self._ask(f"INSERT INTO logs ({columns}) FORMAT JSONCompactEachRow", rows="\n".join(rows), token=token)
         if group[0].key and self._is_repeat(group[0]) and group[0].first_id == first_id:
-            group[0].earlier_answer = None  # these are ours: no other server has stored this key meanwhile
+            group[0].earlier_answer = None  # these are ours, and not another server's that had the key first
 
     def _is_repeat(self, batch: Batch) -> bool:
         """Whether the batch's key is there: then it has the earlier answer, or failed for another body."""
@@ -1670,7 +1715,7 @@ class ClickHouseStore(Store):
         tests = [super().where(query, parameters)]
         for sign, position in zip((">", "<="), query.between, strict=True):
             if position:
-                newest = position.newest or {-1: -1}
+                newest = position.newest or {-1: -1}  # transform takes no empty array
                 values = list(newest), list(newest.values()), position.floor
                 slots, ids, floor = (self.mark(parameters, value) for value in values)
                 tests.append(f"id {sign} transform({SLOT}, {slots}, {ids}, {floor})")
@@ -1678,7 +1723,7 @@ class ClickHouseStore(Store):
                     tests.append(f"id > {floor}")
         return " AND ".join(tests)
 
-    def check(self) -> None:
+    def probe(self) -> None:
         """Writes and reads. Raises Unavailable."""
         insert = "INSERT INTO lanes (slot, owner) FORMAT JSONCompactEachRow"
         self._ask(insert, rows='[-1, ""]', token=uuid.uuid4().hex)
@@ -2087,7 +2132,7 @@ class App:
 
     # Writing
 
-    def take(self, request: Request, split: Callable[[bytes], list[Json]], parse: Parse) -> Batch:
+    def store_batch(self, request: Request, split: Callable[[bytes], list[Json]], parse: Parse) -> Batch:
         """Reads the batch in a request and stores what is good in it."""
         token, rate = self.authenticate(request, "service", "shipper"), self.config.max_records_per_second
         self.limits.spend(token, 0, rate)
@@ -2112,7 +2157,7 @@ class App:
 
     def post_logs(self, request: Request) -> Response:
         """Takes records, in any form of JSON."""
-        batch = self.take(request, parse_body, parse_record)
+        batch = self.store_batch(request, parse_body, parse_record)
         if batch.earlier_answer is not None:
             return Response(200, batch.earlier_answer.encode() + b"\n", headers={"Idempotent-Replayed": "true"})
         if batch.records:
@@ -2125,7 +2170,7 @@ class App:
         if "protobuf" in request.headers.get("content-type", ""):
             hint = "Set the exporter to http/json (OTEL_EXPORTER_OTLP_PROTOCOL)."
             raise Refusal(415, "OTLP is taken as application/json, not as protobuf.", hint)
-        batch = self.take(request, split_otlp, parse_otlp)
+        batch = self.store_batch(request, split_otlp, parse_otlp)
         repeated = {"Idempotent-Replayed": "true"} if batch.earlier_answer is not None else {}
         if not batch.rejected:
             return json_response(200, {}, **repeated)
@@ -2144,13 +2189,18 @@ class App:
         fields = parse_parameters(request.query, LIST_PARAMETERS)
         form = FORMATS[fields.pop("format", "json")]
         follow = fields.pop("follow", False)
+        given = {name for name, _ in split_parameters(request.query)}
+        if wrong := {"order", "cursor", "format"} & given if follow else {"after"} & given:
+            error = f"The parameter {min(wrong)} does not go {'with' if follow else 'without'} follow=1."
+            raise Refusal(400, error, "Leave one of them out.")
         query = Query(**fields)
         if follow:
             return stream_response(FOLLOWING, self.pace(self.store.follow(query)))
         if not query.limit:  # all that is there now
             query = self.store.between(query, None, self.store.position())
             return stream_response(form, self.store.stream(query))
-        with self.store.turn if query.counted else contextlib.nullcontext():  # a query that scans may take long
+        scans = query.contains or query.attributes  # and may take long
+        with contextlib.nullcontext() if scans else self.store.page_lock:
             records, more = self.store.page(query)
             body = b"".join(form.pieces(iter([records])))
         return Response(200, body, form.content_type, {"Link": next_link(request, query, records[-1])} if more else {})
@@ -2311,8 +2361,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.allow(IDLE_SECONDS)
             try:
                 request = self.read_head()
-                if request is None:
-                    return
                 response = self.server.app.respond(request)
             except Refusal as refusal:
                 self.unread = True  # nobody knows what follows
@@ -2336,28 +2384,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return malformed("The request did not come in time.", "Send it faster.", 408)
         return ConnectionResetError()
 
-    def read_line(self) -> str | None:
-        """A line of a head without its CRLF; None at the end of file. Raises Refusal, ConnectionError."""
+    def read_line(self) -> str:
+        """A line of a head without its CRLF. Raises Refusal, ConnectionError."""
         line = self.rfile.readline(MAX_LINE_BYTES + 1)
         if len(line) > MAX_LINE_BYTES:
             raise malformed(f"A line of the head is longer than {MAX_LINE_BYTES >> 10} KiB.", "Shorten it.", 431)
         if not line.endswith(b"\n"):
-            if line:
-                raise self.gone()
-            return None
+            raise self.gone() if line or not self.idle else ConnectionResetError  # it closed between two requests
         if not line.endswith(b"\r\n") or b"\r" in line[:-2] or b"\0" in line:
             raise malformed("A line of the head has a NUL, or a CR or LF alone.")
         return line[:-2].decode("utf-8", "replace")
 
-    def read_head(self) -> Request | None:
-        """The head of the next request; None when the client has closed. Raises Refusal, ConnectionError."""
+    def read_head(self) -> Request:
+        """The head of the next request. Raises Refusal, ConnectionError."""
         self.idle = True
         line = self.read_line()
         if line == "":  # an empty line before a request is passed over (RFC 9112, 2.2)
             line = self.read_line()
         self.idle = False
-        if line is None:
-            return None
         self.allow(HEADER_SECONDS)
         match = REQUEST_LINE.fullmatch(line)
         if not match or not (match[2] or match[3]):
@@ -2382,8 +2426,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         for _ in range(MAX_HEADERS):
             line = self.read_line()
             if not line:
-                if line is None:
-                    raise self.gone()
                 return headers
             match = HEADER_LINE.fullmatch(line)
             if not match:
@@ -2447,7 +2489,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """https://www.rfc-editor.org/rfc/rfc9112#section-7.1; extensions and trailers are passed over."""
         total = 0
         while True:
-            match = CHUNK_LINE.fullmatch(self.read_line() or "")
+            match = CHUNK_LINE.fullmatch(self.read_line())
             if not match:
                 raise malformed("A chunk does not begin with its size.")
             size = int(match[1], 16)
@@ -2458,7 +2500,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.read_headers()
                 return
             yield from self.read_exactly(size)
-            if self.read_line() != "":
+            if self.read_line():
                 raise malformed("A chunk is longer than its size.")
 
     def drain(self) -> None:

@@ -97,7 +97,7 @@ class Code(unittest.TestCase):
 
     def test_the_server_does_not_grow(self) -> None:
         # http/server.py, the module that it stands on, has 1,319 lines: so few would be better
-        self.assertLess(len(inspect.getsource(server).splitlines()), 2700)
+        self.assertLess(len(inspect.getsource(server).splitlines()), 2750)
 
     def test_parsers_have_examples(self) -> None:
         finder = doctest.DocTestFinder()
