@@ -51,11 +51,11 @@ def check_database(case: unittest.TestCase, server: Server) -> None:
 
 
 class Writers:
-    """Threads that post small batches without a pause, and repeat each, by its Idempotency-Key, until it has
-    got its 200. Every message is another, so that what is lost or stored twice can be named."""
+    """Threads that post small batches, with a pause of so many seconds, and repeat each, by its Idempotency-Key,
+    until it has got its 200. Every message is another, so that what is lost or stored twice can be named."""
 
-    def __init__(self, server: Server, threads: int, records: int = 3, **fields: Json):
-        self.server, self.records, self.fields = server, records, fields
+    def __init__(self, server: Server, threads: int, records: int = 3, pause: float = 0, **fields: Json):
+        self.server, self.records, self.pause, self.fields = server, records, pause, fields
         self.acknowledged: list[str] = []  # messages
         self.refusals: list[Answer] = []  # answers that were not 200
         self.broken = 0  # requests that got no answer
@@ -95,6 +95,8 @@ class Writers:
             while not self._send(connection, body, headers):
                 time.sleep(0.02)
             self.acknowledged += messages
+            if self.pause:
+                self._stopping.wait(self.pause)
         connection.close()
 
     def _send(self, connection: http.client.HTTPConnection, body: str, headers: dict[str, str]) -> bool:

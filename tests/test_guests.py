@@ -143,7 +143,7 @@ class Guests(unittest.TestCase):
             server.restart()
             server.get("/logs?limit=1")
             threads = proc(server, "Threads")
-            honest = stack.enter_context(Writers(server, 2)), stack.enter_context(Latencies(server))
+            honest = stack.enter_context(Writers(server, 2, pause=0.02)), stack.enter_context(Latencies(server))
             honest[0].wait_for(20)
             guests = functools.partial(connections, server)
             idle = stack.enter_context(guests(500))
@@ -229,7 +229,7 @@ class Guests(unittest.TestCase):
             answers: list[tuple[float, Answer]] = []
             paths = [f"/logs?contains={urllib.parse.quote('a' * 900 + last)}" for last in ("b", "b", "é", "é")]
             threads = [threading.Thread(target=ask, args=[server, path, answers]) for path in paths]
-            with Writers(server, 2) as writers:
+            with Writers(server, 2, pause=0.02) as writers:
                 writers.wait_for(30)
                 before = len(writers.acknowledged)
                 for thread in threads:
