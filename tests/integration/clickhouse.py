@@ -316,6 +316,7 @@ class ProxyHandler(http.server.BaseHTTPRequestHandler):
 
     proxy: Proxy
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # headers and body in one packet: two would wait for each other's acknowledgement
 
     def do_POST(self) -> None:
         """Passes a request on, and its answer back; without one, closes the connection."""
