@@ -2147,11 +2147,12 @@ class App:
         body = request.read_body()
         with self.parsing if len(body) > 1 << 16 else contextlib.nullcontext():
             batch = read_batch(split(body), token, parse)
-        batch.size = len(body)
         self.limits.spend(token, len(batch.records), rate)
+        batch.size = len(body)
         if key:
             batch.key = hashlib.sha256(f"{token.secret}\0{key}".encode()).digest()
             batch.body = hashlib.sha256(body).digest()
+        del body  # it need not wait for the commit too
         if batch.records:
             self.store.commit(batch)
         for (_, service, severity), records in batch.counts.items() if batch.earlier_answer is None else ():
