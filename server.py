@@ -1653,9 +1653,17 @@ class ClickHouseStore(Store):
                 rows.append(encode_json([number, *times, *values, token, batch.body.hex()]))
                 number += LANES
         columns = ", ".join((*StoredRecord._fields, "batch", "body"))
-        self._ask(f"INSERT INTO logs ({columns}) FORMAT JSONCompactEachRow", rows="\n".join(rows), token=token)
-        if group[0].key and self._is_repeat(group[0]) and group[0].first_id == first_id:
-            group[0].earlier_answer = None  # these are ours, and not another server's that had the key first
+        insert, text = f"INSERT INTO logs ({columns}) FORMAT JSONCompactEachRow", "\n".join(rows)
+        for attempt in ("", ".2", ".3"):
+            self._ask(insert, rows=text, token=token + attempt)
+            if not group[0].key:
+                return
+            if self._is_repeat(group[0]):
+                if group[0].first_id == first_id:
+                    group[0].earlier_answer = None  # these are ours, and not another server's that had the key first
+                return
+            # the token is known, but not the records: ClickHouse was killed between the two, so it takes another token
+        raise Unavailable("ClickHouse does not store this batch.")
 
     def _is_repeat(self, batch: Batch) -> bool:
         """Whether the batch's key is there: then it has the earlier answer, or failed for another body."""
