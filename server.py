@@ -2206,7 +2206,7 @@ class App:
         given = {name for name, _ in split_parameters(request.query)}
         if wrong := {"order", "cursor", "format"} & given if follow else {"after"} & given:
             error = f"The parameter {min(wrong)} does not go {'with' if follow else 'without'} follow=1."
-            raise Refusal(400, error, "Leave one of them out.")
+            raise Refusal(400, error, "Leave one of them out." if follow else "Add follow=1, or leave it out.")
         query = Query(**fields)
         if follow:
             return stream_response(FOLLOWING, self.pace(self.store.follow(query)))

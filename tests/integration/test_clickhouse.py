@@ -342,6 +342,19 @@ class OutageTests(ClickHouseTest):
         self.assertLess(time.monotonic() - began, PATIENCE_SECONDS)
         self.assertRegex(answer.json["hint"], "timestamp_start|since")
 
+    def test_a_token_that_is_known_without_its_records_does_not_pass_for_a_repeat(self):
+        server = self.start()
+        server.post({"message": "first"}, Idempotency_Key="k")
+        # as after a kill between the two: ClickHouse knows the token, and has no record of it
+        self.engine.query("DELETE FROM logs WHERE 1 SETTINGS lightweight_deletes_sync = 2", database=self.database)
+        self.assertEqual(self.rows("SELECT count() FROM logs"), [[0]])
+        answer = server.post({"message": "first"}, Idempotency_Key="k")
+        self.assertEqual((answer.status, answer.json["accepted"]), (200, 1))
+        self.assertNotIn("idempotent-replayed", answer.headers)
+        self.assertEqual(self.rows("SELECT message FROM logs"), [["first"]])
+        again = server.post({"message": "first"}, Idempotency_Key="k")
+        self.assertEqual((again.headers.get("idempotent-replayed"), again.json), ("true", answer.json))
+
     def test_records_that_were_confirmed_survive_kill_9_of_the_engine_in_mid_load(self):
         server = self.start()
         stop = threading.Event()
