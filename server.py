@@ -17,16 +17,17 @@ leaves. What it does not: that a request without an answer was not stored. A cli
 sends the same Idempotency-Key, and the batch is stored once.
 
 Threads: one accepts connections, and the main thread waits for signals. Each connection has a thread of its
-own (Handler), which does all the work of its requests. `Server.watch` ends connections and queries past their
-deadline, and `SQLiteStore._maintain` deletes what is too old.
+own (Handler), which does all the work of its requests, but for commits: those are made by one for all
+(`Store._commit_all`), which sends their answers, too. `Server.watch` ends connections past their deadline, and
+`SQLiteStore._maintain` deletes what is too old.
 
-Locks: one SQLite connection writes, and whoever holds `Store._writing` uses it; `Store._lock` guards
-whether anyone leads (see `Store.commit`). Eight connections read, each a state of its own (WAL): they and the writer
-never wait for each other. `Store.page_lock` lets one thread at a time read and format a page, for the GIL's
-sake. `Metrics` and `Limits` have a lock for their additions, the only ones taken while another is held.
+Locks: one SQLite connection writes, and whoever holds `Store._writing` uses it. Eight connections read, each a
+state of its own (WAL): they and the writer never wait for each other. `Store.page_lock` lets one thread at a time
+read and format a page, for the GIL's sake. While the thread that commits has an answer of a Handler, it holds
+`Handler.left`. `Metrics` and `Limits` have a lock for their additions, the only ones taken while another is held.
 
 Sections: 1 Constants, 2 Errors, 3 Configuration, 4 Records, 5 Bodies, 6 Queries, 7 Store, 8 SQLite,
-9 ClickHouse, 10 Page, 11 Endpoints, 12 HTTP, 13 Main. Each needs only those before it.
+9 ClickHouse, 10 Endpoints, 11 HTTP, 12 Front page, 13 Main. Each needs only those before it.
 """
 
 from __future__ import annotations
@@ -44,7 +45,6 @@ import functools
 import hashlib
 import hmac
 import http.client
-import http.server
 import io
 import ipaddress
 import itertools
@@ -67,11 +67,11 @@ import time
 import urllib.parse
 import uuid
 import zlib
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta, timezone
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 try:
     import resource
@@ -102,7 +102,8 @@ MAX_CONNECTIONS = 900  # a thread and a file descriptor each; systems often allo
 MAX_BODIES_BYTES = 64 << 20  # of all bodies being read or waiting for a commit
 SEND_BUFFER_BYTES = 256 << 10  # what the system keeps for a client that does not read; else it grows to 4 MB each
 MAX_COMMIT_RECORDS = 1_000  # then a commit takes no more batches: one client's is parsed while another's is written
-SMALL_BATCH_RECORDS = 100  # a batch below this waits for a moment for others, to share their fsync
+SMALL_BATCH_RECORDS = 100  # a batch below this waits for a moment for others, to share their fsync,
+SMALL_BATCHES = 32  # until so many have come
 PAGE_RECORDS = 1_000  # that a stream reads at a time
 READERS = 8  # queries at a time; more wait for their turn
 
@@ -201,7 +202,7 @@ class Config:
         """Whether GET needs a token."""
         return any(token.role == "read" for token in self.tokens)
 
-    def find(self, secret: str, *roles: str) -> Token | None:
+    def token_of(self, secret: str, *roles: str) -> Token | None:
         """The token of one of these roles with that secret. Looks at every token to its end, found or not,
         so that the time it takes tells nothing (https://docs.python.org/3/library/hmac.html#hmac.compare_digest)."""
         found, secret_bytes = None, secret.encode()
@@ -223,29 +224,18 @@ def is_loopback(host: str) -> bool:
     return host.lower() == "localhost"
 
 
-def is_number(value: Json) -> bool:
-    """Whether a JSON value is a number; to Python, true is one too."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 # The shape of config.json: a rule is the words for what a value must be, and whether it is.
 # "?" marks a key that may be left out, "*" stands for any name.
 ANY = ("anything", lambda v: True)
 TEXT = ("a text that is not empty", lambda v: isinstance(v, str) and v != "")
 TEXTS = ("a list of texts", lambda v: isinstance(v, list) and all(isinstance(item, str) and item for item in v))
 PORT = ("a whole number from 0 to 65535", lambda v: type(v) is int and 0 <= v <= 65535)
-BOUND = ("a number above 0, or null for no bound", lambda v: v is None or (is_number(v) and v > 0))
+BOUND = ("a number above 0, or null for no bound", lambda v: v is None or (type(v) in (int, float) and v > 0))
 SHAPE: dict[str, Any] = {
     "server": {
-        "host": TEXT,
-        "port": PORT,
-        "store": TEXT,
-        "read_tokens?": TEXTS,
-        "shipper_tokens?": TEXTS,
-        "retention?": {"max_age_days?": BOUND, "max_size_mb?": BOUND},
-        "max_records_per_second?": BOUND,
-        "allowed_hosts?": TEXTS,
-        "tls?": {"certificate": TEXT, "key": TEXT},
+        "host": TEXT, "port": PORT, "store": TEXT, "read_tokens?": TEXTS, "shipper_tokens?": TEXTS,
+        "retention?": {"max_age_days?": BOUND, "max_size_mb?": BOUND}, "max_records_per_second?": BOUND,
+        "allowed_hosts?": TEXTS, "tls?": {"certificate": TEXT, "key": TEXT},
     },
     "services": {"*?": {"token": TEXT, "iterations?": ANY, "delay_seconds?": ANY, "logs?": ANY}},
     "simulator?": {"url?": TEXT},
@@ -505,20 +495,20 @@ class Batch:
     """The records of one POST on their way into the store, and what became of them."""
 
     token: Token
-    records: list[Record] = dataclasses.field(default_factory=list)
-    rejected: Counter[str] = dataclasses.field(default_factory=Counter)  # by the field at fault
-    forbidden: int = 0  # of the rejected, those that named another service
-    errors: list[dict[str, Json]] = dataclasses.field(default_factory=list)  # the first of them, for the answer
-    counts: Counter[tuple[int | None, str, int]] = dataclasses.field(default_factory=Counter)  # by minute and kind
+    records: list[Record]
+    rejected: Counter[str]  # by the field at fault
+    forbidden: int  # of the rejected, those that named another service
+    errors: list[dict[str, Json]]  # the first of them, for the answer
+    counts: Counter[tuple[int | None, str, int]]  # of the records by minute, service and severity
     key: bytes = b""  # SHA-256 of token and Idempotency-Key, where there is one
     body: bytes = b""  # SHA-256 of the body, with it
     size: int = 0  # of the body, in bytes
     first_id: int | None = None  # set by the store, as all that follows
     last_id: int | None = None
-    earlier_answer: str | None = None  # to the batch that came with this key before
+    repeated: bool = False  # it came with this key before, and its answer is the one of then
+    kept_answer: str | None = None  # of a batch with a key
     failure: Exception | None = None
-    done: bool = False
-    turn: threading.Lock = dataclasses.field(default_factory=threading.Lock)  # held until it is done, or to lead
+    then: Callable[[], None] = lambda: None  # what `Store.commit` is to call
 
     def answer(self) -> dict[str, Json]:
         """What POST /logs answers."""
@@ -532,17 +522,20 @@ Parse = Callable[[Json, Token], Record]  # raises RecordError
 
 def read_batch(values: Iterable[Json], token: Token, parse: Parse = parse_record) -> Batch:
     """Sorts the values of a body into records and errors. The common case takes 2.5 µs a record."""
-    batch = Batch(token)
+    records: list[Record] = []
+    rejected: Counter[str] = Counter()
+    errors: list[dict[str, Json]] = []
+    forbidden = 0
     for index, value in enumerate(values):
         try:
-            batch.records.append(parse(value, token))
+            records.append(parse(value, token))
         except RecordError as error:
-            batch.rejected[error.field] += 1
-            batch.forbidden += error.forbidden
-            if len(batch.errors) < MAX_ERRORS_LISTED:
-                batch.errors.append({"index": index, "field": error.field, "error": error.error})
-    batch.counts = Counter([(r[0] if r[0] is None else r[0] // MINUTE * MINUTE, r[1], r[2]) for r in batch.records])
-    return batch
+            rejected[error.field] += 1
+            forbidden += error.forbidden
+            if len(errors) < MAX_ERRORS_LISTED:
+                errors.append({"index": index, "field": error.field, "error": error.error})
+    counts = Counter([(t and t // MINUTE * MINUTE, service, severity) for t, service, severity, *_ in records])
+    return Batch(token, records, rejected, forbidden, errors, counts)
 
 
 def parse_body(data: bytes) -> list[Json]:
@@ -553,7 +546,7 @@ def parse_body(data: bytes) -> list[Json]:
     >>> parse_body(b"message=a&severity=ERROR")
     [{'message': 'a', 'severity': 'ERROR'}]
 
-    Raises Refusal: 422, with the position of the fault.
+    Raises Refusal: 422, with the place of the fault.
     """
     text = data.decode(json.detect_encoding(data), "replace").strip()
     if text.startswith("--") and "form-data" in text:
@@ -577,19 +570,19 @@ def parse_body(data: bytes) -> list[Json]:
 
 def split_json(text: str) -> list[Json]:
     """The JSON values that stand one after the other in a text, with those of an array or of "logs" one by one."""
-    values, position, turns = [], 0, 0
-    while position < len(text):
-        value, position = decode_json(text, position)
+    values, offset, found = [], 0, 0
+    while offset < len(text):
+        value, offset = decode_json(text, offset)
         if isinstance(value, dict) and isinstance(value.get("logs"), list) and "message" not in value:
             value = value["logs"]
         if isinstance(value, list):
             values += value
         else:
             values.append(value)
-        turns += 1  # of empty arrays, too, there can be millions
-        if max(len(values), turns) > MAX_RECORDS:
+        found += 1  # of empty arrays, too, there can be millions
+        if max(len(values), found) > MAX_RECORDS:
             raise Refusal(413, f"The batch has more than {MAX_RECORDS:,} records.", "Send smaller batches.")
-        position = SPACE.match(text, position).end()  # type: ignore[union-attr]  # it matches always
+        offset = SPACE.match(text, offset).end()  # type: ignore[union-attr]  # it matches always
     return values
 
 
@@ -689,11 +682,11 @@ def otlp_pairs(pairs: list[Json] | None) -> dict[str, Json]:
 # ---------------------------------------------------------------- 6. Queries
 
 
-class Positions(NamedTuple):
-    """Up to where a reader has seen all, where ids do not come in order: by slot, and below that a floor."""
+class Newest(NamedTuple):
+    """Up to where all has been committed, in a store whose ids come in order within a slot only."""
 
-    floor: int
-    newest: dict[int, int]  # the newest id of each slot
+    ids: dict[int, int]  # the newest of each slot
+    floor: int  # of the slots that are not named
 
 
 @dataclasses.dataclass(frozen=True)
@@ -711,7 +704,8 @@ class Query:
     attributes: tuple[tuple[str, str], ...] = ()
     after_id: int | None = None  # exclusive
     last_id: int | None = None
-    between: tuple[Positions | None, Positions | None] = (None, None)  # for ClickHouse, as after_id and last_id
+    after: Newest | None = None  # for ClickHouse, as after_id
+    last: Newest | None = None
     cursor: tuple[int, int] | None = None  # (timestamp, id) of the last record of the page before
     descending: bool = True
     by_id: bool = False  # in the order of commits, not of timestamps
@@ -779,7 +773,7 @@ def parse_choice(text: str, choices: dict[str, Json]) -> Json:
 
 
 def parse_cursor(text: str) -> tuple[int, int]:
-    """The position in a "next" link, as `next_link` makes it."""
+    """The cursor in a "next" link, as `next_link` makes it."""
     try:
         timestamp, number = map(int, base64.urlsafe_b64decode(text).decode("ascii").split(":"))
         if MIN_TIMESTAMP <= timestamp <= MAX_TIMESTAMP and 0 <= number < 1 << 63:
@@ -852,7 +846,7 @@ def parse_parameters(text: str, parameters: Parameters) -> dict[str, Json]:
 Read = Callable[[str, list[Json]], Iterable[Any]]  # SQL and its parameters in, rows out
 Mark = Callable[[Json], str]  # takes a value as a parameter, gives the SQL that stands for it
 Page = tuple[list[StoredRecord], bool]  # and whether there are more
-Piece = tuple[int | None, int, int]  # of time: a span that is counted, or None for records; start; end, exclusive
+Stretch = tuple[int | None, int, int]  # of time: a span that is counted, or None for records; start; end, exclusive
 
 
 class Metrics:
@@ -873,8 +867,8 @@ class Store:
     """Where records live: group commit, and the queries, the same for every kind of database.
 
     A subclass gives what differs: `write` stores batches, all or none, and sets their ids; `reading` is a context in
-    which SELECTs see one state; `mark`, `contains` and `find` are words of SQL for a parameter, a text in a message
-    ignoring case, and the place of a text in another; `position` says up to where a reader has seen all; `probe`
+    which SELECTs see one state; `mark`, `contains` and `instr` are words of SQL for a parameter, a text in a message
+    ignoring case, and the place of a text in another; `newest` says up to where all has been committed; `probe`
     raises Unavailable where it can't commit; `size` counts bytes.
     """
 
@@ -882,8 +876,8 @@ class Store:
     reading: Callable[[], AbstractContextManager[Read]]
     mark: Callable[[list[Json], Json], str]
     contains: Callable[[Mark, str], str]
-    find: str
-    position: Callable[[], Any]
+    instr: str
+    newest: Callable[[], Any]
     probe: Callable[[], None]
     size: Callable[[], int]
     spans: tuple[int, ...] = ()  # the lengths of the stretches of time that are counted as records come, longest first
@@ -892,11 +886,11 @@ class Store:
 
     def __init__(self, config: Config, metrics: Metrics):
         self.config, self.metrics = config, metrics
-        self.waiting: deque[Batch] = deque()
-        self._lock, self._led = threading.Lock(), False  # whether a thread leads: see commit
+        self.waiting: queue.SimpleQueue[Batch] = queue.SimpleQueue()
         self._writing = threading.Lock()  # held by the one thread that writes
         self._checked = 0.0  # when it could last be written
         self._streams = threading.Semaphore(2)  # that read at a time: the other readers stay free for short queries
+        threading.Thread(target=self._commit_all, daemon=True).start()
 
     def check(self) -> None:
         """Raises Unavailable where nothing can be stored; looks once a second at most, since anyone may ask."""
@@ -904,60 +898,40 @@ class Store:
             self.probe()
             self._checked = time.monotonic()
 
-    def stop_overdue(self) -> None:
-        """Stops queries that are past their deadline; is called again and again."""
-
     def close(self) -> None:
         """Waits for the commit under way; from then on nothing is written."""
         self._writing.acquire()
 
     # Writing
 
-    def commit(self, batch: Batch) -> None:
-        """Stores a batch; returns when it is on disk. Raises Unavailable, and Refusal for a reused key.
+    def commit(self, batch: Batch, then: Callable[[], None]) -> None:
+        """Has a batch stored. Another thread calls `then`, which must not wait for anything, when it is on disk or has
+        failed: `batch.failure` is Unavailable, Refusal for a reused key, or what nobody expected."""
+        batch.then = then
+        self.waiting.put(batch)
 
-        Group commit without a thread of its own: who comes while nobody leads, leads: commits for all who wait, wakes
-        them, and hands the lead to the first who came meanwhile. One fsync serves all, and who comes alone waits for
-        nobody. Each waits on a lock of its own: with one for all, those who are done would stand in line with those
-        who are not.
-        """
-        batch.turn.acquire()
-        with self._lock:
-            self.waiting.append(batch)
-            leads, self._led = not self._led, True
-        if not leads:
-            batch.turn.acquire()  # until it is done, or has the lead
-        joined, small = 0, len(batch.records) < SMALL_BATCH_RECORDS
-        while small and not batch.done and joined < len(self.waiting):  # gives way while others join: larger commits
-            joined = len(self.waiting)
-            time.sleep(0)
-        if not batch.done:
-            self._lead()
-        if batch.failure:
-            raise batch.failure
-
-    def _lead(self) -> None:
-        """One commit. The lead goes to the first that waits, so the leader's own batch is the first; only the leader
-        takes from those who wait."""
-        batches: list[Batch] = []
-        try:
+    def _commit_all(self) -> None:
+        """The thread that commits, for all: those that come while a commit is under way share the next one's fsync."""
+        while True:
+            batches = [self.waiting.get()]
             with self._writing:
-                records = 0
-                while self.waiting and records < MAX_COMMIT_RECORDS:
-                    batches.append(self.waiting.popleft())
+                records, joined = len(batches[0].records), 0
+                while records < SMALL_BATCH_RECORDS and joined < self.waiting.qsize() < SMALL_BATCHES:
+                    joined = self.waiting.qsize()
+                    time.sleep(0)  # gives way while others join
+                while not self.waiting.empty() and records < MAX_COMMIT_RECORDS:
+                    batches.append(self.waiting.get())
                     records += len(batches[-1].records)
                 # subtle: each statement of a large commit has to win the GIL back from who parses the next batch, and
                 # Python hands it over after 5 ms; with less, parsing and writing overlap (a tenth to a fifth faster)
                 sys.setswitchinterval(0.005 if records < SMALL_BATCH_RECORDS else 0.0002)
                 self._commit_together(batches)
-        finally:
-            sys.setswitchinterval(0.005)
-            for batch in batches[1:]:
-                batch.turn.release()
-            with self._lock:
-                self._led = bool(self.waiting)
-                if self.waiting:
-                    self.waiting[0].turn.release()
+                sys.setswitchinterval(0.005)
+            for batch in batches:
+                try:
+                    batch.then()
+                except Exception:  # the others get their answer all the same
+                    log.exception("unexpected error after a commit")
 
     def _commit_together(self, batches: list[Batch]) -> None:
         """Where it fails for what is in a batch, that batch must fail alone."""
@@ -972,16 +946,16 @@ class Store:
             if len(batches) == 1:
                 batches[0].failure = error
             for batch in batches if len(batches) > 1 else ():
-                batch.failure = batch.earlier_answer = None  # of the try that was rolled back
+                batch.failure, batch.repeated = None, False  # of the try that was rolled back
                 self._commit_together([batch])
         else:
-            stored = [batch for batch in batches if not batch.failure and batch.earlier_answer is None]
+            stored = [batch for batch in batches if not batch.failure and not batch.repeated]
             if stored:
                 self.metrics.add("logs_commits_total")
-                self.metrics.add("logs_commit_records_total", sum(len(batch.records) for batch in stored))
                 self.metrics.add("logs_commit_seconds_total", time.perf_counter() - began)
-        for batch in batches:
-            batch.done = True
+            for (_, service, severity), records in itertools.chain(*(batch.counts.items() for batch in stored)):
+                labels = {"service": service, "severity": SEVERITY_NAMES[severity]}
+                self.metrics.add("logs_records_accepted_total", records, **labels)
 
     # Reading
 
@@ -990,23 +964,17 @@ class Store:
         for each service and severity, so that counting need not read a record."""
         return [("logs", query)]
 
-    def between(self, query: Query, old: Any, new: Any) -> Query:
-        """What of a query came after one position (None: from the first) and up to another."""
-        after = query.after_id if old is None else max(old, query.after_id or 0)
-        return dataclasses.replace(query, after_id=after, last_id=new)
+    def between(self, query: Query, after: Any, last: Any) -> Query:
+        """What of a query was committed after one `newest` (None: from the first) and up to another."""
+        after_id = query.after_id if after is None else max(after, query.after_id or 0)
+        return dataclasses.replace(query, after_id=after_id, last_id=last)
 
     def where(self, query: Query, parameters: list[Json]) -> str:
         """The conditions of a query, in SQL that every store understands."""
         mark = functools.partial(self.mark, parameters)
-        bounds = {
-            "severity >=": query.min_severity,
-            "timestamp >=": query.start,
-            "timestamp <=": query.end,
-            "received_at >=": query.received_start,
-            "received_at <=": query.received_end,
-            "id >": query.after_id,
-            "id <=": query.last_id,
-        }
+        bounds = {"severity >=": query.min_severity, "timestamp >=": query.start, "timestamp <=": query.end}
+        bounds |= {"received_at >=": query.received_start, "received_at <=": query.received_end}
+        bounds |= {"id >": query.after_id, "id <=": query.last_id}
         tests = [f"{comparison} {mark(value)}" for comparison, value in bounds.items() if value is not None]
         for column, values in (("service", query.services), ("severity", query.severities)):
             tests += [f"{column} IN ({', '.join(map(mark, values))})"] if values else []
@@ -1019,7 +987,7 @@ class Store:
             tests.append(self.contains(mark, query.contains))
         for key, value in query.attributes:  # as a text, or as JSON that is written so; see attributes_json
             written = [encode_json(value), *([value] if is_json(value) else [])]
-            found = [f"{self.find}({MEMBERS}, {mark(f', {encode_json(key)}: {text}, ')}) > 0" for text in written]
+            found = [f"{self.instr}({MEMBERS}, {mark(f', {encode_json(key)}: {text}, ')}) > 0" for text in written]
             tests.append(f"({' OR '.join(found)})")
         return " AND ".join(tests) or "1 = 1"
 
@@ -1056,22 +1024,22 @@ class Store:
                 last = records[-1]
                 yield records
                 del records  # or they would wait in memory for a slow client
-                position = {"after_id": last.id} if query.by_id else {"cursor": (last.timestamp, last.id)}
-                query = dataclasses.replace(query, **position)
+                rest = {"after_id": last.id} if query.by_id else {"cursor": (last.timestamp, last.id)}
+                query = dataclasses.replace(query, **rest)
 
     def follow(self, query: Query) -> Iterator[list[StoredRecord]]:
         """The last `limit` records, or those after `after_id`; then, without end, new ones as they are committed.
         An empty list says that there is nothing new."""
-        query, position = dataclasses.replace(query, by_id=True, descending=False), self.position()
-        so_far = self.between(query, None, position)
+        query, newest = dataclasses.replace(query, by_id=True, descending=False), self.newest()
+        so_far = self.between(query, None, newest)
         if query.after_id is None and query.limit:
             yield self.page(dataclasses.replace(so_far, descending=True))[0][::-1]
         else:
             yield from self.stream(so_far)
         while True:
             yield []
-            old, position = position, self.position()
-            yield from self.stream(self.between(query, old, position)) if position != old else ()
+            seen, newest = newest, self.newest()
+            yield from self.stream(self.between(query, seen, newest)) if newest != seen else ()
 
     def stats(self, query: Query, step: int | None = None) -> dict[str, Json]:
         """What GET /stats answers: exact, and all of one state. Raises Refusal: 400 for too many steps."""
@@ -1082,8 +1050,8 @@ class Store:
         severities = Counter(dict.fromkeys(SEVERITIES, 0))
         answer: dict[str, Json] = {"first_timestamp": None, "last_timestamp": None}
         with self.reading() as read:
-            for piece in pieces(*whole, spans):
-                for service, severity, records in self._count(query, piece, read):
+            for stretch in stretches(*whole, spans):
+                for service, severity, records in self._count(query, stretch, read):
                     services[service] += records
                     severities[SEVERITY_NAMES[severity]] += records
             for name, descending in (("first_timestamp", False), ("last_timestamp", True)) if services else ():
@@ -1104,18 +1072,18 @@ class Store:
             raise Refusal(400, f"That step makes {len(begins)} steps.", hint)
         counts = {begin: [0] * len(SEVERITIES) for begin in begins}
         spans = tuple(span for span in self.spans if query.counted and step % span == 0)
-        for piece in pieces(low, high + 1, spans):
-            for begin, *more in self._count(query, piece, read, step):
+        for stretch in stretches(low, high + 1, spans):
+            for begin, *more in self._count(query, stretch, read, step):
                 counts[begin] = [a + (b or 0) for a, b in zip(counts[begin], more, strict=True)]
         return [
             {"start": format_timestamp(max(begin, MIN_TIMESTAMP)), **dict(zip(SEVERITIES, numbers, strict=True))}
             for begin, numbers in counts.items()
         ]
 
-    def _count(self, query: Query, piece: Piece, read: Read, step: int | None = None) -> Iterable[Any]:
-        """Counts a piece of time: rows of service, severity, number; with a step, of its begin and a number for each
+    def _count(self, query: Query, stretch: Stretch, read: Read, step: int | None = None) -> Iterable[Any]:
+        """Counts a stretch of time: rows of service, severity, number; with a step, of its begin and a number for each
         severity."""
-        span, start, end = piece
+        span, start, end = stretch
         parameters: list[Json] = []
         mark = functools.partial(self.mark, parameters)
         time_of, number = ("start", "sum(records)") if span else ("timestamp", "count(*)")
@@ -1149,10 +1117,10 @@ def is_json(text: str) -> bool:
     return False
 
 
-def pieces(low: int, high: int, spans: tuple[int, ...]) -> Iterator[Piece]:
+def stretches(low: int, high: int, spans: tuple[int, ...]) -> Iterator[Stretch]:
     """Cuts [low, high) into whole spans, the longest that fit, and what is left at the ends.
 
-    >>> list(pieces(50, 3700, (3600, 60)))
+    >>> list(stretches(50, 3700, (3600, 60)))
     [(60, 60, 3660), (None, 50, 60), (None, 3660, 3700)]
     """
     if not spans:
@@ -1163,8 +1131,8 @@ def pieces(low: int, high: int, spans: tuple[int, ...]) -> Iterator[Piece]:
         yield spans[0], start, end
     else:
         start = end = high
-    yield from pieces(low, start, spans[1:])
-    yield from pieces(end, high, spans[1:])
+    yield from stretches(low, start, spans[1:])
+    yield from stretches(end, high, spans[1:])
 
 
 # ---------------------------------------------------------------- 8. SQLite
@@ -1173,6 +1141,7 @@ SCHEMA = pathlib.Path(__file__).with_name("schema.sql")
 APPLICATION_ID, SCHEMA_VERSION, PAGE_BYTES = 0x4C4F4753, 1, 4096  # as schema.sql sets them
 OLDEST = "id < (SELECT min(id) FROM logs) + ? AND received_at < ?"  # received_at grows with id
 MAX_KINDS = 200  # pairs of service and severity that a query merges; with more, it filters as it goes
+QUERY_STEPS = 5_000_000  # of SQLite's machine, between looks at the clock: some 50 ms
 NARROW_IDS = 20_000  # so few records are read whole and sorted
 FORGET_RECORDS = 2_000  # that retention deletes at a time
 MAX_FREE_PAGES = 1_000  # that stay in the file for the next records
@@ -1181,7 +1150,7 @@ MAX_FREE_PAGES = 1_000  # that stay in the file for the next records
 class SQLiteStore(Store):
     """One file, made by schema.sql. Raises StartError where the file is another thing."""
 
-    spans, find = (DAY, HOUR, MINUTE), "instr"
+    spans, instr = (DAY, HOUR, MINUTE), "instr"
 
     def __init__(self, config: Config, metrics: Metrics):
         super().__init__(config, metrics)
@@ -1190,7 +1159,6 @@ class SQLiteStore(Store):
         self._shrunk = False  # by a vacuum, but only in the WAL as yet
         self._unchecked = 0  # bytes that came in since its size was looked at
         self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
-        self._deadlines: dict[sqlite3.Connection, float] = {}  # of the readers at work
         try:
             if not self._is_ours():
                 self._create()
@@ -1284,34 +1252,36 @@ class SQLiteStore(Store):
                 " ifnull((SELECT received_at FROM logs ORDER BY id DESC LIMIT 1), 0)"
             ).fetchone()
             received_at = max(time.time_ns() // 1000, received_at)  # it never goes back, whatever the clock does
+            keys = [batch.key for batch in batches if batch.key]
+            known = f"SELECT key, body, answer FROM answers WHERE key IN ({', '.join('?' * len(keys))})"
+            answers = {key: (body, answer) for key, body, answer in db.execute(known, keys)} if keys else {}
             records: list[Record] = []
             counts: Counter[tuple[int | None, str, int]] = Counter()
+            given: list[tuple[bytes, bytes, str, int]] = []
             for batch in batches:
-                if batch.key and self._is_repeat(batch, db):
+                if batch.key in answers:
+                    body, batch.kept_answer = answers[batch.key]
+                    batch.repeated, batch.failure = True, None if body == batch.body else key_reused()
                     continue
                 batch.first_id, batch.last_id = last_id + 1, last_id + len(batch.records)
                 last_id = batch.last_id
                 if batch.key:
-                    answer = batch.key, batch.body, dump_json(batch.answer()), received_at
-                    db.execute("INSERT INTO answers (key, body, answer, created_at) VALUES (?, ?, ?, ?)", answer)
+                    batch.kept_answer = dump_json(batch.answer())
+                    answers[batch.key] = batch.body, batch.kept_answer
+                    given.append((batch.key, *answers[batch.key], received_at))
                 records += batch.records
                 counts.update(batch.counts)
+            insert_rows(db, "INSERT INTO answers (key, body, answer, created_at) VALUES ", "(?, ?, ?, ?)", given)
             # INSERT gives the ids that were told above: AUTOINCREMENT goes on from sqlite_sequence, one by one
             columns = "SELECT ?, ifnull(column1, ?), column2, column3, column4, column5 FROM (VALUES "
             insert = f"INSERT INTO logs (received_at, timestamp, service, severity, message, attributes) {columns}"
-            insert_rows(db, insert, "(?, ?, ?, ?, ?)", records, [received_at, received_at], ")")
+            insert_rows(db, insert, "(?, ?, ?, ?, ?)", records, ")", [received_at, received_at])
             self._add_counts(db, counts, received_at)
             self._unchecked += sum(batch.size for batch in batches)
             if self._unchecked > 1 << 20:
                 self._unchecked = 0
                 while self._make_room(db):
                     pass  # what comes in makes room for itself
-
-    def _is_repeat(self, batch: Batch, db: sqlite3.Connection) -> bool:
-        row = db.execute("SELECT body, answer FROM answers WHERE key = ?", [batch.key]).fetchone()
-        if row:
-            batch.earlier_answer, batch.failure = row[1], None if row[0] == batch.body else key_reused()
-        return bool(row)
 
     def _add_counts(self, db: sqlite3.Connection, counts: Counter[Any], received_at: int) -> None:
         """Adds counts by minute to the table of counts: to the minutes, and to the hours and days they are in."""
@@ -1322,7 +1292,7 @@ class SQLiteStore(Store):
         insert = "INSERT INTO counts (span, start, service, severity, records) VALUES "
         add = " ON CONFLICT DO UPDATE SET records = records + excluded.records"
         values = [(*key, records) for key, records in rows.items()]
-        insert_rows(db, insert, "(?, ?, ?, ?, ?)", values, [], add, sizes=(1000, len(values) % 1000 or 1))
+        insert_rows(db, insert, "(?, ?, ?, ?, ?)", values, add, sizes=(1000, len(values) % 1000 or 1))
 
     # Retention
 
@@ -1405,23 +1375,17 @@ class SQLiteStore(Store):
             db = self._readers.get(timeout=QUERY_SECONDS)
         except queue.Empty:
             raise Unavailable("Too many queries are under way.") from None
-        self._deadlines[db] = time.monotonic() + QUERY_SECONDS
+        deadline = time.monotonic() + QUERY_SECONDS
+        db.set_progress_handler(lambda: time.monotonic() > deadline, QUERY_STEPS)
         try:
             db.execute("BEGIN")  # all that is read until the end is of one state
             yield db.execute
         except sqlite3.DatabaseError as error:
             raise unavailable(error) from error
         finally:
-            del self._deadlines[db]
             if db.in_transaction:
                 db.execute("ROLLBACK")
             self._readers.put(db)
-
-    def stop_overdue(self) -> None:
-        """Interrupts readers past their deadline (https://www.sqlite.org/c3ref/interrupt.html)."""
-        for db, deadline in list(self._deadlines.items()):
-            if deadline < time.monotonic() and self._deadlines.get(db) == deadline:  # the same query still
-                db.interrupt()
 
     def mark(self, parameters: list[Json], value: Json) -> str:
         """They are bound by their order, so this is called in the order of the text."""
@@ -1435,7 +1399,7 @@ class SQLiteStore(Store):
         maybe = f"(message LIKE {mark(f'%{pattern}%')} ESCAPE '\\' OR instr(message, char(0)))"
         return f"{maybe} AND instr({'lower' if text.isascii() else 'fold'}(message), {mark(text.lower())}) > 0"
 
-    def position(self) -> int:
+    def newest(self) -> int:
         """The newest id: commits are one after the other."""
         with self.reading() as read:
             return next(iter(read("SELECT ifnull(max(id), 0) FROM logs", [])))[0]
@@ -1520,12 +1484,7 @@ def key_reused() -> Refusal:
 
 
 def insert_rows(
-    db: sqlite3.Connection,
-    head: str,
-    row: str,
-    rows: list[Any],
-    first: list[int],
-    tail: str,
+    db: sqlite3.Connection, head: str, row: str, rows: list[Any], tail: str = "", first: Iterable[int] = (),
     sizes: tuple[int, ...] = (1000, 200, 40, 8, 1),
 ) -> None:
     """Inserts up to a thousand rows at a time. sqlite3 gives up the GIL for every statement and has to win it back from
@@ -1579,7 +1538,7 @@ class ClickHouseStore(Store):
     repeated, and a batch with an Idempotency-Key is stored once, through whichever server it comes.
     """
 
-    find, follow_seconds = "position", 0.5
+    instr, follow_seconds = "position", 0.5
 
     def __init__(self, config: Config, metrics: Metrics):
         super().__init__(config, metrics)
@@ -1602,9 +1561,9 @@ class ClickHouseStore(Store):
 
     def _ask(self, sql: str, parameters: Iterable[Json] = (), rows: str = "", token: str = "") -> list[Any]:
         """Runs a statement; values go beside it, never into it. `rows` and `token` are INSERT's. Raises Unavailable."""
-        url = {"database": self._database, "wait_end_of_query": 1, "output_format_json_quote_64bit_integers": 0}
-        url |= {"default_format": "JSONCompactEachRow"}
-        url |= {"max_execution_time": QUERY_SECONDS, "insert_distributed_sync": 1}
+        url = {"database": self._database, "default_format": "JSONCompactEachRow", "insert_distributed_sync": 1}
+        url |= {"wait_end_of_query": 1, "max_execution_time": QUERY_SECONDS}
+        url |= {"output_format_json_quote_64bit_integers": 0}
         url |= {"query": sql, "insert_deduplication_token": token} if rows else {}
         for number, value in enumerate(parameters):  # escaped as in ClickHouse's TSV
             text = str(value).replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n")
@@ -1660,7 +1619,7 @@ class ClickHouseStore(Store):
                 return
             if self._is_repeat(group[0]):
                 if group[0].first_id == first_id:
-                    group[0].earlier_answer = None  # these are ours, and not another server's that had the key first
+                    group[0].repeated = False  # these are ours, and not another server's that had the key first
                 return
             # the token is known, but not the records: ClickHouse was killed between the two, so it takes another token
         raise Unavailable("ClickHouse does not store this batch.")
@@ -1671,7 +1630,7 @@ class ClickHouseStore(Store):
         [[first_id, last_id, body, records]] = self._ask(sql, [batch.key.hex()])
         if records:
             batch.first_id, batch.last_id = first_id, last_id
-            batch.earlier_answer = dump_json(batch.answer())
+            batch.repeated, batch.kept_answer = True, dump_json(batch.answer())
             batch.failure = None if body == batch.body.hex() else key_reused()
         return bool(records)
 
@@ -1681,10 +1640,10 @@ class ClickHouseStore(Store):
         It claims the minute in a lane with its first write. All who claim insert the same token, ClickHouse keeps one,
         and everyone reads whose: no clock, name or restart can make two owners.
         """
-        position = max(time.time_ns() // 1000 - IDS_BEGIN, self._next)
-        minute = (position + records) // MINUTE
+        first = max(time.time_ns() // 1000 - IDS_BEGIN, self._next)
+        minute = (first + records) // MINUTE
         if minute != self._minute:
-            position, owner = max(position, minute * MINUTE), uuid.uuid4().hex
+            first, owner = max(first, minute * MINUTE), uuid.uuid4().hex
             for slot in range(minute * LANES, (minute + 1) * LANES):
                 row = encode_json([slot, owner])
                 self._ask("INSERT INTO lanes (slot, owner) FORMAT JSONCompactEachRow", rows=row, token=str(slot))
@@ -1694,13 +1653,12 @@ class ClickHouseStore(Store):
                     break
             else:
                 raise Unavailable(f"{LANES} servers have written to this ClickHouse within a minute.")
-        self._next = position + records
-        return position * LANES + self._lane
+        self._next = first + records
+        return first * LANES + self._lane
 
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[Read]:
+    def reading(self) -> AbstractContextManager[Read]:
         """Each SELECT sees what is there when it begins."""
-        yield self._ask
+        return contextlib.nullcontext(self._ask)
 
     def mark(self, parameters: list[Json], value: Json) -> str:
         """https://clickhouse.com/docs/en/interfaces/http#cli-queries-with-parameters"""
@@ -1712,28 +1670,26 @@ class ClickHouseStore(Store):
         """Fast as it is."""
         return f"positionCaseInsensitiveUTF8(message, {mark(text)}) > 0"
 
-    def position(self) -> Positions:
+    def newest(self) -> Newest:
         """The newest id of each slot of the last minutes: only within a slot are commits one after the other."""
         floor = (time.time_ns() // 1000 - IDS_BEGIN - 2 * MINUTE) * LANES
         sql = f"SELECT {SLOT} AS slot, max(id) FROM logs WHERE id > {{p0:Int64}} GROUP BY slot ORDER BY slot"
-        with self.reading() as read:
-            return Positions(floor, dict(read(sql, [floor])))
+        return Newest(dict(self._ask(sql, [floor])), floor)
 
-    def between(self, query: Query, old: Positions | None, new: Positions) -> Query:
+    def between(self, query: Query, after: Newest | None, last: Newest) -> Query:
         """By the newest id of each slot."""
-        return dataclasses.replace(query, between=(old, new))
+        return dataclasses.replace(query, after=after, last=last)
 
     def where(self, query: Query, parameters: list[Json]) -> str:
-        """And where the query is between positions, `transform` looks each slot's up."""
+        """And where the query is between two `newest`, `transform` looks each slot's up."""
         tests = [super().where(query, parameters)]
-        for sign, position in zip((">", "<="), query.between, strict=True):
-            if position:
-                newest = position.newest or {-1: -1}  # transform takes no empty array
-                values = list(newest), list(newest.values()), position.floor
-                slots, ids, floor = (self.mark(parameters, value) for value in values)
-                tests.append(f"id {sign} transform({SLOT}, {slots}, {ids}, {floor})")
-                if sign == ">":
-                    tests.append(f"id > {floor}")
+        for sign, newest in ((">", query.after), ("<=", query.last)):
+            if newest:
+                ids = newest.ids or {-1: -1}  # transform takes no empty array
+                marks = [self.mark(parameters, value) for value in (list(ids), list(ids.values()), newest.floor)]
+                tests.append(f"id {sign} transform({SLOT}, {', '.join(marks)})")
+        if query.after:
+            tests.append(f"id > {query.after.floor}")
         return " AND ".join(tests)
 
     def probe(self) -> None:
@@ -1748,9 +1704,786 @@ class ClickHouseStore(Store):
         return self._ask(sql, [self._database])[0][0]
 
 
-# ---------------------------------------------------------------- 10. Page
+# ---------------------------------------------------------------- 10. Endpoints
 
-PAGE_STYLE = """\
+Pages = Iterator[list[StoredRecord]]
+T = TypeVar("T")
+
+
+class Request(NamedTuple):
+    """One request. Its body is still to be read: by `read_body`, decompressed; raises Refusal."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]  # names in lower case
+    read_body: Callable[[], bytes]
+
+
+class Response(NamedTuple):
+    """An answer; a body that is not bytes is streamed as it comes."""
+
+    status: int
+    body: bytes | Iterator[bytes]
+    content_type: str = "application/json"
+    headers: dict[str, str] = {}
+
+
+class Later(NamedTuple):
+    """An answer that has to wait until the batch is committed."""
+
+    request: Request
+    batch: Batch
+    answer: Callable[[Batch], Response]  # raises Refusal
+
+    def response(self) -> Response:
+        """The answer, once the batch is committed or could not be. Raises what went wrong."""
+        if self.batch.failure:
+            raise self.batch.failure
+        return self.answer(self.batch)
+
+
+@functools.lru_cache(256)
+def host_name(host: str) -> str:
+    """A Host header without its port, in lower case."""
+    return re.sub(r":\d*$", "", host).strip("[]").lower()
+
+
+def json_response(status: int, body: Json, headers: dict[str, str] | None = None) -> Response:
+    """An answer in JSON, on one line."""
+    return Response(status, dump_json(body).encode() + b"\n", headers=headers or {})
+
+
+CSV_HEAD = "id,timestamp,received_at,service,severity,message,attributes\r\n"
+
+
+def csv_line(r: StoredRecord) -> str:
+    """A line of CSV (https://www.rfc-editor.org/rfc/rfc4180), with the attributes as JSON."""
+    text, times = io.StringIO(), (format_timestamp(r.timestamp), format_timestamp(r.received_at))
+    csv.writer(text).writerow([r.id, *times, r.service, SEVERITY_NAMES[r.severity], r.message, r.attributes])
+    return text.getvalue()
+
+
+class Format(NamedTuple):
+    """How records are written: a line for each; what stands before, between, after them, and for none."""
+
+    content_type: str
+    line: Callable[[StoredRecord], str]
+    opening: str = ""
+    separator: str = ""
+    closing: str = ""
+    nothing: str = ""
+
+    def encode(self, pages: Pages) -> Iterator[bytes]:
+        """Each page of records as text."""
+        opening = self.opening
+        for records in pages:
+            yield (opening + self.separator.join(map(self.line, records)) if records else self.nothing).encode()
+            opening = self.separator if records else opening
+        yield ((self.opening if opening == self.opening else "") + self.closing).encode()
+
+
+NDJSON = Format("application/x-ndjson", lambda record: record.json() + "\n")
+FOLLOWING = NDJSON._replace(nothing="\n")  # a blank line as the heartbeat
+FORMATS = {
+    "json": Format("application/json", StoredRecord.json, "[", ",\n", "]\n"),
+    "ndjson": NDJSON,
+    "csv": Format("text/csv; charset=utf-8", csv_line, CSV_HEAD),
+}
+
+
+def stream_response(form: Format, pages: Pages) -> Response:
+    """A streamed answer. Its first page is read at once, so that an error there still gets its status."""
+    first = list(itertools.islice(pages, 1))
+    return Response(200, form.encode(itertools.chain(first, pages)), form.content_type)
+
+
+class Limits:
+    """What one client may take of what all share."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._balances: dict[Token, tuple[float, float]] = {}  # the records a token may send, and as of when
+        self.bodies_bytes = 0
+
+    def spend(self, token: Token, records: int, rate: float | None) -> None:
+        """A token bucket, full after a second, that a batch of any size may overdraw; asked with 0 records, raises
+        Refusal: 429 until that is paid."""
+        if not rate:
+            return
+        now = time.monotonic()
+        with self._lock:
+            balance, since = self._balances.get(token, (rate, now))
+            balance = min(balance + (now - since) * rate, rate)
+            if balance <= 0 and not records:
+                error, after = f"This token may send {rate:g} records a second.", str(min(int(1 - balance / rate), 5))
+                raise Refusal(429, error, "Send it again later.", Retry_After=after)
+            self._balances[token] = balance - records, now
+
+    def hold(self, size: int) -> None:
+        """Counts the bytes of a body that comes in; a negative size lets go. Raises Unavailable for too many."""
+        with self._lock:
+            if size > 0 and self.bodies_bytes + size > MAX_BODIES_BYTES:
+                raise Unavailable("Too much is waiting to be stored.")
+            self.bodies_bytes += size
+
+
+class App:
+    """The endpoints: between HTTP and the store."""
+
+    def __init__(self, config: Config, store: Store, metrics: Metrics, front_page: Response):
+        self.config, self.store, self.metrics, self.front_page = config, store, metrics, front_page
+        self.limits, self.started, self.stopping = Limits(), time.time(), threading.Event()
+        self.parsing = threading.Semaphore(2)  # of large bodies: more at a time are no faster, and take more memory
+
+    def respond(self, request: Request) -> Response | Later:
+        """Answers a request, whatever happens."""
+        return self._answer(request, lambda: self.route(request)(self, request))
+
+    def conclude(self, later: Later) -> Response:
+        """Answers a request whose batch has been committed, or could not be."""
+        return self._answer(later.request, later.response)
+
+    def _answer(self, request: Request, make: Callable[[], T]) -> T | Response:
+        """Here errors become answers."""
+        response: T | Response
+        try:
+            response = make()
+        except Refusal as refusal:
+            response = self.refuse(refusal, request.path)
+        except ConnectionError:
+            raise  # there is nobody to answer
+        except Exception:
+            log.exception("unexpected error in %s %s", request.method, request.path)
+            response = self.refuse(Refusal(500, "The server made a mistake.", "Its log says more."), request.path)
+        if isinstance(response, Response):
+            endpoint = endpoint_of(request.path) or "other"
+            self.metrics.add("logs_http_requests_total", endpoint=endpoint, status=str(response.status))
+        return response
+
+    def refuse(self, refusal: Refusal, path: str = "") -> Response:
+        """The answer to a request that is not carried out; for OTLP, with the "message" of its Status."""
+        message = {"message": f"{refusal.error} {refusal.hint}"} if path == "/v1/logs" else {}
+        return json_response(refusal.status, refusal.body | message, refusal.headers)
+
+    def route(self, request: Request) -> Endpoint:
+        """The endpoint for a request. Raises Refusal: 404, 405, 421."""
+        host = host_name(request.headers.get("host", "localhost"))
+        known = is_loopback(host) or host == self.config.host or host in self.config.allowed_hosts
+        if not (known or self.config.reading_is_closed):
+            # a web page elsewhere has given its own name this address, to read the logs (DNS rebinding)
+            hint = "Add it to server.allowed_hosts in the configuration."
+            raise Refusal(421, f"This server is not {show(host)}.", hint)
+        path = endpoint_of(request.path)
+        if not path:
+            raise Refusal(404, f"There is nothing at {show(request.path)}.", f"There are {', '.join(ROUTES)}.")
+        methods = ROUTES[path]
+        method = "GET" if request.method == "HEAD" else request.method
+        if method not in methods:
+            allow = ", ".join(methods) + (", HEAD" if "GET" in methods else "")
+            raise Refusal(405, f"{path} does not take {show(request.method)}.", f"It takes {allow}.", Allow=allow)
+        return methods[method]
+
+    def authenticate(self, request: Request, *roles: str) -> Token:
+        """Whose token a request has (https://www.rfc-editor.org/rfc/rfc9110#section-11.4). Raises Refusal: 401."""
+        scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+        secret = secret.strip()
+        if scheme.lower() == "basic":
+            with contextlib.suppress(ValueError):
+                secret, encoded = "", secret
+                secret = base64.b64decode(encoded).decode().partition(":")[2]
+        if scheme.lower() in ("token", "bearer", "basic") and (token := self.config.token_of(secret, *roles)):
+            return token
+        error = "The token is not known here, or not for this." if secret else "A token is needed."
+        hint = f"Send 'Authorization: Token T' with a {' or '.join(roles)} token of the server's configuration."
+        raise Refusal(401, error, hint, WWW_Authenticate='Bearer realm="logs"')
+
+    def check_reader(self, request: Request) -> None:
+        """Raises Refusal: 401."""
+        if self.config.reading_is_closed:
+            self.authenticate(request, "read")
+
+    # Writing
+
+    def read_records(
+        self, request: Request, split: Callable[[bytes], list[Json]], parse: Parse, answer: Callable[[Batch], Response]
+    ) -> Response | Later:
+        """Reads the batch in a request, to be stored."""
+        token, rate = self.authenticate(request, "service", "shipper"), self.config.max_records_per_second
+        self.limits.spend(token, 0, rate)
+        key = request.headers.get("idempotency-key")
+        if key is not None and not 0 < len(key) <= MAX_KEY_CHARS:
+            raise Refusal(400, f"An Idempotency-Key has 1 to {MAX_KEY_CHARS} characters.", "Send a UUID, for example.")
+        body = request.read_body()
+        with self.parsing if len(body) > 1 << 16 else contextlib.nullcontext():
+            batch = read_batch(split(body), token, parse)
+        self.limits.spend(token, len(batch.records), rate)
+        batch.size = len(body)
+        if key:
+            batch.key = hashlib.sha256(f"{token.secret}\0{key}".encode()).digest()
+            batch.body = hashlib.sha256(body).digest()
+        del body  # it need not wait for the commit too
+        for field, records in batch.rejected.items():
+            self.metrics.add("logs_records_rejected_total", records, service=token.service, reason=field)
+        later = Later(request, batch, answer)
+        return later if batch.records else later.response()
+
+    def post_logs(self, request: Request) -> Response | Later:
+        """Takes records, in any form of JSON."""
+        return self.read_records(request, parse_body, parse_record, answer_logs)
+
+    def post_otlp(self, request: Request) -> Response | Later:
+        """Takes records in OTLP/HTTP, as JSON."""
+        if "protobuf" in request.headers.get("content-type", ""):
+            hint = "Set the exporter to http/json (OTEL_EXPORTER_OTLP_PROTOCOL)."
+            raise Refusal(415, "OTLP is taken as application/json, not as protobuf.", hint)
+        return self.read_records(request, split_otlp, parse_otlp, answer_otlp)
+
+    # Reading
+
+    def get_logs(self, request: Request) -> Response:
+        """Gives records, newest first."""
+        self.check_reader(request)
+        fields = parse_parameters(request.query, LIST_PARAMETERS)
+        form = FORMATS[fields.pop("format", "json")]
+        follow = fields.pop("follow", False)
+        given = {name for name, _ in split_parameters(request.query)}
+        if wrong := {"order", "cursor", "format"} & given if follow else {"after"} & given:
+            error = f"The parameter {min(wrong)} does not go {'with' if follow else 'without'} follow=1."
+            raise Refusal(400, error, "Leave one of them out." if follow else "Add follow=1, or leave it out.")
+        query = Query(**fields)
+        if follow:
+            return stream_response(FOLLOWING, self.pace(self.store.follow(query)))
+        if not query.limit:  # all that is there now
+            query = self.store.between(query, None, self.store.newest())
+            return stream_response(form, self.store.stream(query))
+        scans = query.contains or query.attributes  # and may take long
+        with contextlib.nullcontext() if scans else self.store.page_lock:
+            records, more = self.store.page(query)
+            body = b"".join(form.encode(iter([records])))
+        return Response(200, body, form.content_type, {"Link": next_link(request, query, records[-1])} if more else {})
+
+    def pace(self, pages: Pages) -> Pages:
+        """Waits where there is nothing new, and lets an empty page through as a heartbeat, until the server stops."""
+        last = float("-inf")
+        for records in pages:
+            if self.stopping.is_set():
+                return
+            if records or time.monotonic() - last >= HEARTBEAT_SECONDS:
+                yield records
+                last = time.monotonic()
+            else:
+                self.stopping.wait(self.store.follow_seconds)
+
+    def get_record(self, request: Request) -> Response:
+        """Gives one record."""
+        self.check_reader(request)
+        number = request.path.removeprefix("/logs/")
+        if re.fullmatch(r"[0-9]{1,16}", number):
+            for record in self.store.page(Query(after_id=int(number) - 1, last_id=int(number), by_id=True, limit=1))[0]:
+                return Response(200, record.json().encode() + b"\n")
+        raise Refusal(404, f"There is no record {show(number)}.", "GET /logs lists records with their ids.")
+
+    def get_stats(self, request: Request) -> Response:
+        """Counts records, by service, severity and time."""
+        self.check_reader(request)
+        fields = parse_parameters(request.query, STATS_PARAMETERS)
+        step = fields.pop("step", None)
+        return json_response(200, self.store.stats(Query(**fields), step))
+
+    def get_health(self, request: Request) -> Response:
+        """Says whether records can be stored."""
+        self.store.check()
+        return json_response(200, {"status": "ok"})
+
+    def get_metrics(self, request: Request) -> Response:
+        """Gives numbers for Prometheus."""
+        self.check_reader(request)
+        return Response(200, prometheus_text(self).encode(), "text/plain; version=0.0.4; charset=utf-8")
+
+    def get_root(self, request: Request) -> Response:
+        """Shows a page in a browser, and this list elsewhere."""
+        if "text/html" in request.headers.get("accept", ""):
+            return self.front_page
+        endpoints = {f"{m} {path}": call.__doc__ for path, methods in ROUTES.items() for m, call in methods.items()}
+        return Response(200, json.dumps(endpoints, indent=2).encode() + b"\n")
+
+
+Endpoint = Callable[[App, Request], Response | Later]
+ROUTES: dict[str, dict[str, Endpoint]] = {
+    "/logs": {"POST": App.post_logs, "GET": App.get_logs},
+    "/logs/ID": {"GET": App.get_record},
+    "/stats": {"GET": App.get_stats},
+    "/estadisticas": {"GET": App.get_stats},
+    "/v1/logs": {"POST": App.post_otlp},
+    "/health": {"GET": App.get_health},
+    "/metrics": {"GET": App.get_metrics},
+    "/": {"GET": App.get_root},
+}
+
+
+def endpoint_of(path: str) -> str | None:
+    """Which line of ROUTES a path belongs to."""
+    if path in ROUTES:
+        return path
+    return "/logs/ID" if re.fullmatch(r"/logs/[^/]+", path) else None
+
+
+REPLAYED = {"Idempotent-Replayed": "true"}
+
+
+def answer_logs(batch: Batch) -> Response:
+    """The answer to POST /logs. Raises Refusal: 403, 422 where no record was good."""
+    if batch.records:
+        text = batch.kept_answer or dump_json(batch.answer())
+        return Response(200, text.encode() + b"\n", headers=REPLAYED if batch.repeated else {})
+    status = 403 if batch.forbidden == batch.rejected.total() else 422
+    raise Refusal(status, "No record could be stored.", '"errors" says what to mend, by index.', batch.answer())
+
+
+def answer_otlp(batch: Batch) -> Response:
+    """The answer to POST /v1/logs (https://opentelemetry.io/docs/specs/otlp/#otlphttp-response). Raises Refusal: 403,
+    422 where no record was good."""
+    repeated = REPLAYED if batch.repeated else {}
+    if not batch.rejected:
+        return json_response(200, {}, repeated)
+    message = "{field}: {error}".format_map(batch.errors[0])
+    if not batch.records:
+        status = 403 if batch.forbidden == batch.rejected.total() else 422
+        raise Refusal(status, f"No record could be stored: {message}.", "Mend the records.")
+    partial = {"rejectedLogRecords": str(batch.rejected.total()), "errorMessage": message}
+    return json_response(200, {"partialSuccess": partial}, repeated)
+
+
+def next_link(request: Request, query: Query, last: StoredRecord) -> str:
+    """The page after `last` (https://www.rfc-editor.org/rfc/rfc8288); "since" becomes the moment that it meant."""
+    kept = [(n, v) for n, v in split_parameters(request.query) if n not in ("cursor", "since", "timestamp_start")]
+    if query.start is not None:
+        kept.append(("timestamp_start", format_timestamp(query.start)))
+    kept.append(("cursor", base64.urlsafe_b64encode(f"{last.timestamp}:{last.id}".encode()).decode()))
+    return f'<{request.path}?{urllib.parse.urlencode(kept)}>; rel="next"'
+
+
+METRICS = {
+    "logs_records_accepted_total": "Records stored.",
+    "logs_records_rejected_total": "Records refused, by the field at fault.",
+    "logs_http_requests_total": "Requests answered.",
+    "logs_commits_total": "Commits to the store.",
+    "logs_commit_seconds_total": "Time taken by all commits.",
+    "logs_store_records": "Records in the store.",
+    "logs_store_bytes": "Size of the store on disk.",
+    "logs_waiting_batches": "Batches that wait for a commit.",
+    "logs_waiting_bytes": "Bodies being read or waiting for a commit.",
+    "process_start_time_seconds": "When the server started, since 1970.",
+}
+
+
+def prometheus_text(app: App) -> str:
+    """https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format"""
+    escapes = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+    values = dict(app.metrics.values) | {
+        ("logs_store_records", ()): app.store.stats(Query())["total"],
+        ("logs_store_bytes", ()): app.store.size(),
+        ("logs_waiting_batches", ()): app.store.waiting.qsize(),
+        ("logs_waiting_bytes", ()): app.limits.bodies_bytes,
+        ("process_start_time_seconds", ()): app.started,
+    }
+    lines = []
+    for name, text in METRICS.items():
+        lines += [f"# HELP {name} {text}", f"# TYPE {name} {'counter' if name.endswith('_total') else 'gauge'}"]
+        for (known, labels), value in values.items():
+            quoted = ",".join(f'{label}="{text.translate(escapes)}"' for label, text in labels)
+            if known == name:
+                lines.append(f"{name}{f'{{{quoted}}}' if labels else ''} {value:.16g}")
+    return "\n".join(lines) + "\n"
+
+
+# ---------------------------------------------------------------- 11. HTTP
+
+REQUEST_LINE = re.compile(r"([A-Za-z]+) (?:https?://([^/? ]+))?(/[^ ?]*)?(?:\?([^ ]*))? HTTP/(\d\.\d)")
+HEADER_LINE = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*\r\n", re.MULTILINE)
+CHUNK_LINE = re.compile(r"([0-9A-Fa-f]{1,8})[ \t]*(?:;.*)?")
+DO_NOT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)  # Windows has none
+
+
+def malformed(error: str, hint: str = "Send HTTP/1.1 as RFC 9112 has it.", status: int = 400) -> Refusal:
+    """A request after which nobody can say where the next one begins."""
+    return Refusal(status, error, hint)
+
+
+class Handler(socketserver.StreamRequestHandler):
+    """One connection, in a thread of its own.
+
+    Reads heads by itself: the standard library's parser takes longer than all the rest of a request, and takes
+    what this must not (request smuggling: https://www.rfc-editor.org/rfc/rfc9112#section-11.2).
+    """
+
+    server: Server
+    disable_nagle_algorithm = True  # an answer goes out in one piece, so there is nothing to wait for
+
+    def setup(self) -> None:
+        """Is called once, before the first request."""
+        self.expired = self.sending = self.unread = False
+        self.idle, self.last, self.held_bytes, self.version = True, False, 0, "1.1"
+        self.left = threading.Lock()  # held while the thread that commits has an answer to send
+        self.allow(IDLE_SECONDS)
+        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        super().setup()
+        self.server.connections.add(self)  # last: after a setup that fails, finish is not called
+
+    def finish(self) -> None:
+        """Is called once, after the last request."""
+        with self.left:
+            self.server.connections.discard(self)
+            super().finish()
+
+    def allow(self, seconds: float, sending: bool = False) -> None:
+        """Sets a deadline for what comes now; `Server.watch` ends it there."""
+        self.sending, self.deadline = sending, time.monotonic() + seconds
+
+    def expire(self) -> None:
+        """Ends what the handler waits for. Who reads gets an end of file, and can still answer 408."""
+        self.expired = True
+        with contextlib.suppress(OSError):  # it may be closed already
+            # socket's own method: SSLSocket's would take the encryption away under its reader
+            socket.socket.shutdown(self.connection, socket.SHUT_RDWR if self.sending else socket.SHUT_RD)
+
+    def handle(self) -> None:
+        """Takes requests, one after the other."""
+        with contextlib.suppress(ConnectionError, ssl.SSLError, TimeoutError):  # the client is gone
+            if len(self.server.connections) > self.server.max_connections:
+                self.last = True
+                if not self.server.tls:  # whose handshake would take too long
+                    self.send(None, self.server.app.refuse(Unavailable("Too many connections are open.")))
+            while not self.last:
+                self.handle_request()
+
+    def handle_request(self) -> None:
+        """Reads a request, has it answered, and sends the answer or leaves it to the thread that commits."""
+        app, request = self.server.app, None
+        self.allow(IDLE_SECONDS)
+        try:
+            try:
+                request = self.read_head()
+                response = app.respond(request)
+            except Refusal as refusal:
+                self.unread = True  # nobody knows what follows
+                response = app.refuse(refusal)
+            if isinstance(response, Later):
+                self.leave(response)
+            else:
+                self.send(request, response)
+        finally:
+            app.limits.hold(-self.held_bytes)
+            self.held_bytes = 0
+        if self.unread:
+            self.drain()
+
+    def leave(self, later: Later) -> None:
+        """Has a batch committed, and leaves the answer to the thread that commits, while this one goes on to read.
+
+        To be woken only to send would be one change of thread more, out of three: singly sent records are a sixth
+        faster without. Where that thread might have to wait, or the connection is to be closed, it wakes this one.
+        """
+        app, then = self.server.app, self.left.release
+        if not (waits := self.last or self.server.tls or not DO_NOT_WAIT):
+            then = functools.partial(self.send_left, later, self.held_bytes)
+            self.held_bytes = 0
+        self.left.acquire()
+        app.store.commit(later.batch, then)
+        if waits:
+            with self.left:
+                self.send(later.request, app.conclude(later))
+
+    def send_left(self, later: Later, held_bytes: int) -> None:
+        """Sends an answer from the thread that commits. A client that has left so many unread that it would have to
+        wait is cut off."""
+        app = self.server.app
+        try:
+            response = app.conclude(later)
+            data = self.head(response, app.stopping.is_set()) + response.body  # type: ignore[operator]  # a batch's is bytes
+            if self.connection.send(data, DO_NOT_WAIT) < len(data):
+                raise BlockingIOError
+        except OSError:
+            with contextlib.suppress(OSError):
+                self.connection.shutdown(socket.SHUT_RDWR)
+        finally:
+            app.limits.hold(-held_bytes)
+            self.left.release()
+
+    # Reading
+
+    def check_line(self, line: bytes) -> bytes:
+        """A line of a head as it was read, if it is whole. Raises Refusal, ConnectionError."""
+        if len(line) > MAX_LINE_BYTES:
+            raise malformed(f"A line of the head is longer than {MAX_LINE_BYTES >> 10} KiB.", "Shorten it.", 431)
+        if not line.endswith(b"\n"):
+            raise self.gone() if line or not self.idle else ConnectionResetError  # it closed between two requests
+        if not line.endswith(b"\r\n") or b"\r" in line[:-2] or b"\0" in line:
+            raise malformed("A line of the head has a NUL, or a CR or LF alone.")
+        return line
+
+    def gone(self) -> Refusal | ConnectionError:
+        """What an end of file in the middle of a request means."""
+        if self.server.app.stopping.is_set():
+            return Unavailable("The server is stopping.")
+        if self.expired:
+            return malformed("The request did not come in time.", "Send it faster.", 408)
+        return ConnectionResetError()
+
+    def read_line(self) -> str:
+        """A line without its CRLF. Raises Refusal, ConnectionError."""
+        return self.check_line(self.rfile.readline(MAX_LINE_BYTES + 1))[:-2].decode("utf-8", "replace")
+
+    def read_head(self) -> Request:
+        """The head of the next request. Raises Refusal, ConnectionError."""
+        self.idle = True
+        line = self.read_line() or self.read_line()  # an empty line before it is passed over (RFC 9112, 2.2)
+        self.idle = False
+        self.left.acquire()  # the answer before this goes first
+        self.left.release()
+        self.allow(HEADER_SECONDS)
+        match = REQUEST_LINE.fullmatch(line)
+        if not match or not (match[2] or match[3]):
+            raise malformed("The first line is not that of a request.")
+        method, authority, path, query, self.version = match.groups()
+        if not self.version.startswith("1."):
+            raise malformed(f"HTTP/{self.version} is not spoken here.", "Send HTTP/1.1.", 505)
+        headers = self.read_headers()
+        headers |= {"host": authority} if authority else {}
+        if self.version != "1.0" and "host" not in headers:
+            raise malformed("The Host header is missing.")
+        self.last = self.version == "1.0" or "close" in headers.get("connection", "").lower()
+        length = self.body_length(headers)
+        self.unread, self.deadline = length != 0, float("inf")  # from here on it is the server that works
+        read_body = functools.partial(self.read_body, headers, length)
+        return Request(method.upper(), urllib.parse.unquote(path or "/"), query or "", headers, read_body)
+
+    def read_headers(self) -> dict[str, str]:
+        """Header lines up to the empty one, names in lower case; all in one go, which takes a third of the time."""
+        read_line = functools.partial(self.rfile.readline, MAX_LINE_BYTES + 1)
+        lines = list(itertools.islice(iter(read_line, b"\r\n"), MAX_HEADERS))
+        fields = HEADER_LINE.findall(b"".join(lines).decode("utf-8", "replace"))
+        if len(fields) < len(lines):
+            lines = list(map(self.check_line, lines))
+            raise malformed("A header line is not 'Name: value'.")
+        if len(lines) == MAX_HEADERS:
+            raise malformed(f"There are {MAX_HEADERS} headers or more.", "Send fewer.", 431)
+        headers: dict[str, str] = {}
+        for name, value in ((name.lower(), value) for name, value in fields):
+            if name in headers and name in ("host", "content-length", "transfer-encoding"):
+                raise malformed(f"The header {name} is given twice.")
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        return headers
+
+    def body_length(self, headers: dict[str, str]) -> int | None:
+        """The length of the body that follows, None for chunks. Raises Refusal where readers could differ about it."""
+        length, encoding = headers.get("content-length", "0"), headers.get("transfer-encoding")
+        if not re.fullmatch(r"[0-9]{1,18}", length):
+            raise malformed(f"The Content-Length {show(length)} is not a number.")
+        if encoding is None:
+            return int(length)
+        if "content-length" in headers or self.version == "1.0" or encoding.lower() != "chunked":
+            raise malformed("Transfer-Encoding is chunked, in HTTP/1.1 and without Content-Length, or not there.")
+        return None
+
+    def read_body(self, headers: dict[str, str], length: int | None) -> bytes:
+        """The body, out of its chunks and decompressed. Raises Refusal, ConnectionError."""
+        if length == 0 and "content-length" not in headers:
+            self.unread = True  # who forgets the length may well send a body
+            raise malformed("The request does not say how long its body is.", "Send Content-Length, or chunks.", 411)
+        encoding = headers.get("content-encoding", "").lower() or "identity"
+        if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
+            hint = "Send gzip, deflate or none."
+            error = f"The Content-Encoding {show(encoding)} is not known."
+            raise Refusal(415, error, hint, Accept_Encoding="gzip, deflate")
+        if length and length > MAX_BODY_BYTES:
+            raise too_large()
+        self.allow(REQUEST_SECONDS)
+        if headers.get("expect", "").lower() == "100-continue" and self.version != "1.0":
+            self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        data = b"".join(self.read_chunks() if length is None else self.read_exactly(length))
+        self.unread, self.deadline = False, float("inf")  # from here on it is the server that works
+        if encoding == "identity":
+            return data
+        whole = decompress(data)
+        self.hold(max(len(whole) - len(data), 0))
+        return whole
+
+    def read_exactly(self, length: int) -> Iterator[bytes]:
+        """As many bytes, in pieces, counted as they come: a client holds no more than it has sent."""
+        while length:
+            data = self.rfile.read(min(length, 1 << 18))
+            if not data:
+                raise self.gone()
+            self.hold(len(data))
+            length -= len(data)
+            yield data
+
+    def hold(self, size: int) -> None:
+        """Counts bytes of this request's body in what is waiting. Raises Unavailable."""
+        self.server.app.limits.hold(size)
+        self.held_bytes += size
+
+    def read_chunks(self) -> Iterator[bytes]:
+        """https://www.rfc-editor.org/rfc/rfc9112#section-7.1; extensions and trailers are passed over."""
+        total = 0
+        while True:
+            match = CHUNK_LINE.fullmatch(self.read_line())
+            if not match:
+                raise malformed("A chunk does not begin with its size.")
+            size = int(match[1], 16)
+            total += size
+            if total > MAX_BODY_BYTES:
+                raise too_large()
+            if not size:
+                self.read_headers()
+                return
+            yield from self.read_exactly(size)
+            if self.read_line():
+                raise malformed("A chunk is longer than its size.")
+
+    def drain(self) -> None:
+        """Reads on after a refusal, for a moment: closing while the client sends could destroy the answer before
+        it is read (https://www.rfc-editor.org/rfc/rfc9112#section-9.6)."""
+        self.allow(2)
+        socket.socket.shutdown(self.connection, socket.SHUT_WR)
+        while self.connection.recv(1 << 16):
+            pass
+
+    # Sending
+
+    def head(self, response: Response, last: bool) -> bytes:
+        """The head of an answer; `last` says that the connection closes after it."""
+        lines = [f"HTTP/1.1 {response.status} {http.client.responses[response.status]}"]
+        lines += [f"Date: {http_date(int(time.time()))}", f"Content-Type: {response.content_type}"]
+        lines.append("X-Content-Type-Options: nosniff")
+        lines += [f"{name}: {value}" for name, value in response.headers.items()]
+        if isinstance(response.body, bytes):
+            lines.append(f"Content-Length: {len(response.body)}")
+        elif self.version != "1.0":
+            lines.append("Transfer-Encoding: chunked")
+        if last:
+            lines.append("Connection: close")
+        return "\r\n".join([*lines, "\r\n"]).encode("latin-1", "replace")
+
+    def send(self, request: Request | None, response: Response) -> None:
+        """Sends an answer: bytes in one piece, else in chunks (to HTTP/1.0, plain until the close)."""
+        self.last |= self.unread or request is None or self.server.app.stopping.is_set()
+        head, body = self.head(response, self.last), response.body
+        if request and request.method == "HEAD":
+            self.write(head)
+        elif isinstance(body, bytes):
+            self.write(head + body)
+        else:
+            self.write(head)
+            self.send_stream(body, self.version != "1.0")
+
+    def send_stream(self, body: Iterator[bytes], chunked: bool) -> None:
+        """An error in the middle closes without the last chunk: half an answer must not look whole."""
+        try:
+            for data in filter(None, body):
+                self.write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
+        except Refusal as refusal:
+            log.error("an answer was broken off: %s", refusal)
+            raise ConnectionAbortedError from None
+        if chunked:
+            self.write(b"0\r\n\r\n")
+
+    def write(self, data: bytes) -> None:
+        """Sends bytes, within a deadline."""
+        self.allow(SEND_SECONDS, sending=True)
+        self.wfile.write(data)
+        self.deadline = float("inf")
+
+
+def too_large() -> Refusal:
+    """413, for a body and for what it is decompressed."""
+    return Refusal(413, f"The body is larger than {MAX_BODY_BYTES >> 20} MiB.", "Send smaller batches.")
+
+
+def decompress(data: bytes) -> bytes:
+    """gzip of one or more members, or deflate with or without zlib's frame (RFC 9110, 8.4.1). Raises Refusal: 413, 422.
+    Stops at the limit: 10 KiB can hold 10 MiB, and more."""
+    whole = bytearray()
+    try:
+        for _ in range(MAX_GZIP_MEMBERS):
+            framed = data[:2] in (b"", b"\x1f\x8b") or (data[0] & 15 == 8 and int.from_bytes(data[:2], "big") % 31 == 0)
+            stream = zlib.decompressobj(47 if framed else -15)
+            whole += stream.decompress(data, MAX_BODY_BYTES + 1 - len(whole))
+            if len(whole) > MAX_BODY_BYTES:
+                raise too_large()
+            if not stream.eof:
+                raise zlib.error("it is cut short")
+            if not (data := stream.unused_data):
+                return bytes(whole)
+        raise zlib.error(f"it has more than {MAX_GZIP_MEMBERS} members")
+    except zlib.error as error:
+        raise Refusal(422, f"The body can't be decompressed: {error}.", "Send it as it is.") from None
+
+
+class Server(socketserver.ThreadingTCPServer):
+    """Accepts connections up to a bound, and ends what is past its deadline."""
+
+    request_queue_size = 1024  # socketserver's 5 resets a burst of clients
+    allow_reuse_address = os.name == "posix"  # on Windows two servers could share a port
+    daemon_threads = True  # `stop` waits for requests in flight, but not for ever
+
+    def __init__(self, app: App):
+        self.app, self.connections, self.tls = app, set[Handler](), None
+        config = app.config
+        if config.tls:
+            self.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            try:
+                self.tls.load_cert_chain(config.tls["certificate"], config.tls["key"])
+            except OSError as error:  # ssl.SSLError is one
+                raise StartError(f"server.tls: can't use {' and '.join(config.tls.values())}: {error}") from None
+        try:
+            self.address_family = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0][0]
+            super().__init__((config.host, config.port), Handler)
+            if self.tls:  # a handshake is for the thread of its connection, at the first read
+                self.socket = self.tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
+        except OSError as error:
+            raise StartError(f"can't listen on {config.host}:{config.port}: {error.strerror}; try --port") from None
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        self.url = f"{'https' if self.tls else 'http'}://{host}:{self.server_address[1]}"
+        self.max_connections = MAX_CONNECTIONS
+        if resource:
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            soft = max(soft, 4096 if hard == resource.RLIM_INFINITY else min(hard, 4096))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            self.max_connections = min(MAX_CONNECTIONS, soft - 100)
+        threading.Thread(target=self.watch, daemon=True).start()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """What no handler expected."""
+        if not isinstance(sys.exc_info()[1], OSError):  # else the client was gone before it was served
+            log.exception("unexpected error in a connection")
+
+    def watch(self) -> None:
+        """The thread that keeps the deadlines: one clock for every kind of slowness."""
+        while True:
+            time.sleep(0.5)
+            for handler in list(self.connections):
+                if handler.deadline < time.monotonic():
+                    handler.expire()
+
+    def stop(self) -> None:
+        """Takes no more connections, ends idle ones, and waits for requests in flight."""
+        self.app.stopping.set()
+        self.shutdown()
+        self.server_close()
+        deadline = time.monotonic() + SHUTDOWN_SECONDS
+        while self.connections and time.monotonic() < deadline:
+            for handler in list(self.connections):
+                if handler.idle:
+                    handler.expire()
+            time.sleep(0.02)
+
+
+# ---------------------------------------------------------------- 12. Front page
+
+STYLE = """\
 :root { color-scheme: light dark; --bg: light-dark(#fcfcfa, #15171b); --ink: light-dark(#222, #ddd); --tone: var(--dim);
   --dim: light-dark(#62676f, #98a0ab); --line: light-dark(#dfdfd8, #31353e); --wash: light-dark(#f3f3ef, #1d2026); }
 .DEBUG { --tone: light-dark(#6c727d, #8b94a1); } .INFO { --tone: light-dark(#2a6cab, #6caee6); }
@@ -1786,7 +2519,7 @@ details { border-left: 3px solid var(--tone); } dl { display: grid; grid: auto /
   summary span { grid-area: 2 / 1 / 2 / -1; } fieldset { flex-wrap: nowrap; overflow: auto; scrollbar-width: none; } }
 """
 
-PAGE_SCRIPT = r"""
+SCRIPT = r"""
 const SEVERITIES = ['CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG'];  // the worst at the foot of each bar
 const STEPS = [1, 2, 5, 15, 30, 60, 120, 300, 900, 1800, 3600, 10800, 43200, 86400, 604800, 2592000];  // s of a bar
 const local = time => new Date(time).toLocaleString('sv');  // 2026-11-24 03:14:12 in the reader's time zone
@@ -1825,7 +2558,7 @@ async function load(resume = null) {  // the first page, the counts, and while l
     try {  // the stream opens first: what commits while the page is fetched is in one of the two, or in both
       const from = lastId === null ? {limit: 1} : {after: lastId};
       const stream = page.live.checked && await ask('/logs' + changed({follow: 1, ...from}), signal);
-      if (lastId === null) page.list.replaceChildren(...await turn('/logs' + changed({}), signal));
+      if (lastId === null) page.list.replaceChildren(...await rows('/logs' + changed({}), signal));
       page.list.ariaBusy = false;
       tell({status: 200, error: '', hint: ''});
       count(signal);
@@ -1853,7 +2586,7 @@ function place(record) {
   timer ??= setTimeout(count, 2000, work.signal);
   if (page.list.children.length > 3000) load();  // a page that stays open all day does not grow without end
 }
-async function turn(url, signal) {  // a page of rows; the Link header holds the URL of the page after it
+async function rows(url, signal) {  // a page of rows; the Link header holds the URL of the page after it
   const answer = await ask(url, signal), link = answer.headers.get('Link'), records = await answer.json();
   next = link && link.slice(1, link.indexOf('>'));
   page.older.hidden = !next;
@@ -1929,14 +2662,14 @@ page.filters.onchange = () => {
 };
 document.onvisibilitychange = () => document.hidden ? work.abort() : load(lastId);  // a browser has few connections
 page.live.onchange = () => page.live.checked ? load() : (work.abort(), work = new AbortController());
-page.older.onclick = () => turn(next, work.signal).then(rows => page.list.append(...rows), tell);
+page.older.onclick = () => rows(next, work.signal).then(older => page.list.append(...older), tell);
 page.bars.onkeydown = ({key, target: a}) => ({ArrowLeft: a.previousSibling, ArrowRight: a.nextSibling})[key]?.focus();
 page.curl.textContent = `curl ${location.origin}/logs -H "Authorization: Token demo-pagos" -d '{"message": "hello"}'`;
 SEVERITIES.forEach(severity => chip('severity', severity));
 visit();
 """
 
-PAGE_HTML = """\
+HTML = """\
 <header><h1><a href="/">Logs</a></h1><label><input type="checkbox" role="switch" id="live" checked>Live</label></header>
 <form id="filters"><input type="search" name="contains" placeholder="Search messages" aria-label="Text in the message">
   <select name="since" aria-label="Since"><option value="">Any time<option>15m<option>1h<option>1d<option>7d</select>
@@ -1950,727 +2683,17 @@ PAGE_HTML = """\
 """
 
 
-def source_of(text: str) -> str:
-    """How a Content-Security-Policy names the one style or script that it lets through."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
+# Nothing but this style and this script: what a message holds can't run, and nothing is loaded from elsewhere.
+HASHES = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (STYLE, SCRIPT)]
+POLICY = (
+    "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+).format(*HASHES)
 PAGE = f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Logs</title><style>{PAGE_STYLE}</style>{PAGE_HTML}<script>{PAGE_SCRIPT}</script></html>
-""".encode()
-# Nothing but this style and this script: what a message holds can't run, and nothing is loaded from elsewhere.
-PAGE_POLICY = (
-    f"default-src 'none'; style-src {source_of(PAGE_STYLE)}; script-src {source_of(PAGE_SCRIPT)}; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-
-
-# ---------------------------------------------------------------- 11. Endpoints
-
-Pages = Iterator[list[StoredRecord]]
-
-
-class Request(NamedTuple):
-    """One request. Its body is still to be read: by `read_body`, decompressed; raises Refusal."""
-
-    method: str
-    path: str
-    query: str
-    headers: dict[str, str]  # names in lower case
-    read_body: Callable[[], bytes]
-
-
-class Response(NamedTuple):
-    """An answer; a body that is not bytes is streamed, piece by piece."""
-
-    status: int
-    body: bytes | Iterator[bytes]
-    content_type: str = "application/json"
-    headers: dict[str, str] = {}
-
-
-@functools.lru_cache(256)
-def host_name(host: str) -> str:
-    """A Host header without its port, in lower case."""
-    return re.sub(r":\d*$", "", host).strip("[]").lower()
-
-
-def json_response(status: int, body: Json, **headers: str) -> Response:
-    """An answer in JSON, on one line."""
-    return Response(status, dump_json(body).encode() + b"\n", headers=headers)
-
-
-CSV_HEAD = "id,timestamp,received_at,service,severity,message,attributes\r\n"
-
-
-def csv_line(r: StoredRecord) -> str:
-    """A line of CSV (https://www.rfc-editor.org/rfc/rfc4180), with the attributes as JSON."""
-    text, times = io.StringIO(), (format_timestamp(r.timestamp), format_timestamp(r.received_at))
-    csv.writer(text).writerow([r.id, *times, r.service, SEVERITY_NAMES[r.severity], r.message, r.attributes])
-    return text.getvalue()
-
-
-class Format(NamedTuple):
-    """How records are written: a line for each, what stands before, between and after them, and where there is none."""
-
-    content_type: str
-    line: Callable[[StoredRecord], str]
-    opening: str = ""
-    between: str = ""
-    closing: str = ""
-    nothing: str = ""
-
-    def pieces(self, pages: Pages) -> Iterator[bytes]:
-        """Pages of records as text, a piece for each."""
-        opening = self.opening
-        for records in pages:
-            yield (opening + self.between.join(map(self.line, records)) if records else self.nothing).encode()
-            opening = self.between if records else opening
-        yield ((self.opening if opening == self.opening else "") + self.closing).encode()
-
-
-NDJSON = Format("application/x-ndjson", lambda record: record.json() + "\n")
-FOLLOWING = NDJSON._replace(nothing="\n")  # a blank line as the heartbeat
-FORMATS = {
-    "json": Format("application/json", StoredRecord.json, "[", ",\n", "]\n"),
-    "ndjson": NDJSON,
-    "csv": Format("text/csv; charset=utf-8", csv_line, CSV_HEAD),
-}
-
-
-def stream_response(form: Format, pages: Pages) -> Response:
-    """A streamed answer. Its first page is read at once, so that an error there still gets its status."""
-    first = list(itertools.islice(pages, 1))
-    return Response(200, form.pieces(itertools.chain(first, pages)), form.content_type)
-
-
-class Limits:
-    """What one client may take of what all share."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._balances: dict[Token, tuple[float, float]] = {}  # the records a token may send, and as of when
-        self.bodies_bytes = 0
-
-    def spend(self, token: Token, records: int, rate: float | None) -> None:
-        """A token bucket, full after a second, that a batch of any size may overdraw; asked with 0 records, raises
-        Refusal: 429 until that is paid."""
-        if not rate:
-            return
-        now = time.monotonic()
-        with self._lock:
-            balance, since = self._balances.get(token, (rate, now))
-            balance = min(balance + (now - since) * rate, rate)
-            if balance <= 0 and not records:
-                error, after = f"This token may send {rate:g} records a second.", str(min(int(1 - balance / rate), 5))
-                raise Refusal(429, error, "Send it again later.", Retry_After=after)
-            self._balances[token] = balance - records, now
-
-    def hold(self, size: int) -> None:
-        """Counts the bytes of a body that comes in; a negative size lets go. Raises Unavailable for too many."""
-        with self._lock:
-            if size > 0 and self.bodies_bytes + size > MAX_BODIES_BYTES:
-                raise Unavailable("Too much is waiting to be stored.")
-            self.bodies_bytes += size
-
-
-class App:
-    """The endpoints: between HTTP and the store."""
-
-    def __init__(self, config: Config, store: Store, metrics: Metrics):
-        self.config, self.store, self.metrics = config, store, metrics
-        self.limits, self.started, self.stopping = Limits(), time.time(), threading.Event()
-        self.parsing = threading.Semaphore(2)  # of large bodies: more at a time are no faster, and take more memory
-
-    def respond(self, request: Request) -> Response:
-        """Answers a request, whatever happens: here errors become answers."""
-        endpoint = "other"
-        try:
-            endpoint, function = self.route(request)
-            response = function(self, request)
-        except Refusal as refusal:
-            response = self.refuse(refusal, request.path)
-        except ConnectionError:
-            raise  # there is nobody to answer
-        except Exception:
-            log.exception("unexpected error in %s %s", request.method, request.path)
-            response = self.refuse(Refusal(500, "The server made a mistake.", "Its log says more."), request.path)
-        self.metrics.add("logs_http_requests_total", endpoint=endpoint, status=str(response.status))
-        return response
-
-    def refuse(self, refusal: Refusal, path: str = "") -> Response:
-        """The answer to a request that is not carried out; for OTLP, with the "message" of its Status."""
-        message = {"message": f"{refusal.error} {refusal.hint}"} if path == "/v1/logs" else {}
-        return json_response(refusal.status, refusal.body | message, **refusal.headers)
-
-    def route(self, request: Request) -> tuple[str, Callable[[App, Request], Response]]:
-        """The endpoint for a request, and its path in ROUTES. Raises Refusal: 404, 405, 421."""
-        host = host_name(request.headers.get("host", "localhost"))
-        known = is_loopback(host) or host == self.config.host or host in self.config.allowed_hosts
-        if not (known or self.config.reading_is_closed):
-            # a web page elsewhere has given its own name this address, to read the logs (DNS rebinding)
-            hint = "Add it to server.allowed_hosts in the configuration."
-            raise Refusal(421, f"This server is not {show(host)}.", hint)
-        path = request.path
-        if path not in ROUTES and re.fullmatch(r"/logs/[^/]+", path):
-            path = "/logs/ID"
-        if path not in ROUTES:
-            raise Refusal(404, f"There is nothing at {show(request.path)}.", f"There are {', '.join(ROUTES)}.")
-        methods = ROUTES[path]
-        method = "GET" if request.method == "HEAD" else request.method
-        if method not in methods:
-            allow = ", ".join(methods) + (", HEAD" if "GET" in methods else "")
-            raise Refusal(405, f"{path} does not take {show(request.method)}.", f"It takes {allow}.", Allow=allow)
-        return path, methods[method]
-
-    def authenticate(self, request: Request, *roles: str) -> Token:
-        """Whose token a request has (https://www.rfc-editor.org/rfc/rfc9110#section-11.4). Raises Refusal: 401."""
-        scheme, _, secret = request.headers.get("authorization", "").partition(" ")
-        secret = secret.strip()
-        if scheme.lower() == "basic":
-            with contextlib.suppress(ValueError):
-                secret, encoded = "", secret
-                secret = base64.b64decode(encoded).decode().partition(":")[2]
-        if scheme.lower() in ("token", "bearer", "basic") and (token := self.config.find(secret, *roles)):
-            return token
-        error = "The token is not known here, or not for this." if secret else "A token is needed."
-        hint = f"Send 'Authorization: Token T' with a {' or '.join(roles)} token of the server's configuration."
-        raise Refusal(401, error, hint, WWW_Authenticate='Bearer realm="logs"')
-
-    def check_reader(self, request: Request) -> None:
-        """Raises Refusal: 401."""
-        if self.config.reading_is_closed:
-            self.authenticate(request, "read")
-
-    # Writing
-
-    def store_batch(self, request: Request, split: Callable[[bytes], list[Json]], parse: Parse) -> Batch:
-        """Reads the batch in a request and stores what is good in it."""
-        token, rate = self.authenticate(request, "service", "shipper"), self.config.max_records_per_second
-        self.limits.spend(token, 0, rate)
-        key = request.headers.get("idempotency-key")
-        if key is not None and not 0 < len(key) <= MAX_KEY_CHARS:
-            raise Refusal(400, f"An Idempotency-Key has 1 to {MAX_KEY_CHARS} characters.", "Send a UUID, for example.")
-        body = request.read_body()
-        with self.parsing if len(body) > 1 << 16 else contextlib.nullcontext():
-            batch = read_batch(split(body), token, parse)
-        self.limits.spend(token, len(batch.records), rate)
-        batch.size = len(body)
-        if key:
-            batch.key = hashlib.sha256(f"{token.secret}\0{key}".encode()).digest()
-            batch.body = hashlib.sha256(body).digest()
-        del body  # it need not wait for the commit too
-        if batch.records:
-            self.store.commit(batch)
-        for (_, service, severity), records in batch.counts.items() if batch.earlier_answer is None else ():
-            self.metrics.add("logs_records_accepted_total", records, service=service, severity=SEVERITY_NAMES[severity])
-        for field, records in batch.rejected.items():
-            self.metrics.add("logs_records_rejected_total", records, service=token.service, reason=field)
-        return batch
-
-    def post_logs(self, request: Request) -> Response:
-        """Takes records, in any form of JSON."""
-        batch = self.store_batch(request, parse_body, parse_record)
-        if batch.earlier_answer is not None:
-            return Response(200, batch.earlier_answer.encode() + b"\n", headers={"Idempotent-Replayed": "true"})
-        if batch.records:
-            return json_response(200, batch.answer())
-        status = 403 if batch.forbidden == batch.rejected.total() else 422
-        raise Refusal(status, "No record could be stored.", '"errors" says what to mend, by index.', batch.answer())
-
-    def post_otlp(self, request: Request) -> Response:
-        """Takes records in OTLP/HTTP, as JSON."""
-        if "protobuf" in request.headers.get("content-type", ""):
-            hint = "Set the exporter to http/json (OTEL_EXPORTER_OTLP_PROTOCOL)."
-            raise Refusal(415, "OTLP is taken as application/json, not as protobuf.", hint)
-        batch = self.store_batch(request, split_otlp, parse_otlp)
-        repeated = {"Idempotent-Replayed": "true"} if batch.earlier_answer is not None else {}
-        if not batch.rejected:
-            return json_response(200, {}, **repeated)
-        message = "{field}: {error}".format_map(batch.errors[0])
-        if not batch.records:
-            status = 403 if batch.forbidden == batch.rejected.total() else 422
-            raise Refusal(status, f"No record could be stored: {message}.", "Mend the records.")
-        partial = {"rejectedLogRecords": str(batch.rejected.total()), "errorMessage": message}
-        return json_response(200, {"partialSuccess": partial}, **repeated)
-
-    # Reading
-
-    def get_logs(self, request: Request) -> Response:
-        """Gives records, newest first."""
-        self.check_reader(request)
-        fields = parse_parameters(request.query, LIST_PARAMETERS)
-        form = FORMATS[fields.pop("format", "json")]
-        follow = fields.pop("follow", False)
-        given = {name for name, _ in split_parameters(request.query)}
-        if wrong := {"order", "cursor", "format"} & given if follow else {"after"} & given:
-            error = f"The parameter {min(wrong)} does not go {'with' if follow else 'without'} follow=1."
-            raise Refusal(400, error, "Leave one of them out." if follow else "Add follow=1, or leave it out.")
-        query = Query(**fields)
-        if follow:
-            return stream_response(FOLLOWING, self.pace(self.store.follow(query)))
-        if not query.limit:  # all that is there now
-            query = self.store.between(query, None, self.store.position())
-            return stream_response(form, self.store.stream(query))
-        scans = query.contains or query.attributes  # and may take long
-        with contextlib.nullcontext() if scans else self.store.page_lock:
-            records, more = self.store.page(query)
-            body = b"".join(form.pieces(iter([records])))
-        return Response(200, body, form.content_type, {"Link": next_link(request, query, records[-1])} if more else {})
-
-    def pace(self, pages: Pages) -> Pages:
-        """Waits where there is nothing new, and lets an empty page through as a heartbeat, until the server stops."""
-        last = float("-inf")
-        for records in pages:
-            if self.stopping.is_set():
-                return
-            if records or time.monotonic() - last >= HEARTBEAT_SECONDS:
-                yield records
-                last = time.monotonic()
-            else:
-                self.stopping.wait(self.store.follow_seconds)
-
-    def get_record(self, request: Request) -> Response:
-        """Gives one record."""
-        self.check_reader(request)
-        number = request.path.removeprefix("/logs/")
-        if re.fullmatch(r"[0-9]{1,16}", number):
-            for record in self.store.page(Query(after_id=int(number) - 1, last_id=int(number), by_id=True, limit=1))[0]:
-                return Response(200, record.json().encode() + b"\n")
-        raise Refusal(404, f"There is no record {show(number)}.", "GET /logs lists records with their ids.")
-
-    def get_stats(self, request: Request) -> Response:
-        """Counts records, by service, severity and time."""
-        self.check_reader(request)
-        fields = parse_parameters(request.query, STATS_PARAMETERS)
-        step = fields.pop("step", None)
-        return json_response(200, self.store.stats(Query(**fields), step))
-
-    def get_health(self, request: Request) -> Response:
-        """Says whether records can be stored."""
-        self.store.check()
-        return json_response(200, {"status": "ok"})
-
-    def get_metrics(self, request: Request) -> Response:
-        """Gives numbers for Prometheus."""
-        self.check_reader(request)
-        return Response(200, prometheus_text(self).encode(), "text/plain; version=0.0.4; charset=utf-8")
-
-    def get_root(self, request: Request) -> Response:
-        """Shows a page in a browser, and this list elsewhere."""
-        if "text/html" in request.headers.get("accept", ""):
-            return Response(200, PAGE, "text/html; charset=utf-8", {"Content-Security-Policy": PAGE_POLICY})
-        endpoints = {f"{m} {path}": call.__doc__ for path, methods in ROUTES.items() for m, call in methods.items()}
-        return Response(200, json.dumps(endpoints, indent=2).encode() + b"\n")
-
-
-ROUTES: dict[str, dict[str, Callable[[App, Request], Response]]] = {
-    "/logs": {"POST": App.post_logs, "GET": App.get_logs},
-    "/logs/ID": {"GET": App.get_record},
-    "/stats": {"GET": App.get_stats},
-    "/estadisticas": {"GET": App.get_stats},
-    "/v1/logs": {"POST": App.post_otlp},
-    "/health": {"GET": App.get_health},
-    "/metrics": {"GET": App.get_metrics},
-    "/": {"GET": App.get_root},
-}
-
-
-def next_link(request: Request, query: Query, last: StoredRecord) -> str:
-    """The page after `last` (https://www.rfc-editor.org/rfc/rfc8288); "since" becomes the moment that it meant."""
-    kept = [(n, v) for n, v in split_parameters(request.query) if n not in ("cursor", "since", "timestamp_start")]
-    if query.start is not None:
-        kept.append(("timestamp_start", format_timestamp(query.start)))
-    kept.append(("cursor", base64.urlsafe_b64encode(f"{last.timestamp}:{last.id}".encode()).decode()))
-    return f'<{request.path}?{urllib.parse.urlencode(kept)}>; rel="next"'
-
-
-METRICS = {
-    "logs_records_accepted_total": "Records stored.",
-    "logs_records_rejected_total": "Records refused, by the field at fault.",
-    "logs_http_requests_total": "Requests answered.",
-    "logs_commits_total": "Commits to the store.",
-    "logs_commit_records_total": "Records in all commits.",
-    "logs_commit_seconds_total": "Time taken by all commits.",
-    "logs_store_records": "Records in the store.",
-    "logs_store_bytes": "Size of the store on disk.",
-    "logs_waiting_batches": "Batches that wait for a commit.",
-    "logs_waiting_bytes": "Bodies being read or waiting for a commit.",
-    "process_start_time_seconds": "When the server started, since 1970.",
-}
-
-
-def prometheus_text(app: App) -> str:
-    """https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format"""
-    escapes = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
-    values = dict(app.metrics.values) | {
-        ("logs_store_records", ()): app.store.stats(Query())["total"],
-        ("logs_store_bytes", ()): app.store.size(),
-        ("logs_waiting_batches", ()): len(app.store.waiting),
-        ("logs_waiting_bytes", ()): app.limits.bodies_bytes,
-        ("process_start_time_seconds", ()): app.started,
-    }
-    lines = []
-    for name, text in METRICS.items():
-        lines += [f"# HELP {name} {text}", f"# TYPE {name} {'counter' if name.endswith('_total') else 'gauge'}"]
-        for (known, labels), value in values.items():
-            quoted = ",".join(f'{label}="{text.translate(escapes)}"' for label, text in labels)
-            if known == name:
-                lines.append(f"{name}{f'{{{quoted}}}' if labels else ''} {value:.16g}")
-    return "\n".join(lines) + "\n"
-
-
-# ---------------------------------------------------------------- 12. HTTP
-
-REQUEST_LINE = re.compile(r"([A-Za-z]+) (?:https?://([^/? ]+))?(/[^ ?]*)?(?:\?([^ ]*))? HTTP/(\d\.\d)")
-HEADER_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*")
-CHUNK_LINE = re.compile(r"([0-9A-Fa-f]{1,8})[ \t]*(?:;.*)?")
-
-
-def malformed(error: str, hint: str = "Send HTTP/1.1 as RFC 9112 has it.", status: int = 400) -> Refusal:
-    """A request after which nobody can say where the next one begins."""
-    return Refusal(status, error, hint)
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """One connection, in a thread of its own.
-
-    Reads heads by itself: the standard library's parser takes longer than all the rest of a request, and takes
-    what this must not (request smuggling: https://www.rfc-editor.org/rfc/rfc9112#section-11.2).
-    """
-
-    server: Server
-    disable_nagle_algorithm = True  # an answer goes out in one piece, so there is nothing to wait for
-
-    def setup(self) -> None:
-        """Is called once, before the first request."""
-        self.expired = self.sending = self.unread = False
-        self.idle, self.held_bytes, self.request_version = True, 0, "HTTP/1.1"
-        self.allow(IDLE_SECONDS)
-        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        super().setup()
-        self.server.connections.add(self)  # last: after a setup that fails, finish is not called
-
-    def finish(self) -> None:
-        """Is called once, after the last request."""
-        self.server.connections.discard(self)
-        super().finish()
-
-    def allow(self, seconds: float, sending: bool = False) -> None:
-        """Sets a deadline for what comes now; `Server.watch` ends it there."""
-        self.sending, self.deadline = sending, time.monotonic() + seconds
-
-    def expire(self) -> None:
-        """Ends what the handler waits for. Who reads gets an end of file, and can still answer 408."""
-        self.expired = True
-        with contextlib.suppress(OSError):  # it may be closed already
-            # socket's own method: SSLSocket's would take the encryption away under its reader
-            socket.socket.shutdown(self.connection, socket.SHUT_RDWR if self.sending else socket.SHUT_RD)
-
-    def handle_one_request(self) -> None:
-        """Reads a request, has it answered, and sends the answer."""
-        request, self.close_connection = None, True
-        try:
-            self.allow(IDLE_SECONDS)
-            try:
-                request = self.read_head()
-                response = self.server.app.respond(request)
-            except Refusal as refusal:
-                self.unread = True  # nobody knows what follows
-                response = self.server.app.refuse(refusal)
-            self.send(request, response)
-            if self.unread:
-                self.drain()
-        except (ConnectionError, ssl.SSLError, TimeoutError):
-            self.close_connection = True  # the client is gone
-        finally:
-            self.server.app.limits.hold(-self.held_bytes)
-            self.held_bytes = 0
-
-    # Reading
-
-    def gone(self) -> Refusal | ConnectionError:
-        """What an end of file in the middle of a request means."""
-        if self.server.app.stopping.is_set():
-            return Unavailable("The server is stopping.")
-        if self.expired:
-            return malformed("The request did not come in time.", "Send it faster.", 408)
-        return ConnectionResetError()
-
-    def read_line(self) -> str:
-        """A line of a head without its CRLF. Raises Refusal, ConnectionError."""
-        line = self.rfile.readline(MAX_LINE_BYTES + 1)
-        if len(line) > MAX_LINE_BYTES:
-            raise malformed(f"A line of the head is longer than {MAX_LINE_BYTES >> 10} KiB.", "Shorten it.", 431)
-        if not line.endswith(b"\n"):
-            raise self.gone() if line or not self.idle else ConnectionResetError  # it closed between two requests
-        if not line.endswith(b"\r\n") or b"\r" in line[:-2] or b"\0" in line:
-            raise malformed("A line of the head has a NUL, or a CR or LF alone.")
-        return line[:-2].decode("utf-8", "replace")
-
-    def read_head(self) -> Request:
-        """The head of the next request. Raises Refusal, ConnectionError."""
-        self.idle = True
-        line = self.read_line()
-        if line == "":  # an empty line before a request is passed over (RFC 9112, 2.2)
-            line = self.read_line()
-        self.idle = False
-        self.allow(HEADER_SECONDS)
-        match = REQUEST_LINE.fullmatch(line)
-        if not match or not (match[2] or match[3]):
-            raise malformed("The first line is not that of a request.")
-        method, authority, path, query, version = match.groups()
-        if not version.startswith("1."):
-            raise malformed(f"HTTP/{version} is not spoken here.", "Send HTTP/1.1.", 505)
-        headers = self.read_headers()
-        headers |= {"host": authority} if authority else {}
-        if version != "1.0" and "host" not in headers:
-            raise malformed("The Host header is missing.")
-        self.request_version = "HTTP/1.0" if version == "1.0" else "HTTP/1.1"
-        self.close_connection = version == "1.0" or "close" in headers.get("connection", "").lower()
-        length = self.body_length(headers)
-        self.unread, self.deadline = length != 0, float("inf")  # from here on it is the server that works
-        read_body = functools.partial(self.read_body, headers, length)
-        return Request(method.upper(), urllib.parse.unquote(path or "/"), query or "", headers, read_body)
-
-    def read_headers(self) -> dict[str, str]:
-        """Header lines up to the empty one, names in lower case."""
-        headers: dict[str, str] = {}
-        for _ in range(MAX_HEADERS):
-            line = self.read_line()
-            if not line:
-                return headers
-            match = HEADER_LINE.fullmatch(line)
-            if not match:
-                raise malformed("A header line is not 'Name: value'.")
-            name, value = match[1].lower(), match[2]
-            if name in headers and name in ("host", "content-length", "transfer-encoding"):
-                raise malformed(f"The header {match[1]} is given twice.")
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
-        raise malformed(f"There are {MAX_HEADERS} headers or more.", "Send fewer.", 431)
-
-    def body_length(self, headers: dict[str, str]) -> int | None:
-        """The length of the body that follows, None for chunks. Raises Refusal where readers could differ about it."""
-        length, encoding = headers.get("content-length", "0"), headers.get("transfer-encoding")
-        if not re.fullmatch(r"[0-9]{1,18}", length):
-            raise malformed(f"The Content-Length {show(length)} is not a number.")
-        if encoding is None:
-            return int(length)
-        if "content-length" in headers or self.request_version == "HTTP/1.0" or encoding.lower() != "chunked":
-            raise malformed("Transfer-Encoding is chunked, in HTTP/1.1 and without Content-Length, or not there.")
-        return None
-
-    def read_body(self, headers: dict[str, str], length: int | None) -> bytes:
-        """The body, out of its chunks and decompressed. Raises Refusal, ConnectionError."""
-        if length == 0 and "content-length" not in headers:
-            self.unread = True  # who forgets the length may well send a body
-            raise malformed("The request does not say how long its body is.", "Send Content-Length, or chunks.", 411)
-        encoding = headers.get("content-encoding", "").lower() or "identity"
-        if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
-            hint = "Send gzip, deflate or none."
-            error = f"The Content-Encoding {show(encoding)} is not known."
-            raise Refusal(415, error, hint, Accept_Encoding="gzip, deflate")
-        if length and length > MAX_BODY_BYTES:
-            raise too_large()
-        self.allow(REQUEST_SECONDS)
-        if headers.get("expect", "").lower() == "100-continue" and self.request_version != "HTTP/1.0":
-            self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        data = b"".join(self.read_chunks() if length is None else self.read_exactly(length))
-        self.unread, self.deadline = False, float("inf")  # from here on it is the server that works
-        if encoding == "identity":
-            return data
-        whole = decompress(data)
-        self.hold(max(len(whole) - len(data), 0))
-        return whole
-
-    def read_exactly(self, length: int) -> Iterator[bytes]:
-        """As many bytes, in pieces, counted as they come: a client holds no more than it has sent."""
-        while length:
-            data = self.rfile.read(min(length, 1 << 18))
-            if not data:
-                raise self.gone()
-            self.hold(len(data))
-            length -= len(data)
-            yield data
-
-    def hold(self, size: int) -> None:
-        """Counts bytes of this request's body in what is waiting. Raises Unavailable."""
-        self.server.app.limits.hold(size)
-        self.held_bytes += size
-
-    def read_chunks(self) -> Iterator[bytes]:
-        """https://www.rfc-editor.org/rfc/rfc9112#section-7.1; extensions and trailers are passed over."""
-        total = 0
-        while True:
-            match = CHUNK_LINE.fullmatch(self.read_line())
-            if not match:
-                raise malformed("A chunk does not begin with its size.")
-            size = int(match[1], 16)
-            total += size
-            if total > MAX_BODY_BYTES:
-                raise too_large()
-            if not size:
-                self.read_headers()
-                return
-            yield from self.read_exactly(size)
-            if self.read_line():
-                raise malformed("A chunk is longer than its size.")
-
-    def drain(self) -> None:
-        """Reads on after a refusal, for a moment: closing while the client sends could destroy the answer before
-        it is read (https://www.rfc-editor.org/rfc/rfc9112#section-9.6)."""
-        self.allow(2)
-        socket.socket.shutdown(self.connection, socket.SHUT_WR)
-        while self.connection.recv(1 << 16):
-            pass
-
-    # Sending
-
-    def send(self, request: Request | None, response: Response) -> None:
-        """Sends an answer: bytes in one piece, else in chunks (to HTTP/1.0, plain until the close)."""
-        body, chunked = response.body, self.request_version == "HTTP/1.1"
-        self.close_connection |= self.unread or request is None or self.server.app.stopping.is_set()
-        head = [f"HTTP/1.1 {response.status} {http.HTTPStatus(response.status).phrase}"]
-        head += [f"Date: {http_date(int(time.time()))}", f"Content-Type: {response.content_type}"]
-        head.append("X-Content-Type-Options: nosniff")
-        head += [f"{name}: {value}" for name, value in response.headers.items()]
-        if isinstance(body, bytes):
-            head.append(f"Content-Length: {len(body)}")
-        elif chunked:
-            head.append("Transfer-Encoding: chunked")
-        if self.close_connection:
-            head.append("Connection: close")
-        start = "\r\n".join([*head, "\r\n"]).encode("latin-1", "replace")
-        if request and request.method == "HEAD":
-            self.write(start)
-        elif isinstance(body, bytes):
-            self.write(start + body)
-        else:
-            self.write(start)
-            self.send_pieces(body, chunked)
-
-    def send_pieces(self, body: Iterator[bytes], chunked: bool) -> None:
-        """An error in the middle closes without the last chunk: half an answer must not look whole."""
-        try:
-            for piece in filter(None, body):
-                self.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
-        except Refusal as refusal:
-            log.error("an answer was broken off: %s", refusal)
-            raise ConnectionAbortedError from None
-        if chunked:
-            self.write(b"0\r\n\r\n")
-
-    def write(self, data: bytes) -> None:
-        """Sends bytes, within a deadline."""
-        self.allow(SEND_SECONDS, sending=True)
-        self.wfile.write(data)
-        self.deadline = float("inf")
-
-
-def too_large() -> Refusal:
-    """413, for a body and for what it is decompressed."""
-    return Refusal(413, f"The body is larger than {MAX_BODY_BYTES >> 20} MiB.", "Send smaller batches.")
-
-
-def decompress(data: bytes) -> bytes:
-    """gzip of one or more members, or deflate with or without zlib's frame (RFC 9110, 8.4.1). Raises Refusal: 413, 422.
-    Stops at the limit: 10 KiB can hold 10 MiB, and more."""
-    whole = bytearray()
-    try:
-        for _ in range(MAX_GZIP_MEMBERS):
-            framed = data[:2] in (b"", b"\x1f\x8b") or (data[0] & 15 == 8 and int.from_bytes(data[:2], "big") % 31 == 0)
-            stream = zlib.decompressobj(47 if framed else -15)
-            whole += stream.decompress(data, MAX_BODY_BYTES + 1 - len(whole))
-            if len(whole) > MAX_BODY_BYTES:
-                raise too_large()
-            if not stream.eof:
-                raise zlib.error("it is cut short")
-            if not (data := stream.unused_data):
-                return bytes(whole)
-        raise zlib.error(f"it has more than {MAX_GZIP_MEMBERS} members")
-    except zlib.error as error:
-        raise Refusal(422, f"The body can't be decompressed: {error}.", "Send it as it is.") from None
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Accepts connections up to a bound, and ends what is past its deadline."""
-
-    request_queue_size = 1024  # socketserver's 5 resets a burst of clients
-    allow_reuse_address = os.name == "posix"  # on Windows two servers could share a port
-    daemon_threads = True  # `stop` waits for requests in flight, but not for ever
-
-    def __init__(self, app: App):
-        self.app, self.connections, self.tls = app, set[Handler](), None
-        config = app.config
-        if config.tls:
-            self.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            try:
-                self.tls.load_cert_chain(config.tls["certificate"], config.tls["key"])
-            except OSError as error:  # ssl.SSLError is one
-                raise StartError(f"server.tls: can't use {' and '.join(config.tls.values())}: {error}") from None
-        try:
-            self.address_family = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0][0]
-            super().__init__((config.host, config.port), Handler)
-        except OSError as error:
-            raise StartError(f"can't listen on {config.host}:{config.port}: {error.strerror}; try --port") from None
-        host = f"[{config.host}]" if ":" in config.host else config.host
-        self.url = f"{'https' if self.tls else 'http'}://{host}:{self.server_address[1]}"
-        self.max_connections = MAX_CONNECTIONS
-        if resource:
-            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-            soft = max(soft, 4096 if hard == resource.RLIM_INFINITY else min(hard, 4096))
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            self.max_connections = min(MAX_CONNECTIONS, soft - 100)
-        threading.Thread(target=self.watch, daemon=True).start()
-
-    def server_bind(self) -> None:
-        """HTTPServer's looks up the name of the host, which can take seconds."""
-        socketserver.TCPServer.server_bind(self)
-
-    def get_request(self) -> tuple[socket.socket, Any]:
-        """Accepts a connection; a TLS handshake is for its own thread, at the first read."""
-        connection, address = super().get_request()
-        if self.tls:
-            connection = self.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
-        return connection, address
-
-    def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Whether there is room for one more connection."""
-        if len(self.connections) < self.max_connections:
-            return True
-        body = dump_json(Unavailable("Too many connections are open.").body)
-        head = f"HTTP/1.1 503 Service Unavailable\r\nRetry-After: {RETRY_SECONDS}\r\nContent-Type: application/json"
-        with contextlib.suppress(OSError):
-            request.setblocking(False)
-            request.send(f"{head}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode())
-        return False
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """What no handler expected."""
-        if not isinstance(sys.exc_info()[1], OSError):  # else the client was gone before it was served
-            log.exception("unexpected error in a connection")
-
-    def watch(self) -> None:
-        """The thread that keeps the deadlines: one clock for every kind of slowness."""
-        while True:
-            time.sleep(0.5)
-            self.app.store.stop_overdue()
-            for handler in list(self.connections):
-                if handler.deadline < time.monotonic():
-                    handler.expire()
-
-    def stop(self) -> None:
-        """Takes no more connections, ends idle ones, and waits for requests in flight."""
-        self.app.stopping.set()
-        self.shutdown()
-        self.server_close()
-        deadline = time.monotonic() + SHUTDOWN_SECONDS
-        while self.connections and time.monotonic() < deadline:
-            for handler in list(self.connections):
-                if handler.idle:
-                    handler.expire()
-            time.sleep(0.02)
+<title>Logs</title><style>{STYLE}</style>{HTML}<script>{SCRIPT}</script></html>
+"""
+FRONT_PAGE = Response(200, PAGE.encode(), "text/html; charset=utf-8", {"Content-Security-Policy": POLICY})
 
 
 # ---------------------------------------------------------------- 13. Main
@@ -2691,7 +2714,7 @@ def main() -> int:
     try:
         config, metrics = load(), Metrics()
         store = (ClickHouseStore if "://" in config.store else SQLiteStore)(config, metrics)
-        app = App(config, store, metrics)
+        app = App(config, store, metrics, FRONT_PAGE)
         server = Server(app)
     except StartError as error:
         print(error, file=sys.stderr)

@@ -10,6 +10,7 @@ import gzip
 import json
 import os
 import pathlib
+import queue
 import shutil
 import signal
 import sqlite3
@@ -73,24 +74,16 @@ def store_of(case: unittest.TestCase) -> module.SQLiteStore:
     return store
 
 
-def commit_together(store: module.SQLiteStore, *batches: module.Batch) -> list[BaseException | None]:
-    """Commits batches that have all been waiting for the lock; what each `commit` raised."""
-    raised: list[BaseException | None] = [None] * len(batches)
-
-    def commit(index: int) -> None:
-        try:
-            store.commit(batches[index])
-        except Exception as error:
-            raised[index] = error
-
-    threads = [threading.Thread(target=commit, args=[index]) for index in range(len(batches))]
+def commit(store: module.SQLiteStore, *batches: module.Batch) -> list[BaseException | None]:
+    """Commits batches that have all been waiting for the lock; what each failed of."""
+    done: queue.SimpleQueue[None] = queue.SimpleQueue()
     with store._writing:
-        for thread in threads:
-            thread.start()
-        eventually(lambda: len(store.waiting) == len(batches))
-    for thread in threads:
-        thread.join(20)
-    return raised
+        for batch in batches:
+            store.commit(batch, lambda: done.put(None))
+        eventually(lambda: store.waiting.qsize() == len(batches) - 1)  # the first is waiting for the lock
+    for _ in batches:
+        done.get(timeout=20)
+    return [batch.failure for batch in batches]
 
 
 def post_at_once(server: Server, answers: list[Answer], *bodies: bytes, **headers: str) -> list[threading.Thread]:
@@ -117,7 +110,7 @@ class TheStoreItself(unittest.TestCase):
                 store = store_of(self)
                 good = [batch_of(record(f"good {n}"), record(f"also good {n}")) for n in range(5)]
                 poisoned = batch_of(record("innocent"), bad)
-                raised = commit_together(store, *good[:2], poisoned, *good[2:])
+                raised = commit(store, *good[:2], poisoned, *good[2:])
                 self.assertEqual([bool(error) for error in raised], [False, False, True, False, False, False])
                 records, _ = store.page(module.Query(descending=False))
                 self.assertEqual(
@@ -131,23 +124,23 @@ class TheStoreItself(unittest.TestCase):
     def test_an_unexpected_error_fails_its_callers_and_the_next_write_works(self):
         store = store_of(self)
         with mock.patch.object(store, "write", side_effect=RuntimeError("broken")):
-            raised = commit_together(store, batch_of(record()), batch_of(record()))
+            raised = commit(store, batch_of(record()), batch_of(record()))
         self.assertEqual([type(error) for error in raised], [RuntimeError, RuntimeError])
-        store.commit(batch_of(record("after")))
+        commit(store, batch_of(record("after")))
         self.assertEqual([r.message for r in store.page(module.Query())[0]], ["after"])
 
     def test_an_error_in_the_middle_of_a_write_leaves_nothing_behind(self):
         store = store_of(self)
         with mock.patch.object(store, "_add_counts", side_effect=RuntimeError("broken")):
-            self.assertIsInstance(commit_together(store, batch_of(record("half")))[0], RuntimeError)
+            self.assertIsInstance(commit(store, batch_of(record("half")))[0], RuntimeError)
         later = batch_of(record("after"))
-        store.commit(later)
+        commit(store, later)
         self.assertEqual([(r.id, r.message) for r in store.page(module.Query())[0]], [(later.first_id, "after")])
         self.assertEqual(store.stats(module.Query())["total"], 1)
 
     def test_the_writing_connection_refuses_what_is_not_its_work(self):
         store = store_of(self)
-        store.commit(batch_of(record("keep me")))
+        commit(store, batch_of(record("keep me")))
         for statement in (
             *("DROP TABLE logs", "DROP TABLE answers", "DROP INDEX logs_by_time", "ALTER TABLE logs ADD COLUMN x"),
             *("ALTER TABLE logs RENAME TO y", "ALTER TABLE logs DROP COLUMN message"),
@@ -165,11 +158,11 @@ class TheStoreItself(unittest.TestCase):
             with self.subTest(statement), self.assertRaises(sqlite3.Error):
                 store._db.execute(statement)
         self.assertEqual([r.message for r in store.page(module.Query())[0]], ["keep me"])
-        store.commit(batch_of(record("it still writes")))
+        commit(store, batch_of(record("it still writes")))
 
     def test_a_reading_connection_writes_nothing(self):
         store = store_of(self)
-        store.commit(batch_of(record("keep me")))
+        commit(store, batch_of(record("keep me")))
         for statement in (
             *("DELETE FROM logs", "UPDATE logs SET message = ''", "DROP TABLE logs", "CREATE TABLE x (y)"),
             "INSERT INTO answers VALUES (x'', x'', '', 0)",
@@ -407,7 +400,7 @@ class Tokens(unittest.TestCase):
         compare_digest = mock.patch.object(module.hmac, "compare_digest", wraps=module.hmac.compare_digest)
         for secret, found in ((TOKEN, "app"), (OTHER_TOKEN, "web"), ("unknown", None), ("", None), (TOKEN[:-1], None)):
             with self.subTest(secret), compare_digest as compare:
-                token = config.find(secret, "service", "shipper")
+                token = config.token_of(secret, "service", "shipper")
                 self.assertEqual(token.service if token else None, found)
                 self.assertEqual(compare.call_count, 4, "it stopped at a match, or did not compare")
 
