@@ -2172,7 +2172,8 @@ class Handler(socketserver.StreamRequestHandler):
             if isinstance(response, Later):
                 self.leave(response)
             else:
-                self.send(request, response)
+                with self.left:  # the answer before this goes first
+                    self.send(request, response)
         finally:
             app.limits.hold(-self.held_bytes)
             self.held_bytes = 0
@@ -2240,9 +2241,8 @@ class Handler(socketserver.StreamRequestHandler):
         self.idle = True
         line = self.read_line() or self.read_line()  # an empty line before it is passed over (RFC 9112, 2.2)
         self.idle = False
-        self.left.acquire()  # the answer before this goes first
-        self.left.release()
-        self.allow(HEADER_SECONDS)
+        with self.left:  # what came before on this connection is committed first
+            self.allow(HEADER_SECONDS)
         match = REQUEST_LINE.fullmatch(line)
         if not match or not (match[2] or match[3]):
             raise malformed("The first line is not that of a request.")

@@ -10,6 +10,8 @@ import base64
 import gzip
 import itertools
 import json
+import socket
+import time
 import unittest
 import urllib.parse
 import zlib
@@ -239,6 +241,24 @@ class Connections(HTTPTest):
         self.assertEqual(ids, list(range(ids[0], ids[0] + 20)))
         stored = self.server.sql("SELECT message FROM logs WHERE message LIKE 'p%' ORDER BY id")
         self.assertEqual(stored, [(f"p{n}",) for n in range(20)])
+
+    def test_what_is_no_request_is_refused_after_the_answers_before_it(self):
+        for wrong in (b"a line with a NUL\0\r\n\r\n", b"nonsense\r\n\r\n", b"G" * 20_000):
+            with self.subTest(wrong[:20]):
+                answers = self.talk(post() * 3 + wrong)
+                self.assertEqual([answer.status // 100 for answer in answers], [2, 2, 2, 4])
+
+    def test_who_sends_on_and_reads_no_answer_holds_nobody_up_and_is_cut_off(self):
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.settimeout(20)
+            deaf.connect(("127.0.0.1", self.server.port))
+            with self.assertRaises(ConnectionError):
+                for _ in range(1000):  # a few thousand answers fit into the buffers of the system
+                    deaf.sendall(post() * 100)
+                    began = time.monotonic()
+                    self.assertEqual(self.server.post({"message": "heard"}).status, 200)
+                    self.assertLess(time.monotonic() - began, 5)
 
     def test_a_request_may_come_byte_by_byte(self):
         with Wire(self.server) as wire:
