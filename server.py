@@ -18,8 +18,8 @@ sends the same Idempotency-Key, and the batch is stored once.
 
 Threads: one accepts connections, and the main thread waits for signals. Each connection has a thread of its
 own (Handler), which does all the work of its requests, but for commits: those are made by one for all
-(`Store._commit_all`), which sends their answers, too. `Server.watch` ends connections past their deadline, and
-`SQLiteStore._maintain` deletes what is too old.
+(`Store._commit_all`), which sends their answers, too. `Server.watch` ends connections and queries past their
+deadline, and `SQLiteStore._maintain` deletes what is too old.
 
 Locks: one SQLite connection writes, and whoever holds `Store._writing` uses it. Eight connections read, each a
 state of its own (WAL): they and the writer never wait for each other. `Store.page_lock` lets one thread at a time
@@ -898,6 +898,9 @@ class Store:
             self.probe()
             self._checked = time.monotonic()
 
+    def stop_overdue(self) -> None:
+        """Stops queries that are past their deadline; is called again and again."""
+
     def close(self) -> None:
         """Waits for the commit under way; from then on nothing is written."""
         self._writing.acquire()
@@ -1141,7 +1144,6 @@ SCHEMA = pathlib.Path(__file__).with_name("schema.sql")
 APPLICATION_ID, SCHEMA_VERSION, PAGE_BYTES = 0x4C4F4753, 1, 4096  # as schema.sql sets them
 OLDEST = "id < (SELECT min(id) FROM logs) + ? AND received_at < ?"  # received_at grows with id
 MAX_KINDS = 200  # pairs of service and severity that a query merges; with more, it filters as it goes
-QUERY_STEPS = 5_000_000  # of SQLite's machine, between looks at the clock: some 50 ms
 NARROW_IDS = 20_000  # so few records are read whole and sorted
 FORGET_RECORDS = 2_000  # that retention deletes at a time
 MAX_FREE_PAGES = 1_000  # that stay in the file for the next records
@@ -1159,6 +1161,7 @@ class SQLiteStore(Store):
         self._shrunk = False  # by a vacuum, but only in the WAL as yet
         self._unchecked = 0  # bytes that came in since its size was looked at
         self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
+        self._deadlines: dict[sqlite3.Connection, float] = {}  # of the readers at work
         try:
             if not self._is_ours():
                 self._create()
@@ -1375,17 +1378,23 @@ class SQLiteStore(Store):
             db = self._readers.get(timeout=QUERY_SECONDS)
         except queue.Empty:
             raise Unavailable("Too many queries are under way.") from None
-        deadline = time.monotonic() + QUERY_SECONDS
-        db.set_progress_handler(lambda: time.monotonic() > deadline, QUERY_STEPS)
+        self._deadlines[db] = time.monotonic() + QUERY_SECONDS
         try:
             db.execute("BEGIN")  # all that is read until the end is of one state
             yield db.execute
         except sqlite3.DatabaseError as error:
             raise unavailable(error) from error
         finally:
+            del self._deadlines[db]
             if db.in_transaction:
                 db.execute("ROLLBACK")
             self._readers.put(db)
+
+    def stop_overdue(self) -> None:
+        """Interrupts readers past their deadline (https://www.sqlite.org/c3ref/interrupt.html)."""
+        for db, deadline in list(self._deadlines.items()):
+            if deadline < time.monotonic() and self._deadlines.get(db) == deadline:  # the same query still
+                db.interrupt()
 
     def mark(self, parameters: list[Json], value: Json) -> str:
         """They are bound by their order, so this is called in the order of the text."""
@@ -1736,18 +1745,6 @@ class Later(NamedTuple):
     batch: Batch
     answer: Callable[[Batch], Response]  # raises Refusal
 
-    def response(self) -> Response:
-        """The answer, once the batch is committed or could not be. Raises what went wrong."""
-        if self.batch.failure:
-            raise self.batch.failure
-        return self.answer(self.batch)
-
-
-@functools.lru_cache(256)
-def host_name(host: str) -> str:
-    """A Host header without its port, in lower case."""
-    return re.sub(r":\d*$", "", host).strip("[]").lower()
-
 
 def json_response(status: int, body: Json, headers: dict[str, str] | None = None) -> Response:
     """An answer in JSON, on one line."""
@@ -1842,7 +1839,7 @@ class App:
 
     def conclude(self, later: Later) -> Response:
         """Answers a request whose batch has been committed, or could not be."""
-        return self._answer(later.request, later.response)
+        return self._answer(later.request, lambda: self._outcome(later))
 
     def _answer(self, request: Request, make: Callable[[], T]) -> T | Response:
         """Here errors become answers."""
@@ -1868,7 +1865,7 @@ class App:
 
     def route(self, request: Request) -> Endpoint:
         """The endpoint for a request. Raises Refusal: 404, 405, 421."""
-        host = host_name(request.headers.get("host", "localhost"))
+        host = re.sub(r":\d*$", "", request.headers.get("host", "localhost")).strip("[]").lower()
         known = is_loopback(host) or host == self.config.host or host in self.config.allowed_hosts
         if not (known or self.config.reading_is_closed):
             # a web page elsewhere has given its own name this address, to read the logs (DNS rebinding)
@@ -1923,10 +1920,16 @@ class App:
             batch.key = hashlib.sha256(f"{token.secret}\0{key}".encode()).digest()
             batch.body = hashlib.sha256(body).digest()
         del body  # it need not wait for the commit too
-        for field, records in batch.rejected.items():
-            self.metrics.add("logs_records_rejected_total", records, service=token.service, reason=field)
         later = Later(request, batch, answer)
-        return later if batch.records else later.response()
+        return later if batch.records else self._outcome(later)
+
+    def _outcome(self, later: Later) -> Response:
+        batch = later.batch
+        if batch.failure:
+            raise batch.failure
+        for field, records in batch.rejected.items():
+            self.metrics.add("logs_records_rejected_total", records, service=batch.token.service, reason=field)
+        return later.answer(batch)
 
     def post_logs(self, request: Request) -> Response | Later:
         """Takes records, in any form of JSON."""
@@ -2024,9 +2027,7 @@ ROUTES: dict[str, dict[str, Endpoint]] = {
 
 def endpoint_of(path: str) -> str | None:
     """Which line of ROUTES a path belongs to."""
-    if path in ROUTES:
-        return path
-    return "/logs/ID" if re.fullmatch(r"/logs/[^/]+", path) else None
+    return path if path in ROUTES else "/logs/ID" if re.fullmatch(r"/logs/[^/]+", path) else None
 
 
 REPLAYED = {"Idempotent-Replayed": "true"}
@@ -2200,6 +2201,7 @@ class Handler(socketserver.StreamRequestHandler):
         """Sends an answer from the thread that commits. A client that has left so many unread that it would have to
         wait is cut off."""
         app = self.server.app
+        app.limits.hold(-held_bytes)
         try:
             response = app.conclude(later)
             data = self.head(response, app.stopping.is_set()) + response.body  # type: ignore[operator]  # a batch's is bytes
@@ -2209,7 +2211,6 @@ class Handler(socketserver.StreamRequestHandler):
             with contextlib.suppress(OSError):
                 self.connection.shutdown(socket.SHUT_RDWR)
         finally:
-            app.limits.hold(-held_bytes)
             self.left.release()
 
     # Reading
@@ -2464,6 +2465,7 @@ class Server(socketserver.ThreadingTCPServer):
         """The thread that keeps the deadlines: one clock for every kind of slowness."""
         while True:
             time.sleep(0.5)
+            self.app.store.stop_overdue()
             for handler in list(self.connections):
                 if handler.deadline < time.monotonic():
                     handler.expire()
