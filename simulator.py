@@ -2,10 +2,7 @@
 
     python simulator.py [--config FILE] [--url URL] [--seed N] [--speed X]
 
-Why trying again is not enough
-==============================
-
-Who posts a record and hears nothing cannot know which half of the way failed:
+Why trying again is not enough: who posts a record and hears nothing cannot know which half of the way failed.
 
     simulator                               server
         │─── POST, Idempotency-Key: K ──x            it never arrived: the record must be sent again
@@ -29,33 +26,19 @@ Three rules make it so; `ServiceThread.deliver` is their code:
 What is not promised: "failed" means "never confirmed", for the last try of a record that was given up may have
 arrived; and what is not delivered when the simulator ends is gone, since it keeps nothing on disk.
 
-Threads
-=======
+Threads: one per service, joined at the end. Only the main thread prints. It reads the tallies, each of which has
+one writer, its service's thread; all that the threads share besides is the Event `stop`.
 
-One per service, joined at the end. Only the main thread prints. It reads the tallies, each of which has one
-writer, its service's thread; all that the threads share besides is the Event `stop`.
+Exit status: 0 every record was delivered; 1 some were not, and stderr says how many and why; 2 bad configuration
+or command line; 130 stopped by Ctrl-C, 143 by SIGTERM, before all was delivered and after the summary of what was.
 
-Exit status
-===========
-
-0 every record was delivered; 1 some were not, and stderr says how many and why; 2 bad configuration or command
-line; 130 stopped by Ctrl-C, 143 by SIGTERM, before all was delivered and after the summary of what was.
-
-Sections
-========
-
-1. Constants
-2. Configuration
-3. One POST
-4. A service's thread
-5. What people see
-6. Main
+Sections: 1 Constants, 2 Configuration, 3 One POST, 4 A service's thread, 5 What people see, 6 Main.
 """
 
 from __future__ import annotations
 
 import argparse
-import collections
+import contextlib
 import dataclasses
 import datetime
 import http.client
@@ -69,10 +52,10 @@ import signal
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
+import urllib.parse
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 # ---------------------------------------------------------------- 1. Constants
@@ -85,8 +68,8 @@ FIRST_PAUSE_SECONDS = 0.2  # at most, before the second try; it doubles from try
 LONGEST_PAUSE_SECONDS = 3.0  # ... up to this, so that a server that is back is soon found
 MAY_PASS = (0, 429, 502, 503, 504)  # 0: no answer; any other status would be the same the next time
 STOP_WITHIN_SECONDS = 3.0  # from the signal to the summary, whatever a request in flight may do
-REFRESH_SECONDS = 0.1  # of the progress line on a terminal
-PLAIN_LINE_SECONDS = 2.0  # the same in a file or a pipe, where no line can be rewritten
+POLL_SECONDS = 0.1  # between looks for a signal, and between progress lines on a terminal, where one replaces the other
+PLAIN_LINE_SECONDS = 2.0  # between progress lines in a file or a pipe
 SEVERITIES = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 COLUMNS = ("planned", "delivered", "failed", "retries", "replayed", *SEVERITIES)  # of the summary
 CONFIG = pathlib.Path(__file__).resolve().parent / "config.json"
@@ -111,105 +94,75 @@ class Service:
     logs: Sequence[Mapping[str, Json]]  # severity, message and weight of each kind of record
 
 
-def text(pattern: str) -> Callable[[Json], bool]:
-    """Gives a check for text that matches as a whole."""
-    return lambda value: isinstance(value, str) and re.fullmatch(pattern, value, re.DOTALL) is not None
-
-
-def is_number(value: Json, *types: type) -> bool:
-    """True for finite numbers from 0 of one of the types, by default int and float; never for true and false."""
-    return type(value) in (types or (int, float)) and 0 <= value < math.inf
-
-
 def is_range(value: Json, *types: type) -> bool:
-    """True for [least, most]."""
-    return type(value) is list and len(value) == 2 and all(is_number(n, *types) for n in value) and value[0] <= value[1]
+    """Whether a list is [least, most], not below 0; to Python true is an int, here it is not."""
+    return [type(number) in types for number in value] == [True, True] and 0 <= value[0] <= value[1] < math.inf
 
 
-# A table of rules for each object of the file. By key: what is right, and how to say so.
-Rules = Mapping[str, tuple[Callable[[Json], bool], str]]
-SIMULATOR: Rules = {"url": (text(r"https?://[\w.:\[\]-]+(/[!-~]*)?"), 'an address such as "http://127.0.0.1:8000"')}
-SERVICE: Rules = {
-    "token": (text("[!-~]+"), 'ASCII text without blanks, such as "demo-pagos"'),
-    "iterations": (lambda value: is_range(value, int), "two whole numbers, least and most, such as [10, 20]"),
-    "delay_seconds": (is_range, "two numbers, least and most, such as [0.1, 0.5]"),
-    "logs": (lambda value: type(value) is list and value != [], "a list with at least one record to pick"),
+# The shape of what the simulator uses of config.json; the "server" part is the server's to check. A rule is the words
+# for what a value must be, and whether it is; a list holds the shape of its items.
+SIMULATOR: dict[str, Any] = {
+    "url": ('an address such as "http://127.0.0.1:8000"', re.compile(r"https?://[\w.:\[\]-]+(/[!-~]*)?").fullmatch),
 }
-LOG: Rules = {
-    "severity": (lambda value: value in SEVERITIES, f"one of {', '.join(SEVERITIES)}"),
-    "message": (text(r".*\S.*"), "text that is not empty"),
-    "weight": (lambda value: is_number(value) and value > 0, "a number over 0"),
+LOG: dict[str, Any] = {
+    "severity": (f"one of {', '.join(SEVERITIES)}", lambda value: value in SEVERITIES),
+    "message": ("text that is not empty", re.compile(r"\S").search),
+    "weight": ("a number over 0", lambda value: type(value) in (int, float) and 0 < value < math.inf),
+}
+SERVICE: dict[str, Any] = {
+    "token": ('ASCII text without blanks, such as "demo-pagos"', re.compile("[!-~]+").fullmatch),
+    "iterations": ("two whole numbers, least and most, such as [10, 20]", lambda value: is_range(value, int)),
+    "delay_seconds": ("two numbers, least and most, such as [0.1, 0.5]", lambda value: is_range(value, int, float)),
+    "logs": [LOG],
 }
 
 
-def mistakes_in(path: str, value: Json, rules: Rules) -> Iterator[str]:
-    """Names the keys of an object that are unknown, missing or wrong; `path` is its place in the file."""
-    if not isinstance(value, dict):
-        yield f"{path}: must be an object with {', '.join(rules)}"
-        return
-    for key in (key for key in value if key not in rules):
-        yield f"{path}.{key}: unknown key; known are {', '.join(rules)}"
-    for key, (is_right, wanted) in rules.items():
-        if key not in value:
-            yield f"{path}.{key}: missing; must be {wanted}"
-        elif not is_right(value[key]):
-            yield f"{path}.{key}: must be {wanted}, not {json.dumps(value[key], ensure_ascii=False):.60}"
-
-
-def is_simulated(service: Json) -> bool:
-    """False for a service that has only a token: an application that logs by itself."""
-    return not isinstance(service, dict) or list(service) != ["token"]
-
-
-def mistakes(config: Json) -> Iterator[str]:
-    """Names every mistake in what the simulator uses; the "server" part is the server's to check."""
-    yield from mistakes_in("simulator", config.get("simulator"), SIMULATOR)
-    services = config.get("services")
-    if not isinstance(services, dict) or not any(map(is_simulated, services.values())):
-        yield "services: must be an object with at least one service to simulate"
-        return
-    for name, service in services.items():
-        if not is_simulated(service):
-            continue
-        yield from mistakes_in(f"services.{name}", service, SERVICE)
-        logs = service.get("logs") if isinstance(service, dict) else None
-        for index, log in enumerate(logs if isinstance(logs, list) else []):
-            yield from mistakes_in(f"services.{name}.logs[{index}]", log, LOG)
+def mistakes_in(path: str, value: Json, shape: Any) -> Iterator[str]:
+    """A line for each place where a value has not the shape; `path` is where it stands in the file."""
+    if isinstance(shape, tuple):
+        wanted, is_right = shape
+        with contextlib.suppress(TypeError):  # a number where there should be text, say
+            if is_right(value):
+                return
+        yield f"{path}: must be {wanted}, not {json.dumps(value, ensure_ascii=False):.60}"
+    elif type(value) is not type(shape) or value == []:
+        wanted = f"an object with {', '.join(shape)}" if isinstance(shape, dict) else "a list that is not empty"
+        yield f"{path}: must be {wanted}"
+    elif isinstance(shape, list):
+        for index, item in enumerate(value):
+            yield from mistakes_in(f"{path}[{index}]", item, shape[0])
+    else:
+        yield from (f"{path}.{key}: unknown key; known are {', '.join(shape)}" for key in value if key not in shape)
+        yield from (f"{path}.{key}: missing" for key in shape if key not in value)
+        for key in (key for key in shape if key in value):
+            yield from mistakes_in(f"{path}.{key}", value[key], shape[key])
 
 
 def load(path: pathlib.Path, url: str | None) -> tuple[str, list[Service]]:
-    """Reads the server's address (`url` replaces the file's) and the services; ConfigError names all mistakes."""
+    """Reads the server's address (`url` replaces the file's) and the services. Raises ConfigError."""
     try:
         config = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise ConfigError(f"{path}: can't be read: {error.strerror}") from None
-    except ValueError as error:
-        raise ConfigError(f"{path}: not JSON: {error}") from None
+        raise ConfigError(f"can't be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"not JSON: {error}") from None
     if not isinstance(config, dict):
-        raise ConfigError(f"{path}: must be a JSON object")
+        raise ConfigError("must be a JSON object")
     if url is not None:
         config["simulator"] = {"url": url}
-    if found := [f"{path}: {mistake}" for mistake in mistakes(config)]:
-        raise ConfigError(*found)
-    services = {name: keys for name, keys in config["services"].items() if is_simulated(keys)}
+    services = config["services"] if isinstance(config.get("services"), dict) else {}
+    # A service with only a token is an application that logs by itself.
+    services = {name: keys for name, keys in services.items() if type(keys) is not dict or [*keys] != ["token"]}
+    mistakes = [*mistakes_in("simulator", config.get("simulator"), SIMULATOR)]
+    mistakes += mistakes_in("services", services, dict.fromkeys(services, SERVICE))
+    if not services:
+        mistakes.append("services: must be an object with at least one service to simulate")
+    if mistakes:
+        raise ConfigError(*mistakes)
     return config["simulator"]["url"].rstrip("/"), [Service(name, **keys) for name, keys in services.items()]
 
 
 # ---------------------------------------------------------------- 3. One POST
-
-
-class EveryAnswer(urllib.request.HTTPErrorProcessor):
-    """Gives any answer as it is, where urllib raises an error or follows a redirected POST with a GET."""
-
-    def http_response(self, request: urllib.request.Request, response: Any) -> Any:
-        """The answer, whatever its status."""
-        return response
-
-    https_response = http_response
-
-
-# Straight to the server: a proxy that the environment names could not reach this machine's loopback.
-OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), EveryAnswer)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,12 +176,11 @@ class Outcome:
     retry_after: float = 0.0  # seconds that the server asks for
 
 
-def read_outcome(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
+def read_outcome(status: int, headers: Mapping[str, str] | http.client.HTTPMessage, body: bytes) -> Outcome:
     """Reads an answer. A Retry-After that is a date counts for none: servers that are busy give seconds."""
-    try:
+    said = None
+    with contextlib.suppress(ValueError):
         said = json.loads(body)
-    except ValueError:
-        said = None
     if not isinstance(said, dict):
         said = {"error": "this is not the answer of a log server"}
     reason = f"HTTP {status}: {said.get('error') or said.get('errors')} {said.get('hint', '')}".rstrip()
@@ -241,13 +193,15 @@ def read_outcome(status: int, headers: Mapping[str, str], body: bytes) -> Outcom
 def post(url: str, token: str, key: str, body: bytes) -> Outcome:
     """Tries once, on a connection of its own. Does not raise; without an answer the outcome's status is 0."""
     headers = {"Authorization": f"Token {token}", "Idempotency-Key": key, "Content-Type": "application/json"}
-    request = urllib.request.Request(f"{url}/logs", body, headers, method="POST")
     try:
-        with OPENER.open(request, timeout=TRY_TIMEOUT_SECONDS) as answer:
+        scheme, host, path, *_ = urllib.parse.urlsplit(url)
+        connect = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
+        with contextlib.closing(connect(host, timeout=TRY_TIMEOUT_SECONDS)) as connection:
+            connection.request("POST", f"{path}/logs", body, headers)
+            answer = connection.getresponse()
             return read_outcome(answer.status, answer.headers, answer.read())
-    except (OSError, http.client.HTTPException, UnicodeError) as error:  # refused, timed out, cut off, no such name
-        cause = error.reason if isinstance(error, urllib.error.URLError) else error
-        return Outcome(0, f"no answer from {url} ({cause}): is server.py running there?")
+    except (OSError, http.client.HTTPException, ValueError) as error:  # refused, timed out, cut off, no such name
+        return Outcome(0, f"no answer from {url} ({error}): is server.py running there?")
 
 
 # ---------------------------------------------------------------- 4. A service's thread
@@ -264,8 +218,8 @@ class ServiceThread(threading.Thread):
         super().__init__(name=service.name, daemon=True)
         self.service, self.url, self.run_name, self.speed, self.stop = service, url, run, speed, stop
         self.random = random.Random(None if seed is None else f"{seed} {service.name}")
-        self.tally = collections.Counter(planned=self.random.randint(*service.iterations))
-        self.reasons = collections.Counter[str]()  # why records failed, and how many
+        self.tally = Counter(planned=self.random.randint(*service.iterations))
+        self.reasons = Counter[str]()  # why records failed, and how many
         self.trouble = ""  # why the record in hand is not delivered yet
         self.give_up_at = math.inf  # on time.monotonic(); finite while the server cannot be had
 
@@ -276,7 +230,13 @@ class ServiceThread(threading.Thread):
             if self.stop.wait(self.random.uniform(*self.service.delay_seconds) / self.speed):
                 return
             [log] = self.random.choices(self.service.logs, weights)
-            self.count(log["severity"], self.deliver(self.record(log, number)))
+            outcome = self.deliver(self.record(log, number))
+            self.trouble = ""
+            if outcome.accepted:
+                self.tally.update(["delivered", log["severity"], *["replayed"] * outcome.replayed])
+            else:
+                self.tally["failed"] += 1
+                self.reasons[outcome.reason] += 1
 
     def record(self, log: Mapping[str, Json], number: int) -> dict[str, Json]:
         """A record of what happens now: however late it arrives, its timestamp is that of the event."""
@@ -308,81 +268,61 @@ class ServiceThread(threading.Thread):
         self.give_up_at = math.inf
         return outcome
 
-    def count(self, severity: str, outcome: Outcome) -> None:
-        """Enters a record's fate in the tally."""
-        self.trouble = ""
-        if outcome.accepted:
-            self.tally.update(["delivered", severity, *["replayed"] * outcome.replayed])
-        else:
-            self.tally["failed"] += 1
-            self.reasons[outcome.reason] += 1
-
 
 # ---------------------------------------------------------------- 5. What people see
 
 
-class Display:
-    """Progress on stdout: on a terminal a line that is rewritten, elsewhere one every PLAIN_LINE_SECONDS."""
-
-    def __init__(self) -> None:
-        self.rewrites, self.due = sys.stdout.isatty(), time.monotonic() + PLAIN_LINE_SECONDS
-        self.told = {""}
-
-    def show(self, threads: Sequence[ServiceThread], last: bool = False) -> None:
-        """Shows how far each service is, and says once for each reason why records are waiting."""
-        for reason in {thread.trouble for thread in threads} - self.told:
-            self.told.add(reason)
-            self.write(f"waiting: {reason}", "\n")
-        counts = [f"{thread.name} {thread.tally['delivered']}/{thread.tally['planned']}" for thread in threads]
-        if self.rewrites or last or time.monotonic() >= self.due:
-            self.due = time.monotonic() + PLAIN_LINE_SECONDS
-            self.write(" | ".join(counts), "\n" if last or not self.rewrites else "")
-
-    def write(self, line: str, end: str) -> None:
-        """Writes over the line that stands there; one that stays in sight (`end` is a newline) is not cut short."""
+def show(line: str, stays: bool = True) -> None:
+    """Prints a line of progress; on a terminal one that does not stay is cut to the width, and the next replaces it."""
+    if sys.stdout.isatty():
         width = shutil.get_terminal_size().columns - 1  # a terminal wraps after its last column
-        line = line if end else line[:width]
-        print(f"\r{line.ljust(width)}" if self.rewrites else line, end=end, flush=True)
+        line = "\r" + (line if stays else line[:width]).ljust(width)
+    print(line, end="\n" if stays or not sys.stdout.isatty() else "", flush=True)
 
 
-def summary(threads: Sequence[ServiceThread]) -> str:
-    """The table at the end: a row for each service, and their total."""
-    total = sum((thread.tally for thread in threads), collections.Counter[str]())
-    width = max(len("service"), *(len(thread.name) for thread in threads))
-    rows = [(thread.name, thread.tally) for thread in threads] + [("total", total)]
-    lines = ["service".ljust(width) + "".join(f"  {column}" for column in COLUMNS)]
-    lines += [name.ljust(width) + "".join(f"  {tally[c]:{len(c)}}" for c in COLUMNS) for name, tally in rows]
-    return "\n".join(lines)
+def progress(threads: Sequence[ServiceThread]) -> str:
+    """How far each service is."""
+    return " | ".join(f"{thread.name} {thread.tally['delivered']}/{thread.tally['planned']}" for thread in threads)
+
+
+def join(threads: Sequence[ServiceThread], stop: threading.Event, signals: Sequence[int]) -> None:
+    """Waits for every thread to end, showing how far they are and, once for each reason, why records are waiting.
+
+    Sets `stop` after a signal, and then waits for STOP_WITHIN_SECONDS at most.
+    """
+    told, shown_at, leave_at = {""}, time.monotonic(), math.inf
+    while time.monotonic() < leave_at and (alive := [thread for thread in threads if thread.is_alive()]):
+        alive[0].join(POLL_SECONDS)
+        for reason in {thread.trouble for thread in threads} - told:
+            told.add(reason)
+            show(f"waiting: {reason}")
+        if sys.stdout.isatty() or time.monotonic() >= shown_at + PLAIN_LINE_SECONDS:
+            show(progress(threads), stays=False)
+            shown_at = time.monotonic()
+        if signals and not stop.is_set():
+            stop.set()
+            leave_at = time.monotonic() + STOP_WITHIN_SECONDS
+    show(progress(threads))
 
 
 def report(threads: Sequence[ServiceThread]) -> int:
-    """Prints the summary, and on stderr what was not delivered and why; gives the number of those records."""
-    print(summary(threads), flush=True)
-    planned = sum(thread.tally["planned"] for thread in threads)
-    undelivered = planned - sum(thread.tally["delivered"] for thread in threads)
-    if undelivered:
-        print(f"{undelivered} of {planned} records were not delivered", file=sys.stderr)
-    else:
+    """Prints a row for each service and their total, and on stderr what was not delivered and why; gives how many."""
+    total = sum((thread.tally for thread in threads), Counter[str]())
+    width = max(len("service"), *(len(thread.name) for thread in threads))
+    print("service".ljust(width), *COLUMNS, sep="  ")
+    for name, tally in [*((thread.name, thread.tally) for thread in threads), ("total", total)]:
+        print(name.ljust(width), *(f"{tally[column]:{len(column)}}" for column in COLUMNS), sep="  ", flush=True)
+    planned, undelivered = total["planned"], total["planned"] - total["delivered"]
+    if not undelivered:
         print(f"{planned} records delivered, each exactly once: {threads[0].url}/stats?attr.run={threads[0].run_name}")
-    for reason, count in sum((thread.reasons for thread in threads), collections.Counter[str]()).items():
+        return 0
+    print(f"{undelivered} of {planned} records were not delivered", file=sys.stderr)
+    for reason, count in sum((thread.reasons for thread in threads), Counter[str]()).items():
         print(f"  {count}: {reason}", file=sys.stderr)
     return undelivered
 
 
 # ---------------------------------------------------------------- 6. Main
-
-
-def join(threads: Sequence[ServiceThread], stop: threading.Event, signals: Sequence[int]) -> None:
-    """Waits for every thread to end, showing how far they are; after a signal, STOP_WITHIN_SECONDS at most."""
-    display, leave_at = Display(), math.inf
-    for thread in threads:
-        while thread.is_alive() and time.monotonic() < leave_at:
-            thread.join(REFRESH_SECONDS)
-            display.show(threads)
-            if signals and not stop.is_set():
-                stop.set()
-                leave_at = time.monotonic() + STOP_WITHIN_SECONDS
-    display.show(threads, last=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -398,7 +338,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         url, services = load(options.config, options.url)
     except ConfigError as error:
-        print(*error.args, sep="\n", file=sys.stderr)
+        print(*(f"{options.config}: {mistake}" for mistake in error.args), sep="\n", file=sys.stderr)
         return 2
     # The handler only takes a note: it runs between any two steps of this thread, and there stop.set() could
     # wait for a lock that this very thread holds.
