@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import http.client
 import json
@@ -19,9 +20,8 @@ import time
 import unittest
 import uuid
 from collections.abc import Callable
-from typing import Any
 
-from tests.support import TOKEN, Answer, Json, Server, request
+from tests.support import TOKEN, Answer, Json, Server, eventually, request
 
 # The rows that the table of counts must hold, worked out from the records.
 COUNTS = """
@@ -31,13 +31,16 @@ COUNTS = """
 """
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 20, why: str = "it did not come true") -> Any:
-    """Polls until the condition holds, and gives its value."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, why() if callable(why) else why
-        time.sleep(0.01)
-    return value
+def together(count: int, work: Callable[[int], Json]) -> list[Json]:
+    """Runs work(0), work(1), ... at the same moment, each in a thread; raises what one of them raised."""
+    barrier = threading.Barrier(count)
+
+    def run(number: int) -> Json:
+        barrier.wait(30)
+        return work(number)
+
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        return list(pool.map(run, range(count)))
 
 
 def check_database(case: unittest.TestCase, server: Server) -> None:
@@ -82,7 +85,7 @@ class Writers:
     def wait_for(self, more: int) -> None:
         """Returns when so many more records have been acknowledged."""
         goal = len(self.acknowledged) + more
-        eventually(lambda: len(self.acknowledged) >= goal, 30, lambda: f"only {len(self.acknowledged)} of {goal}")  # type: ignore[arg-type]
+        eventually(lambda: len(self.acknowledged) >= goal, 30, lambda: f"only {len(self.acknowledged)} of {goal}")
 
     def _run(self, name: str) -> None:
         connection = self.server.connection(10)

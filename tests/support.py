@@ -209,11 +209,13 @@ def request(
     return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 20) -> Any:
-    """Asks again and again until the answer is true, and gives it."""
+def eventually(
+    condition: Callable[[], Any], seconds: float = 20, why: str | Callable[[], str] = "it did not come true"
+) -> Any:
+    """Asks again and again until the answer is true, and gives it; `why` is what to say if it never is."""
     deadline = time.monotonic() + seconds
     while not (answer := condition()):
-        assert time.monotonic() < deadline, f"it did not come true within {seconds:g} s"
+        assert time.monotonic() < deadline, f"after {seconds:g} s: {why() if callable(why) else why}"
         time.sleep(0.005)
     return answer
 

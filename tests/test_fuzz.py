@@ -18,8 +18,8 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 
-from tests.load import Wire, check_database, eventually, peak_mib, proc
-from tests.support import OTHER_TOKEN, SHIPPER, TOKEN, Server
+from tests.load import Wire, check_database, peak_mib, proc
+from tests.support import OTHER_TOKEN, SHIPPER, TOKEN, Server, eventually
 
 REQUESTS = int(os.environ.get("LOG_SERVER_FUZZ", "2000"))
 SEED = int(os.environ.get("LOG_SERVER_FUZZ_SEED", "20261124"))

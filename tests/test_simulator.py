@@ -19,7 +19,7 @@ import unittest
 from unittest import mock
 
 import simulator
-from tests.support import ROOT, Json, Server
+from tests.support import ROOT, Json, Server, eventually
 
 CONFIG = json.loads((ROOT / "config.json").read_text(encoding="utf-8"))
 NOTHING = simulator.Outcome(0, "no answer")
@@ -68,14 +68,6 @@ def totals(out: str) -> dict[str, int]:
 def sample_server() -> Server:
     """A server with the sample configuration."""
     return Server(config={**CONFIG, "server": {**CONFIG["server"], "port": 0}})
-
-
-def eventually(condition) -> None:
-    """Polls until the condition is true."""
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.01)
 
 
 @contextlib.contextmanager

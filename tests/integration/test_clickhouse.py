@@ -24,9 +24,10 @@ from collections.abc import Callable
 from typing import Any
 
 from clickhouse import Cluster, Engine, Proxy, Seen, free_port  # type: ignore[import-not-found]
-from test_stores import SEVERITIES, Follower, query, together  # type: ignore[import-not-found]
+from test_stores import SEVERITIES, Follower, query  # type: ignore[import-not-found]
 
-from tests.support import ROOT, SHIPPER, Answer, Server, configuration
+from tests.load import together
+from tests.support import ROOT, SHIPPER, Answer, Server, configuration, eventually
 
 Json = Any
 PASSWORD = "s3cret: with/odd@marks?&%"
@@ -39,18 +40,6 @@ databases = (f"logs{number}" for number in itertools.count(1))
 def is_insert(seen: Seen) -> bool:
     """Whether a request of the server writes records."""
     return re.match(r"INSERT INTO `?logs\b", seen.sql) is not None
-
-
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = RECOVERY_SECONDS) -> Any:
-    """Asks again and again until the answer is true, and gives it."""
-    deadline = time.monotonic() + seconds
-    while True:
-        answer = condition()
-        if answer:
-            return answer
-        if time.monotonic() > deadline:
-            raise AssertionError(f"after {seconds:g} s, still not: {what}")
-        time.sleep(0.05)
 
 
 def start_fails(store: str) -> tuple[int, str]:
@@ -125,7 +114,8 @@ class ClickHouseTest(unittest.TestCase):
 
     def assert_recovers(self, server: Server) -> None:
         """It must take records again, without a restart."""
-        wait_until(lambda: server.post({"message": "again"}).status == 200, "records are taken again")
+        again = {"message": "again"}
+        eventually(lambda: server.post(again).status == 200, RECOVERY_SECONDS, "no record is taken again")
         self.assertEqual(server.get("/health").status, 200)
         self.assertEqual(server.get("/logs?limit=1").json[0]["message"], "again")
 
@@ -291,7 +281,7 @@ class OutageTests(ClickHouseTest):
         for _ in range(20):
             self.assert_unavailable(server.post({"message": "lost"}))
         self.engine.query("ALTER TABLE logs RESET SETTING parts_to_throw_insert", database=self.database)
-        wait_until(lambda: server.post({"message": "again"}).status == 200, "records are taken again", 3)
+        eventually(lambda: server.post({"message": "again"}).status == 200, 3, "no record is taken again")
 
     def test_a_full_disk_is_called_so_and_found_by_a_check_of_health(self):
         server = self.start()
@@ -373,7 +363,7 @@ class OutageTests(ClickHouseTest):
             thread.start()
         for _ in range(3):
             before = len(confirmed)
-            wait_until(lambda before=before: len(confirmed) > before + 20, "more records are confirmed", 30)
+            eventually(lambda before=before: len(confirmed) > before + 20, 30, "no more records are confirmed")
             self.engine.kill()
             self.engine.start()
         stop.set()
@@ -483,7 +473,7 @@ class TwoServersTests(ClickHouseTest):
 
             together(6, write)
             self.one.post({"message": "end"})
-            wait_until(lambda: follower.records[-1]["message"] == "end", "the last record comes", 30)
+            eventually(lambda: follower.records[-1]["message"] == "end", 30, "the last record does not come")
             time.sleep(1)  # for what might come twice
         messages = collections.Counter(record["message"] for record in follower.records)
         wanted = ["start", "end"] + [f"{n}.{part}.{k}" for n in range(6) for part in range(40) for k in range(3)]
@@ -525,10 +515,10 @@ class TwoServersTests(ClickHouseTest):
 
     def test_the_simulator_runs_against_both_while_one_is_killed(self):
         runs = [Simulator(self.one, 1), Simulator(self.two, 2)]
-        wait_until(lambda: self.count() > 40, "the simulators have begun", 30)
+        eventually(lambda: self.count() > 40, 30, "the simulators do not begin")
         self.one.stop(signal.SIGKILL)
         before = self.two.get("/stats").json["total"]
-        wait_until(lambda: self.two.get("/stats").json["total"] > before, "the other goes on")
+        eventually(lambda: self.two.get("/stats").json["total"] > before, RECOVERY_SECONDS, "the other does not go on")
         self.one.restart()
         for run in runs:
             self.assertEqual(run.wait(), 0, run.output)
@@ -798,7 +788,7 @@ class ClusterTests(unittest.TestCase):
             for key in keys:
                 answer = post_until_stored([self.one, self.two], [{"message": key}] * 3, key)
                 self.assertEqual((answer.status, answer.json["accepted"]), (200, 3))
-            wait_until(lambda server=server: server.get("/health").status == 200, "it is well again")
+            eventually(lambda server=server: server.get("/health").status == 200, RECOVERY_SECONDS, "it stays ill")
             wanted.update(dict.fromkeys(kept + keys, 3))
             found = collections.Counter(record["message"] for record in server.get("/logs?limit=0").json)
             self.assertEqual(found, wanted)

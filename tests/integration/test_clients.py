@@ -28,15 +28,14 @@ import sys
 import tempfile
 import textwrap
 import threading
-import time
 import unittest
 import urllib.parse
 import urllib.request
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from tests.support import READER, SHIPPER, TOKEN, Server
+from tests.support import READER, SHIPPER, TOKEN, Server, eventually
 
 MODULES = os.environ.get("LOG_SERVER_NODE_MODULES", "")
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
@@ -54,18 +53,6 @@ def needs_node(*packages: str) -> Any:
         return unittest.skip("LOG_SERVER_NODE_MODULES does not say where the npm packages are")
     absent = [package for package in packages if not pathlib.Path(MODULES, package, "package.json").exists()]
     return unittest.skipIf(absent, f"not in {MODULES}: {', '.join(absent)}") if absent else needs("node")
-
-
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = 20) -> Any:
-    """Asks again and again until the answer is true, and gives it."""
-    deadline = time.monotonic() + seconds
-    while True:
-        answer = condition()
-        if answer:
-            return answer
-        if time.monotonic() > deadline:
-            raise AssertionError(f"after {seconds:g} s, still not: {what}")
-        time.sleep(0.02)
 
 
 def free_port() -> int:
@@ -150,7 +137,7 @@ class ClientTest(unittest.TestCase):
 
     def wait_for(self, count: int, seconds: float = 20) -> list[dict[str, Any]]:
         """Waits until that many records are stored, and gives them."""
-        wait_until(lambda: self.total() >= count, f"{count} records stored", seconds)
+        eventually(lambda: self.total() >= count, seconds, lambda: f"only {self.total()} of {count} are stored")
         return self.records()
 
 
@@ -270,10 +257,10 @@ class Curl(ClientTest):
     def test_following_shows_each_record_as_it_is_stored(self):
         self.server.post([{"message": "old"}, {"message": "last"}])
         with Client("curl", "-sSN", f"{self.server.url}/logs?follow=1&limit=1&min_severity=INFO") as curl:
-            wait_until(lambda: curl.says('"last"'), "the newest record shown")
+            eventually(lambda: curl.says('"last"'), why="the newest record is not shown")
             self.server.post([{"message": "first"}, {"message": "hidden", "severity": "DEBUG"}])
             self.server.post({"message": "second"})
-            wait_until(lambda: curl.says('"second"'), "a record shown as it comes")
+            eventually(lambda: curl.says('"second"'), why="a record is not shown as it comes")
             shown = [json.loads(line)["message"] for line in curl.lines if line]
             self.assertEqual(shown, ["last", "first", "second"])
 
@@ -480,7 +467,7 @@ class SyslogNg(ClientTest):
         state = [part for flag, name in (("-R", "persist"), ("-p", "pid"), ("-c", "ctl")) for part in (flag, name)]
         state = [str(self.folder / part) if not part.startswith("-") else part for part in state]
         self.enterContext(Client("syslog-ng", "-F", "--no-caps", "-f", path, *state, "--stderr"))
-        wait_until(lambda: listens(self.old_port) and listens(self.ietf_port), "syslog-ng listening")
+        eventually(lambda: listens(self.old_port) and listens(self.ietf_port), why="syslog-ng does not listen")
 
     @contextlib.contextmanager
     def logger(self) -> Iterator[logging.Logger]:
@@ -518,7 +505,7 @@ class SyslogNg(ClientTest):
         with self.logger() as log:
             for number in range(250):
                 log.info("before %d", number)
-            wait_until(lambda: self.total() >= 100, "a first batch stored")
+            eventually(lambda: self.total() >= 100, why="no first batch is stored")
             self.server.stop()
             for number in range(250):
                 log.info("between %d", number)
@@ -547,10 +534,10 @@ class SyslogNg(ClientTest):
             for number in range(2000):
                 log.info("number %d", number)
                 if number == 1000:
-                    wait_until(self.total, "a first batch stored")
+                    eventually(self.total, why="no first batch is stored")
                     self.server.restart(signal.SIGKILL)
             expected = {f"number {number}" for number in range(2000)}
-            wait_until(lambda: {record["message"] for record in self.records()} == expected, "all stored", 30)
+            eventually(lambda: {record["message"] for record in self.records()} == expected, 30, "some are not stored")
         times = collections.Counter(collections.Counter(record["message"] for record in self.records()).values())
         self.assertLessEqual(set(times), {1, 2})
         self.assertLessEqual(times[2], 100)  # one batch
@@ -624,7 +611,7 @@ class OpenTelemetry(ClientTest):
         self.addCleanup(blocker.close)
         blocker.execute("BEGIN IMMEDIATE")  # while another program writes, no commit can succeed
         with self.start() as node:
-            wait_until(lambda: node.says("Scheduling export retry"), "the exporter told to retry")
+            eventually(lambda: node.says("Scheduling export retry"), why="the exporter is not told to retry")
             self.assertEqual(self.server.post({"message": "m"}).status, 503)
             blocker.execute("ROLLBACK")
             self.assertEqual(node.wait(), 0, node.lines)
@@ -681,12 +668,12 @@ class Prometheus(ClientTest):
 
         options = (f"--config.file={path}", storage, f"--web.listen-address={address}", "--log.level=warn")
         with Client("prometheus", *options) as prometheus:
-            (up,) = wait_until(lambda: ask('up{job="logs"} == 1'), f"target up; {prometheus.lines}")
+            (up,) = eventually(lambda: ask('up{job="logs"} == 1'), why=lambda: f"no target is up; {prometheus.lines}")
             self.assertEqual(up[1], "1")
             for line in self.metrics().splitlines():  # every number that the server gives is there
                 if not line.startswith("#"):
                     name = line.rpartition(" ")[0]
-                    wait_until(functools.partial(ask, name), f"{name} scraped")
+                    eventually(functools.partial(ask, name), why=f"{name} is not scraped")
             for query, value in (
                 ("sum(logs_records_accepted_total)", "3"),
                 ('sum(logs_records_rejected_total{service="app"})', "1"),

@@ -19,13 +19,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import unittest
 from typing import NamedTuple
 
-from tests.load import Wire, Writers, check_database, eventually
-from tests.support import ROOT, TOKEN, Answer, Server, request
+from tests.load import Wire, Writers, check_database, together
+from tests.support import ROOT, TOKEN, Answer, Server, eventually, request
 
 ROUNDS = 20
 WRITERS = 4
@@ -191,6 +190,11 @@ class Call(NamedTuple):
     name: str
     text: str  # its arguments and what it gave
 
+    @property
+    def file(self) -> str:
+        """The number and name of the file or socket that it is for."""
+        return self.text.partition(",")[0]
+
     def syncs(self, name: str) -> bool:
         """Whether it put the file of that name on disk."""
         done = self.name in ("fsync", "fdatasync") and re.search(r"<(.*)>\) += 0$", self.text)
@@ -251,11 +255,7 @@ class OnDisk(unittest.TestCase):
                     self.assertEqual(request(connection, "POST", "/logs", body, headers).status, 200)
                 connection.close()
 
-            threads = [threading.Thread(target=write, args=[writer]) for writer in range(WRITERS)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join(60)
+            together(WRITERS, write)
 
         calls = self.trace(drive)
         to_wal = [call for call in calls if call.name == "pwrite64" and "logs.db-wal>" in call.text]
@@ -267,7 +267,7 @@ class OnDisk(unittest.TestCase):
                 (received,) = [call for call in requests if f'\\"message\\": \\"{marker}' in call.text]
                 written = next(call for call in to_wal if call.began > received.ended and marker in call.text)
                 synced = next(call for call in syncs if call.began > written.ended)
-                sends = (call for call in calls if call.name == "sendto" and call.thread == received.thread)
+                sends = (call for call in calls if call.name == "sendto" and call.file == received.file)
                 answered = next(call for call in sends if call.began > received.ended)
                 self.assertIn("HTTP/1.1 200", answered.text)
                 self.assertLess(synced.ended, answered.began, "the answer left before the sync")

@@ -14,8 +14,7 @@ import time
 import unittest
 from collections.abc import Callable
 
-from tests.load import eventually
-from tests.support import Server
+from tests.support import Server, eventually
 
 SECONDS, BATCHES, RECORDS = 4, 20, 50  # a second has so many batches of so many records
 SEVERITIES = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]

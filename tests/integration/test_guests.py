@@ -18,8 +18,8 @@ import urllib.parse
 from collections.abc import Iterator
 
 import server as module
-from tests.load import Wire, Writers, eventually, peak_mib, proc, seconds_at_work
-from tests.support import TOKEN, Answer, Server
+from tests.load import Wire, Writers, peak_mib, proc, seconds_at_work, together
+from tests.support import TOKEN, Answer, Server, eventually
 
 with contextlib.suppress(ImportError):  # Windows
     import resource
@@ -90,11 +90,11 @@ def fill(server: Server, mib: int, record: dict[str, str]) -> None:
         assert server.post([record] * ((8 << 20) // size)).status == 200
 
 
-def ask(server: Server, path: str, answers: list[tuple[float, Answer]]) -> None:
-    """Notes an answer, and the seconds that it took."""
+def ask(server: Server, path: str) -> tuple[float, Answer]:
+    """The seconds that an answer took, and the answer."""
     began = time.monotonic()
     answer = server.get(path)
-    answers.append((time.monotonic() - began, answer))
+    return time.monotonic() - began, answer
 
 
 class Latencies:
@@ -226,16 +226,11 @@ class Guests(unittest.TestCase):
         with Server(constants={"QUERY_SECONDS": 0.4}) as server:
             for _ in range(5):
                 server.post([{"message": "a" * 260_000}] * 38)
-            answers: list[tuple[float, Answer]] = []
             paths = [f"/logs?contains={urllib.parse.quote('a' * 900 + last)}" for last in ("b", "b", "é", "é")]
-            threads = [threading.Thread(target=ask, args=[server, path, answers]) for path in paths]
             with Writers(server, 2, pause=0.02) as writers:
                 writers.wait_for(30)
                 before = len(writers.acknowledged)
-                for thread in threads:
-                    thread.start()
-                for thread in threads:
-                    thread.join(20)
+                answers = together(4, lambda number: ask(server, paths[number]))
             self.assertEqual([answer.status for _, answer in answers], [503] * 4, answers[0])
             self.assertRegex(answers[0][1].json["hint"], "(?i)narrow")
             self.assertIn("retry-after", answers[0][1].headers)

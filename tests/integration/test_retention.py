@@ -8,8 +8,8 @@ import sqlite3
 import threading
 import unittest
 
-from tests.load import Writers, check_database, eventually
-from tests.support import Json, Server
+from tests.load import Writers, check_database
+from tests.support import Json, Server, eventually
 
 MIB = 1 << 20
 DAY = 86_400_000_000  # µs

@@ -7,7 +7,6 @@ records that were sent. So both stores are held to the same answers; a last clas
 from __future__ import annotations
 
 import collections
-import concurrent.futures
 import contextlib
 import csv
 import datetime
@@ -25,6 +24,7 @@ from typing import Any
 
 from clickhouse import Engine  # type: ignore[import-not-found]
 
+from tests.load import together
 from tests.support import OTHER_TOKEN, SHIPPER, Server
 
 Json = Any
@@ -555,18 +555,6 @@ class Follower:
             self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join(10)
         self.connection.close()
-
-
-def together(count: int, work: Callable[[int], Json]) -> list[Json]:
-    """Runs work(0), work(1), ... at the same moment; raises what one of them raised."""
-    barrier = threading.Barrier(count)
-
-    def run(number: int) -> Json:
-        barrier.wait(30)
-        return work(number)
-
-    with concurrent.futures.ThreadPoolExecutor(count) as pool:
-        return list(pool.map(run, range(count)))
 
 
 class SQLiteStoreTests(EveryStore, unittest.TestCase):
