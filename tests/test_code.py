@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 import server
 import simulator
-from tests.support import ROOT, SHIPPER, Server
+from tests.support import ROOT, SHIPPER, Json, Server
+from tests.test_readme import rows
 
 PROGRAMS = {"server.py": server, "simulator.py": simulator}
 MINUTE = 60_000_000  # in microseconds
@@ -155,6 +156,55 @@ class Sections(unittest.TestCase):
         """The annotations of an argument, a variable or a function."""
         parts = [getattr(node, "annotation", None), getattr(node, "returns", None)]
         return [part for part in parts if part is not None]
+
+
+class Words(unittest.TestCase):
+    """One word for one thing: schema.sql, the code and the tables of README.md name the same things, and no others."""
+
+    def named(self, heading: str) -> list[str]:
+        """What the first column of a table of README.md names as code."""
+        return [name for first, *_ in rows(heading) for name in re.findall(r"`([^`]+)`", first)]
+
+    def test_a_record_has_the_same_fields_in_the_schema_the_code_and_the_readme(self) -> None:
+        with contextlib.closing(sqlite3.connect(":memory:")) as database:
+            database.executescript((ROOT / "schema.sql").read_text(encoding="utf-8"))
+            columns = [name for _, name, *_ in database.execute("PRAGMA table_info(logs)")]
+        self.assertEqual(list(server.StoredRecord._fields), columns)
+        self.assertLess(set(server.Record._fields), set(columns))
+        meaning = dict(rows("## A record's way"))["record"]
+        self.assertCountEqual(re.findall(r"`(\w+)`", meaning), columns)
+
+    def test_the_severities_have_the_same_names_and_numbers_everywhere(self) -> None:
+        schema = (ROOT / "schema.sql").read_text(encoding="utf-8")
+        [(numbers, names)] = re.findall(r"severity IN \((.+)\)\), +-- (.+)", schema)
+        self.assertEqual(dict(zip(names.split(", "), map(int, numbers.split(", ")))), server.SEVERITIES)
+        self.assertEqual(simulator.SEVERITIES, tuple(server.SEVERITIES))
+
+    def test_the_endpoints_of_the_readme_are_the_routes(self) -> None:
+        routes = [f"{method} {path}" for path, methods in server.ROUTES.items() for method in methods]
+        self.assertCountEqual(self.named("## Endpoints"), routes)
+
+    def test_the_parameters_of_the_readme_are_those_of_the_queries(self) -> None:
+        named = self.named("**Parameters**")
+        filters, others = named[: named.index("attr.KEY")], named[named.index("attr.KEY") + 1 :]
+        self.assertCountEqual(filters, server.LIST_PARAMETERS.keys() & server.STATS_PARAMETERS.keys())
+        self.assertCountEqual(others, server.LIST_PARAMETERS.keys() ^ server.STATS_PARAMETERS.keys())
+
+    def test_the_settings_of_the_readme_are_those_that_the_programs_check(self) -> None:
+        settings = list(self.settings(server.SHAPE))
+        self.assertCountEqual(self.named("## Settings"), settings)
+        for place, shape in (("services.NAME", simulator.SERVICE), ("simulator", simulator.SIMULATOR)):
+            with self.subTest(place):
+                keys = [name.rpartition(".")[2] for name in settings if name.startswith(f"{place}.")]
+                self.assertCountEqual(shape, keys)
+
+    def settings(self, shape: Json, path: str = "") -> Iterator[str]:
+        """The paths of all values in a shape of the server's."""
+        if not isinstance(shape, dict):
+            yield path
+            return
+        for name in shape:
+            yield from self.settings(shape[name], f"{path}.{name.rstrip('?').replace('*', 'NAME')}".lstrip("."))
 
 
 # Runs the server with each SQL statement of its reading connections written to a file, a line of JSON each.
