@@ -15,7 +15,7 @@ PRAGMA user_version = 1;                -- the version of this schema; the serve
 CREATE TABLE logs (                     -- one row a record
     id          INTEGER PRIMARY KEY     -- given in the order of commits
                 AUTOINCREMENT,          -- and never twice, not even after retention has emptied the table
-    received_at INTEGER NOT NULL,       -- µs; when it was committed; never less than in the row before
+    received_at INTEGER NOT NULL,       -- µs; when its commit began; never less than in the row before
     timestamp   INTEGER NOT NULL,       -- µs; when it happened, by the sender's clock: any value, in any order
     service     TEXT    NOT NULL,       -- the application that sent it
     severity    INTEGER NOT NULL        -- the numbers of Python's logging module:
@@ -30,7 +30,7 @@ CREATE INDEX logs_by_time ON logs (timestamp);
 
 -- GET /logs by service, by severity or by both: the newest of one service and severity are one stretch
 -- of this index; a query for several merges that many stretches. A rare value costs no more than a
--- common one. /stats counts the minutes at the ends of its range here, without reading a record.
+-- common one. /stats counts what is left of a minute at the ends of its range here, without reading a record.
 CREATE INDEX logs_by_kind ON logs (service, severity, timestamp);
 
 -- /stats and its histogram: how many records there are by day, hour and minute of `timestamp`, by
@@ -52,7 +52,7 @@ CREATE INDEX counts_spent ON counts (span) WHERE records <= 0;
 CREATE TABLE answers (
     key         BLOB    NOT NULL PRIMARY KEY,  -- SHA-256 of token and Idempotency-Key: no token lies on disk
     body        BLOB    NOT NULL,       -- SHA-256 of the body, to tell a repeat from a reused key
-    answer      TEXT    NOT NULL,       -- the JSON that was answered
+    answer      TEXT    NOT NULL,       -- the JSON that POST /logs answered
     created_at  INTEGER NOT NULL        -- µs
 ) STRICT, WITHOUT ROWID;
 

@@ -18,13 +18,13 @@ sends the same Idempotency-Key, and the batch is stored once.
 
 Threads: one accepts connections, and the main thread waits for signals. Each connection has a thread of its
 own (Handler), which does all the work of its requests, but for commits: those are made by one for all
-(`Store._commit_all`), which sends their answers, too. `Server.watch` ends connections and queries past their
+(`Store._commit_all`), which sends most of their answers, too. `Server.watch` ends connections and queries past their
 deadline, and `SQLiteStore._maintain` deletes what is too old.
 
 Locks: one SQLite connection writes, and whoever holds `Store._writing` uses it. Eight connections read, each a
 state of its own (WAL): they and the writer never wait for each other. `Store.page_lock` lets one thread at a time
 read and format a page, for the GIL's sake. While the thread that commits has an answer of a Handler, it holds
-`Handler.left`. `Metrics` and `Limits` have a lock for their additions, the only ones taken while another is held.
+`Handler.unanswered`. `Metrics` and `Limits` have a lock for their additions, the only ones taken while another is held.
 
 Sections: 1 Constants, 2 Errors, 3 Configuration, 4 Records, 5 Bodies, 6 Queries, 7 Store, 8 SQLite,
 9 ClickHouse, 10 Endpoints, 11 HTTP, 12 Front page, 13 Main. Each needs only those before it.
@@ -42,6 +42,7 @@ import dataclasses
 import difflib
 import email.utils
 import functools
+import gc
 import hashlib
 import hmac
 import http.client
@@ -80,17 +81,19 @@ except ImportError:  # Windows has neither the module nor the bound on open file
 
 # ---------------------------------------------------------------- 1. Constants
 
-SECOND = 1_000_000  # all times are whole microseconds since 1970, UTC
+SECOND = 1_000_000  # points in time are whole microseconds since 1970, UTC; waits are seconds
 MINUTE, HOUR, DAY = 60 * SECOND, 3600 * SECOND, 86400 * SECOND
+KEY_LIFETIME = DAY  # of an Idempotency-Key
 EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=timezone.utc), timedelta(microseconds=1)
 MIN_TIMESTAMP = (datetime.min.replace(tzinfo=timezone.utc) - EPOCH) // MICROSECOND
 MAX_TIMESTAMP = (datetime.max.replace(tzinfo=timezone.utc) - EPOCH) // MICROSECOND
 
-# What a client may send
+# What a client may send and ask for
 MAX_BODY_BYTES = 10 << 20  # after decompression; one batch of syslog-ng is 3 MB
 MAX_MESSAGE_BYTES, MAX_ATTRIBUTES_BYTES = 256 << 10, 64 << 10
 MAX_SERVICE_CHARS, MAX_KEY_CHARS = 128, 255  # the key is an Idempotency-Key
 MAX_LINE_BYTES, MAX_HEADERS = 16 << 10, 100  # of a request's head
+MAX_ID = 1 << 53  # JavaScript and jq read no larger number
 MAX_LIMIT = 10_000  # records in one page of GET /logs; limit=0 streams them all
 MAX_STEPS = 10_000  # of a histogram
 MAX_RECORDS = 100_000  # in one batch: 10 MiB of records of 100 bytes; a million tiny ones would hold all others up
@@ -102,9 +105,10 @@ MAX_CONNECTIONS = 900  # a thread and a file descriptor each; systems often allo
 MAX_BODIES_BYTES = 64 << 20  # of all bodies being read or waiting for a commit
 SEND_BUFFER_BYTES = 256 << 10  # what the system keeps for a client that does not read; else it grows to 4 MB each
 MAX_COMMIT_RECORDS = 1_000  # then a commit takes no more batches: one client's is parsed while another's is written
-SMALL_BATCH_RECORDS = 100  # a batch below this waits for a moment for others, to share their fsync,
-SMALL_BATCHES = 32  # until so many have come
+SMALL_BATCH_RECORDS = 100  # a batch below this lets others join, to share one fsync, as long as more come,
+SMALL_BATCHES = 32  # until so many are there
 PAGE_RECORDS = 1_000  # that a stream reads at a time
+GC_OBJECTS = 50_000  # between looks for cycles, and parsing makes none: at Python's 700, a fifth of a batch's time
 READERS = 8  # queries at a time; more wait for their turn
 
 # How long it waits, in seconds
@@ -112,12 +116,11 @@ IDLE_SECONDS = 75  # for the next request; clients lose records on servers that 
 HEADER_SECONDS = 10  # for the rest of a request's head
 REQUEST_SECONDS = 120  # for a whole body: 10 MiB at 700 kbit/s
 SEND_SECONDS = 30  # for the client to take the next piece of an answer
-QUERY_SECONDS = 10  # for one query, or for one page of a stream
+QUERY_SECONDS = 10  # for one query, or for one page of a stream; and before it, for a reader that is free
 LOCK_SECONDS = 2  # for another process that has locked the database
 FOLLOW_SECONDS, HEARTBEAT_SECONDS = 0.1, 15  # between looks for new records, and between blank lines without any
 SHUTDOWN_SECONDS = 3  # for requests in flight, on SIGTERM
 RETRY_SECONDS = 2  # that a Retry-After asks for; clients give up on long ones
-KEY_LIFETIME = DAY  # of an Idempotency-Key, in µs
 
 SEVERITIES = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 SEVERITY_NAMES = {number: name for name, number in SEVERITIES.items()}
@@ -130,9 +133,9 @@ SEVERITY_ALIASES = SEVERITIES | {"WARN": 30} | {
 
 Json = Any  # whatever json.loads gives
 show = reprlib.repr  # a value in an error message, cut short
-encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
-decode_json, SPACE = json.JSONDecoder().raw_decode, re.compile(r"\s*")
-dump_json = json.JSONEncoder(ensure_ascii=False).encode
+encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode  # as it is stored
+decode_one, SPACE = json.JSONDecoder().raw_decode, re.compile(r"\s*")
+dump_json = json.JSONEncoder(ensure_ascii=False).encode  # with blanks, as it is answered
 http_date = functools.lru_cache(1)(functools.partial(email.utils.formatdate, usegmt=True))  # of a whole second
 log = logging.getLogger("server")
 
@@ -141,7 +144,7 @@ log = logging.getLogger("server")
 
 
 class Refusal(Exception):
-    """A request that is not carried out: raised anywhere, answered in one place, `App.respond`.
+    """A request that is not carried out: raised anywhere, turned into an answer by `App.refuse`.
 
     `error` says in one sentence what is wrong, `hint` what to do; `body` goes beside them into the JSON.
     """
@@ -261,8 +264,8 @@ def mistakes_in(value: Json, shape: Any, path: str = "") -> Iterator[str]:
         else:
             close = difflib.get_close_matches(name, keys, 1)
             yield f"{place}: unknown key" + (f"; did you mean {close[0]}?" if close else "")
-    for name in (name for name in shape if not name.endswith("?") and name not in value):
-        yield f"{path}.{name}: missing".lstrip(".")
+    missing = (name for name in shape if not name.endswith("?") and name not in value)
+    yield from (f"{path}.{name}: missing".lstrip(".") for name in missing)
 
 
 def unsafe_tokens(tokens: list[Token], host: str) -> Iterator[str]:
@@ -451,7 +454,7 @@ def take_service(fields: dict[str, Json], token: Token) -> str:
     """Takes the service out of `fields`. Raises RecordError, `forbidden` where it is another than the token's."""
     name, service = "service", fields.pop("service", None)
     if token.role == "service":
-        if service and service != token.service:
+        if service not in (None, "", token.service):
             error = f"this token writes records of {token.service} only, not of {show(service)}"
             raise RecordError("service", error, forbidden=True)
         return token.service
@@ -501,14 +504,13 @@ class Batch:
     errors: list[dict[str, Json]]  # the first of them, for the answer
     counts: Counter[tuple[int | None, str, int]]  # of the records by minute, service and severity
     key: bytes = b""  # SHA-256 of token and Idempotency-Key, where there is one
-    body: bytes = b""  # SHA-256 of the body, with it
+    body_hash: bytes = b""  # SHA-256 of the body, with it
     size: int = 0  # of the body, in bytes
     first_id: int | None = None  # set by the store, as all that follows
     last_id: int | None = None
     repeated: bool = False  # it came with this key before, and its answer is the one of then
     kept_answer: str | None = None  # of a batch with a key
     failure: Exception | None = None
-    then: Callable[[], None] = lambda: None  # what `Store.commit` is to call
 
     def answer(self) -> dict[str, Json]:
         """What POST /logs answers."""
@@ -572,7 +574,7 @@ def split_json(text: str) -> list[Json]:
     """The JSON values that stand one after the other in a text, with those of an array or of "logs" one by one."""
     values, offset, found = [], 0, 0
     while offset < len(text):
-        value, offset = decode_json(text, offset)
+        value, offset = decode_one(text, offset)
         if isinstance(value, dict) and isinstance(value.get("logs"), list) and "message" not in value:
             value = value["logs"]
         if isinstance(value, list):
@@ -645,10 +647,10 @@ def parse_otlp(value: Json, token: Token) -> Record:
         service, body = attributes.pop("service.name", "unknown_service"), otlp_value(record.get("body") or {})
         nanoseconds = int(record.get("timeUnixNano") or 0) or int(record.get("observedTimeUnixNano") or 0)
         number, text = int(record.get("severityNumber") or 0), str(record.get("severityText")).upper()
-        severity = ("DEBUG", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")[(number - 1) // 4] if number else text
+        severity = ("DEBUG", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")[(number - 1) // 4] if number > 0 else text
         fields = {
             "message": body if body is None or isinstance(body, str) else encode_json(body),
-            "timestamp": format_timestamp(nanoseconds // 1000) if nanoseconds else None,
+            "timestamp": format_timestamp(nanoseconds // 1000) if nanoseconds else None,  # a number would be guessed
             "severity": severity if severity in SEVERITY_ALIASES else None,
             "attributes": attributes,
         }
@@ -776,7 +778,7 @@ def parse_cursor(text: str) -> tuple[int, int]:
     """The cursor in a "next" link, as `next_link` makes it."""
     try:
         timestamp, number = map(int, base64.urlsafe_b64decode(text).decode("ascii").split(":"))
-        if MIN_TIMESTAMP <= timestamp <= MAX_TIMESTAMP and 0 <= number < 1 << 63:
+        if MIN_TIMESTAMP <= timestamp <= MAX_TIMESTAMP and 0 <= number <= MAX_ID:
             return timestamp, number
         raise ValueError
     except ValueError:
@@ -787,7 +789,7 @@ def parse_cursor(text: str) -> tuple[int, int]:
 Parameters = dict[str, tuple[str, Callable[[str], Json]]]
 FILTERS: Parameters = {
     "severity": ("severities", parse_severities),
-    "min_severity": ("min_severity", lambda text: max(parse_severities(text.replace(",", ";")))),  # no list
+    "min_severity": ("min_severity", lambda text: parse_severities(text.replace(",", ";"))[0]),  # one name, and no list
     "service": ("services", lambda text: tuple(text.split(","))),
     "timestamp_start": ("start", parse_moment),
     "timestamp_end": ("end", functools.partial(parse_moment, end=True)),
@@ -802,7 +804,7 @@ LIST_PARAMETERS: Parameters = FILTERS | {
     "cursor": ("cursor", parse_cursor),
     "format": ("format", functools.partial(parse_choice, choices={name: name for name in ("json", "ndjson", "csv")})),
     "follow": ("follow", functools.partial(parse_choice, choices={"1": True, "0": False})),
-    "after": ("after_id", functools.partial(parse_number, most=1 << 53)),
+    "after": ("after_id", functools.partial(parse_number, most=MAX_ID)),
 }
 STATS_PARAMETERS: Parameters = FILTERS | {"step": ("step", parse_duration)}
 
@@ -818,6 +820,7 @@ def split_parameters(text: str) -> list[tuple[str, str]]:
 def parse_parameters(text: str, parameters: Parameters) -> dict[str, Json]:
     """The fields that a query string sets. Raises Refusal: 400, with the parameter, its value and what is allowed."""
     fields: dict[str, Json] = {"attributes": ()}
+    given: set[str] = set()
     for name, value in split_parameters(text):
         if name.startswith("attr."):
             fields["attributes"] += ((name[5:], value),)
@@ -835,8 +838,10 @@ def parse_parameters(text: str, parameters: Parameters) -> dict[str, Json]:
             raise Refusal(400, f"The parameter {name} can't be {show(value)}.", f"Allowed: {error}.") from None
         if name in ("severity", "service"):
             parsed += fields.get(field, ())
-        elif field in fields and field != "start":  # since and timestamp_start narrow each other
+        elif name in given:
             raise Refusal(400, f"The parameter {name} is given twice.", "Give it once.")
+        given.add(name)
+        # since and timestamp_start narrow each other
         fields[field] = max(parsed, fields.get(field, parsed)) if field == "start" else parsed
     return fields
 
@@ -847,6 +852,10 @@ Read = Callable[[str, list[Json]], Iterable[Any]]  # SQL and its parameters in, 
 Mark = Callable[[Json], str]  # takes a value as a parameter, gives the SQL that stands for it
 Page = tuple[list[StoredRecord], bool]  # and whether there are more
 Stretch = tuple[int | None, int, int]  # of time: a span that is counted, or None for records; start; end, exclusive
+
+
+# The members of a record's attributes, each between ", " and ", ".
+MEMBERS = "', ' || substr(attributes, 2, length(attributes) - 2) || ', '"
 
 
 class Metrics:
@@ -872,6 +881,7 @@ class Store:
     raises Unavailable where it can't commit; `size` counts bytes.
     """
 
+    # methods of the subclasses
     write: Callable[[list[Batch]], None]
     reading: Callable[[], AbstractContextManager[Read]]
     mark: Callable[[list[Json], Json], str]
@@ -886,55 +896,63 @@ class Store:
 
     def __init__(self, config: Config, metrics: Metrics):
         self.config, self.metrics = config, metrics
-        self.waiting: queue.SimpleQueue[Batch] = queue.SimpleQueue()
+        self.waiting: queue.SimpleQueue[tuple[Batch, Callable[[], None]]] = queue.SimpleQueue()
         self._writing = threading.Lock()  # held by the one thread that writes
-        self._checked = 0.0  # when it could last be written
+        self._checking, self._checked = threading.Lock(), 0.0  # when `check` last looked,
+        self._trouble: Unavailable | None = None  # and what it found
         self._streams = threading.Semaphore(2)  # that read at a time: the other readers stay free for short queries
         threading.Thread(target=self._commit_all, daemon=True).start()
 
     def check(self) -> None:
         """Raises Unavailable where nothing can be stored; looks once a second at most, since anyone may ask."""
-        if time.monotonic() - self._checked > 1:
-            self.probe()
-            self._checked = time.monotonic()
+        with self._checking:
+            if time.monotonic() - self._checked > 1:
+                self._trouble = None
+                try:
+                    self.probe()
+                except Unavailable as trouble:
+                    self._trouble = trouble
+                self._checked = time.monotonic()
+            if self._trouble:
+                raise Unavailable(self._trouble.error, self._trouble.hint)
 
     def stop_overdue(self) -> None:
         """Stops queries that are past their deadline; is called again and again."""
 
-    def close(self) -> None:
-        """Waits for the commit under way; from then on nothing is written."""
-        self._writing.acquire()
+    def close(self) -> bool:
+        """Waits for the commit under way, but not for ever, and says whether it ended; then nothing more is written."""
+        return self._writing.acquire(timeout=1)
 
     # Writing
 
     def commit(self, batch: Batch, then: Callable[[], None]) -> None:
         """Has a batch stored. Another thread calls `then`, which must not wait for anything, when it is on disk or has
         failed: `batch.failure` is Unavailable, Refusal for a reused key, or what nobody expected."""
-        batch.then = then
-        self.waiting.put(batch)
+        self.waiting.put((batch, then))
 
     def _commit_all(self) -> None:
         """The thread that commits, for all: those that come while a commit is under way share the next one's fsync."""
         while True:
-            batches = [self.waiting.get()]
+            taken = [self.waiting.get()]
             with self._writing:
-                records, joined = len(batches[0].records), 0
+                records, joined = len(taken[0][0].records), 0
                 while records < SMALL_BATCH_RECORDS and joined < self.waiting.qsize() < SMALL_BATCHES:
                     joined = self.waiting.qsize()
                     time.sleep(0)  # gives way while others join
                 while not self.waiting.empty() and records < MAX_COMMIT_RECORDS:
-                    batches.append(self.waiting.get())
-                    records += len(batches[-1].records)
+                    taken.append(self.waiting.get())
+                    records += len(taken[-1][0].records)
                 # subtle: each statement of a large commit has to win the GIL back from who parses the next batch, and
                 # Python hands it over after 5 ms; with less, parsing and writing overlap (a tenth to a fifth faster)
                 sys.setswitchinterval(0.005 if records < SMALL_BATCH_RECORDS else 0.0002)
-                self._commit_together(batches)
+                self._commit_together([batch for batch, _ in taken])
                 sys.setswitchinterval(0.005)
-            for batch in batches:
+            for _, then in taken:
                 try:
-                    batch.then()
+                    then()
                 except Exception:  # the others get their answer all the same
                     log.exception("unexpected error after a commit")
+            del taken, then  # nothing of a commit waits in memory for the next
 
     def _commit_together(self, batches: list[Batch]) -> None:
         """Where it fails for what is in a batch, that batch must fail alone."""
@@ -948,7 +966,8 @@ class Store:
         except Exception as error:
             if len(batches) == 1:
                 batches[0].failure = error
-            for batch in batches if len(batches) > 1 else ():
+                return
+            for batch in batches:
                 batch.failure, batch.repeated = None, False  # of the try that was rolled back
                 self._commit_together([batch])
         else:
@@ -968,7 +987,7 @@ class Store:
         return [("logs", query)]
 
     def between(self, query: Query, after: Any, last: Any) -> Query:
-        """What of a query was committed after one `newest` (None: from the first) and up to another."""
+        """What of a query was committed after one `newest` (None: from where it begins) and up to another."""
         after_id = query.after_id if after is None else max(after, query.after_id or 0)
         return dataclasses.replace(query, after_id=after_id, last_id=last)
 
@@ -1108,10 +1127,6 @@ class Store:
         return read(" UNION ALL ".join(selects), parameters) if selects else ()
 
 
-# The members of a record's attributes, each between ", " and ", ".
-MEMBERS = "', ' || substr(attributes, 2, length(attributes) - 2) || ', '"
-
-
 def is_json(text: str) -> bool:
     """Whether a text is one JSON value."""
     with contextlib.suppress(ValueError, RecursionError):
@@ -1141,7 +1156,7 @@ def stretches(low: int, high: int, spans: tuple[int, ...]) -> Iterator[Stretch]:
 # ---------------------------------------------------------------- 8. SQLite
 
 SCHEMA = pathlib.Path(__file__).with_name("schema.sql")
-APPLICATION_ID, SCHEMA_VERSION, PAGE_BYTES = 0x4C4F4753, 1, 4096  # as schema.sql sets them
+APPLICATION_ID, SCHEMA_VERSION, DB_PAGE_BYTES = 0x4C4F4753, 1, 4096  # as schema.sql and SQLite set them
 OLDEST = "id < (SELECT min(id) FROM logs) + ? AND received_at < ?"  # received_at grows with id
 MAX_KINDS = 200  # pairs of service and severity that a query merges; with more, it filters as it goes
 NARROW_IDS = 20_000  # so few records are read whole and sorted
@@ -1190,8 +1205,8 @@ class SQLiteStore(Store):
 
     def _create(self) -> None:
         half_made = self.path.with_name(f"{self.path.name}.new")  # so that a kill leaves no half-made store
-        for left in (half_made, *(self.path.with_name(f"{self.path.name}-{end}") for end in ("wal", "shm"))):
-            left.unlink(missing_ok=True)  # SQLite would take another store's WAL for this one's
+        for old in (half_made, *(self.path.with_name(f"{self.path.name}-{end}") for end in ("wal", "shm"))):
+            old.unlink(missing_ok=True)  # SQLite would take another store's WAL for this one's
         with contextlib.closing(sqlite3.connect(half_made, isolation_level=None)) as db:
             db.executescript(SCHEMA.read_text(encoding="utf-8"))
             db.execute("PRAGMA journal_mode = WAL")  # readers and the writer never wait for each other
@@ -1217,12 +1232,14 @@ class SQLiteStore(Store):
         db.set_authorizer(authorize)
         return db
 
-    def close(self) -> None:
+    def close(self) -> bool:
         """Waits for the commit under way, and leaves one whole file."""
-        super().close()
+        if not super().close():
+            return False
         while not self._readers.empty():
             self._readers.get_nowait().close()
         self._db.close()  # the last to close moves what is in the WAL into the file
+        return True
 
     # Writing
 
@@ -1264,13 +1281,13 @@ class SQLiteStore(Store):
             for batch in batches:
                 if batch.key in answers:
                     body, batch.kept_answer = answers[batch.key]
-                    batch.repeated, batch.failure = True, None if body == batch.body else key_reused()
+                    batch.repeated, batch.failure = True, None if body == batch.body_hash else key_reused()
                     continue
                 batch.first_id, batch.last_id = last_id + 1, last_id + len(batch.records)
                 last_id = batch.last_id
                 if batch.key:
                     batch.kept_answer = dump_json(batch.answer())
-                    answers[batch.key] = batch.body, batch.kept_answer
+                    answers[batch.key] = batch.body_hash, batch.kept_answer
                     given.append((batch.key, *answers[batch.key], received_at))
                 records += batch.records
                 counts.update(batch.counts)
@@ -1281,10 +1298,10 @@ class SQLiteStore(Store):
             insert_rows(db, insert, "(?, ?, ?, ?, ?)", records, ")", [received_at, received_at])
             self._add_counts(db, counts, received_at)
             self._unchecked += sum(batch.size for batch in batches)
-            if self._unchecked > 1 << 20:
-                self._unchecked = 0
-                while self._make_room(db):
-                    pass  # what comes in makes room for itself
+            if self._unchecked > 1 << 20:  # what comes in makes room for itself
+                steps, self._unchecked = self._unchecked >> 17, 0
+                while steps and self._make_room(db):
+                    steps -= 1
 
     def _add_counts(self, db: sqlite3.Connection, counts: Counter[Any], received_at: int) -> None:
         """Adds counts by minute to the table of counts: to the minutes, and to the hours and days they are in."""
@@ -1317,7 +1334,7 @@ class SQLiteStore(Store):
                 more = self._make_room(db) or self._forget(db, FORGET_RECORDS, too_old) == FORGET_RECORDS
                 db.execute("DELETE FROM answers WHERE created_at < ?", [now - KEY_LIFETIME])
                 pages, free = self._pages(db)
-                spare = free > MAX_FREE_PAGES or (free > 0 and pages * PAGE_BYTES > self._max_bytes())
+                spare = free > MAX_FREE_PAGES or (free > 0 and pages * DB_PAGE_BYTES > self._max_bytes())
             if spare:  # by executescript, since execute would take the first of its steps only
                 self._db.executescript("PRAGMA incremental_vacuum(500)")
             elif self._shrunk:
@@ -1329,15 +1346,17 @@ class SQLiteStore(Store):
         """Moves the WAL into the file: only then does it get smaller. False where a reader is in the way, for which
         the writers must not wait."""
         self._db.execute("PRAGMA busy_timeout = 0")
-        busy, *_ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        self._db.execute(f"PRAGMA busy_timeout = {LOCK_SECONDS * 1000}")
+        try:
+            busy, *_ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            self._db.execute(f"PRAGMA busy_timeout = {LOCK_SECONDS * 1000}")
         return not busy
 
     def _make_room(self, db: sqlite3.Connection) -> bool:
         """Deletes as many of the oldest records as the file is over its bound, and the answers of their time. False
         where it is not over it, or nothing is left to delete."""
         pages, free = self._pages(db)
-        used = (pages - free) * PAGE_BYTES
+        used = (pages - free) * DB_PAGE_BYTES
         excess = used - 0.95 * self._max_bytes()  # the rest is for what comes in until the next look
         if excess <= 0:
             return False
@@ -1421,7 +1440,7 @@ class SQLiteStore(Store):
         does not occur nothing.
         """
         query = self._by_receipt(query, read)
-        ids = (1 << 62 if query.last_id is None else query.last_id) - (query.after_id or 0)
+        ids = (MAX_ID if query.last_id is None else query.last_id) - (query.after_id or 0)
         if query.by_id or ids < NARROW_IDS:
             return [("logs NOT INDEXED", query)] if ids > 0 else []
         if split or query.by_kind() != Query():
@@ -1465,7 +1484,8 @@ class SQLiteStore(Store):
 
     def size(self) -> int:
         """Of the file, its WAL and its index of the WAL."""
-        return sum(file.stat().st_size for file in self.path.parent.glob(f"{self.path.name}*"))
+        files = (pathlib.Path(f"{self.path}{end}") for end in ("", "-wal", "-shm"))
+        return sum(file.stat().st_size for file in files if file.exists())
 
 
 def unavailable(error: sqlite3.DatabaseError) -> Exception:
@@ -1493,7 +1513,7 @@ def key_reused() -> Refusal:
 
 
 def insert_rows(
-    db: sqlite3.Connection, head: str, row: str, rows: list[Any], tail: str = "", first: Iterable[int] = (),
+    db: sqlite3.Connection, head: str, row: str, rows: list[Any], tail: str = "", before: Iterable[int] = (),
     sizes: tuple[int, ...] = (1000, 200, 40, 8, 1),
 ) -> None:
     """Inserts up to a thousand rows at a time. sqlite3 gives up the GIL for every statement and has to win it back from
@@ -1502,7 +1522,7 @@ def insert_rows(
     done = 0
     for size in sizes:
         while len(rows) - done >= size:
-            values = itertools.chain(first, itertools.chain.from_iterable(rows[done : done + size]))
+            values = itertools.chain(before, itertools.chain.from_iterable(rows[done : done + size]))
             db.execute(f"{head}{', '.join([row] * size)}{tail}", list(values))
             done += size
 
@@ -1588,7 +1608,7 @@ class ClickHouseStore(Store):
                 break
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
-                if rows:  # they may be stored yet, when followers have seen newer ids of this slot: so leave it
+                if rows:  # they may be stored yet, after followers have seen newer ids of this slot: so leave it
                     self._minute = 0
                 if fresh or isinstance(error, TimeoutError):  # else it may have been idle for too long
                     raise Unavailable("ClickHouse at {}:{} can't be reached.".format(*self._address)) from None
@@ -1601,11 +1621,14 @@ class ClickHouseStore(Store):
 
     def write(self, batches: list[Batch]) -> None:
         """One INSERT for all batches without a key, and one for each with a key."""
+        until = time.monotonic() + QUERY_SECONDS  # those behind a ClickHouse that hangs must not wait for each
         for group in [[batch for batch in batches if not batch.key], *([batch] for batch in batches if batch.key)]:
             try:
+                if time.monotonic() > until:
+                    raise Unavailable("ClickHouse takes too long.")
                 if group and not (group[0].key and self._is_repeat(group[0])):
                     self._insert(group)
-            except Unavailable as trouble:
+            except Exception as trouble:  # the other groups are stored, or have been
                 log.error("a batch was not stored: %s", trouble)
                 for batch in group:
                     batch.failure = trouble
@@ -1618,7 +1641,7 @@ class ClickHouseStore(Store):
             batch.first_id, batch.last_id = number, number + (len(batch.records) - 1) * LANES
             for timestamp, *values in batch.records:
                 times = received_at, received_at if timestamp is None else timestamp
-                rows.append(encode_json([number, *times, *values, token, batch.body.hex()]))
+                rows.append(encode_json([number, *times, *values, token, batch.body_hash.hex()]))
                 number += LANES
         columns = ", ".join((*StoredRecord._fields, "batch", "body"))
         insert, text = f"INSERT INTO logs ({columns}) FORMAT JSONCompactEachRow", "\n".join(rows)
@@ -1640,7 +1663,7 @@ class ClickHouseStore(Store):
         if records:
             batch.first_id, batch.last_id = first_id, last_id
             batch.repeated, batch.kept_answer = True, dump_json(batch.answer())
-            batch.failure = None if body == batch.body.hex() else key_reused()
+            batch.failure = None if body == batch.body_hash.hex() else key_reused()
         return bool(records)
 
     def _take_ids(self, records: int) -> int:
@@ -1739,11 +1762,11 @@ class Response(NamedTuple):
 
 
 class Later(NamedTuple):
-    """An answer that has to wait until the batch is committed."""
+    """What it takes to answer a request once its batch is committed."""
 
     request: Request
     batch: Batch
-    answer: Callable[[Batch], Response]  # raises Refusal
+    make_response: Callable[[Batch], Response]  # raises Refusal
 
 
 def json_response(status: int, body: Json, headers: dict[str, str] | None = None) -> Response:
@@ -1813,8 +1836,8 @@ class Limits:
             balance, since = self._balances.get(token, (rate, now))
             balance = min(balance + (now - since) * rate, rate)
             if balance <= 0 and not records:
-                error, after = f"This token may send {rate:g} records a second.", str(min(int(1 - balance / rate), 5))
-                raise Refusal(429, error, "Send it again later.", Retry_After=after)
+                error, seconds = f"This token may send {rate:g} records a second.", min(int(1 - balance / rate), 5)
+                raise Refusal(429, error, "Send it again later.", Retry_After=str(seconds))
             self._balances[token] = balance - records, now
 
     def hold(self, size: int) -> None:
@@ -1834,11 +1857,11 @@ class App:
         self.parsing = threading.Semaphore(2)  # of large bodies: more at a time are no faster, and take more memory
 
     def respond(self, request: Request) -> Response | Later:
-        """Answers a request, whatever happens."""
+        """The answer to a request, or what is left to do for it after a commit. Raises ConnectionError, SSLError."""
         return self._answer(request, lambda: self.route(request)(self, request))
 
     def conclude(self, later: Later) -> Response:
-        """Answers a request whose batch has been committed, or could not be."""
+        """The answer to a request whose batch has been committed, or could not be."""
         return self._answer(later.request, lambda: self._outcome(later))
 
     def _answer(self, request: Request, make: Callable[[], T]) -> T | Response:
@@ -1848,7 +1871,7 @@ class App:
             response = make()
         except Refusal as refusal:
             response = self.refuse(refusal, request.path)
-        except ConnectionError:
+        except (ConnectionError, ssl.SSLError):
             raise  # there is nobody to answer
         except Exception:
             log.exception("unexpected error in %s %s", request.method, request.path)
@@ -1903,9 +1926,9 @@ class App:
     # Writing
 
     def read_records(
-        self, request: Request, split: Callable[[bytes], list[Json]], parse: Parse, answer: Callable[[Batch], Response]
+        self, request: Request, split: Callable[[bytes], list[Json]], parse: Parse, make: Callable[[Batch], Response]
     ) -> Response | Later:
-        """Reads the batch in a request, to be stored."""
+        """The batch in a request, to be stored; the answer where no record of it is good."""
         token, rate = self.authenticate(request, "service", "shipper"), self.config.max_records_per_second
         self.limits.spend(token, 0, rate)
         key = request.headers.get("idempotency-key")
@@ -1918,9 +1941,9 @@ class App:
         batch.size = len(body)
         if key:
             batch.key = hashlib.sha256(f"{token.secret}\0{key}".encode()).digest()
-            batch.body = hashlib.sha256(body).digest()
+            batch.body_hash = hashlib.sha256(body).digest()
         del body  # it need not wait for the commit too
-        later = Later(request, batch, answer)
+        later = Later(request, batch, make)
         return later if batch.records else self._outcome(later)
 
     def _outcome(self, later: Later) -> Response:
@@ -1929,7 +1952,7 @@ class App:
             raise batch.failure
         for field, records in batch.rejected.items():
             self.metrics.add("logs_records_rejected_total", records, service=batch.token.service, reason=field)
-        return later.answer(batch)
+        return later.make_response(batch)
 
     def post_logs(self, request: Request) -> Response | Later:
         """Takes records, in any form of JSON."""
@@ -1945,13 +1968,13 @@ class App:
     # Reading
 
     def get_logs(self, request: Request) -> Response:
-        """Gives records, newest first."""
+        """Gives records, page by page, all, or as they come."""
         self.check_reader(request)
         fields = parse_parameters(request.query, LIST_PARAMETERS)
         form = FORMATS[fields.pop("format", "json")]
         follow = fields.pop("follow", False)
         given = {name for name, _ in split_parameters(request.query)}
-        if wrong := {"order", "cursor", "format"} & given if follow else {"after"} & given:
+        if wrong := given & ({"order", "cursor", "format"} if follow else {"after"}):
             error = f"The parameter {min(wrong)} does not go {'with' if follow else 'without'} follow=1."
             raise Refusal(400, error, "Leave one of them out." if follow else "Add follow=1, or leave it out.")
         query = Query(**fields)
@@ -1960,21 +1983,20 @@ class App:
         if not query.limit:  # all that is there now
             query = self.store.between(query, None, self.store.newest())
             return stream_response(form, self.store.stream(query))
-        scans = query.contains or query.attributes  # and may take long
-        with contextlib.nullcontext() if scans else self.store.page_lock:
+        with self.store.page_lock if query.counted else contextlib.nullcontext():  # what is not may take long
             records, more = self.store.page(query)
             body = b"".join(form.encode(iter([records])))
         return Response(200, body, form.content_type, {"Link": next_link(request, query, records[-1])} if more else {})
 
     def pace(self, pages: Pages) -> Pages:
         """Waits where there is nothing new, and lets an empty page through as a heartbeat, until the server stops."""
-        last = float("-inf")
+        sent_at = float("-inf")
         for records in pages:
             if self.stopping.is_set():
                 return
-            if records or time.monotonic() - last >= HEARTBEAT_SECONDS:
+            if records or time.monotonic() - sent_at >= HEARTBEAT_SECONDS:
                 yield records
-                last = time.monotonic()
+                sent_at = time.monotonic()
             else:
                 self.stopping.wait(self.store.follow_seconds)
 
@@ -2125,8 +2147,8 @@ class Handler(socketserver.StreamRequestHandler):
     def setup(self) -> None:
         """Is called once, before the first request."""
         self.expired = self.sending = self.unread = False
-        self.idle, self.last, self.held_bytes, self.version = True, False, 0, "1.1"
-        self.left = threading.Lock()  # held while the thread that commits has an answer to send
+        self.idle, self.closing, self.held_bytes, self.version = True, False, 0, "1.1"
+        self.unanswered = threading.Lock()  # held while the thread that commits has an answer to send
         self.allow(IDLE_SECONDS)
         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         super().setup()
@@ -2134,7 +2156,7 @@ class Handler(socketserver.StreamRequestHandler):
 
     def finish(self) -> None:
         """Is called once, after the last request."""
-        with self.left:
+        with self.unanswered:
             self.server.connections.discard(self)
             super().finish()
 
@@ -2153,10 +2175,10 @@ class Handler(socketserver.StreamRequestHandler):
         """Takes requests, one after the other."""
         with contextlib.suppress(ConnectionError, ssl.SSLError, TimeoutError):  # the client is gone
             if len(self.server.connections) > self.server.max_connections:
-                self.last = True
+                self.closing = True
                 if not self.server.tls:  # whose handshake would take too long
                     self.send(None, self.server.app.refuse(Unavailable("Too many connections are open.")))
-            while not self.last:
+            while not (self.closing or self.server.app.stopping.is_set()):
                 self.handle_request()
 
     def handle_request(self) -> None:
@@ -2171,9 +2193,9 @@ class Handler(socketserver.StreamRequestHandler):
                 self.unread = True  # nobody knows what follows
                 response = app.refuse(refusal)
             if isinstance(response, Later):
-                self.leave(response)
+                self.hand_over(response)
             else:
-                with self.left:  # the answer before this goes first
+                with self.unanswered:  # the answer before this goes first
                     self.send(request, response)
         finally:
             app.limits.hold(-self.held_bytes)
@@ -2181,24 +2203,24 @@ class Handler(socketserver.StreamRequestHandler):
         if self.unread:
             self.drain()
 
-    def leave(self, later: Later) -> None:
+    def hand_over(self, later: Later) -> None:
         """Has a batch committed, and leaves the answer to the thread that commits, while this one goes on to read.
 
         To be woken only to send would be one change of thread more, out of three: singly sent records are a sixth
         faster without. Where that thread might have to wait, or the connection is to be closed, it wakes this one.
         """
-        app, then = self.server.app, self.left.release
-        if not (waits := self.last or self.server.tls or not DO_NOT_WAIT):
-            then = functools.partial(self.send_left, later, self.held_bytes)
+        app, then = self.server.app, self.unanswered.release
+        if not (waits := self.closing or self.server.tls or not DO_NOT_WAIT):
+            then = functools.partial(self.send_handed_over, later, self.held_bytes)
             self.held_bytes = 0
-        self.left.acquire()
+        self.unanswered.acquire()
         app.store.commit(later.batch, then)
         if waits:
-            with self.left:
+            with self.unanswered:
                 self.send(later.request, app.conclude(later))
 
-    def send_left(self, later: Later, held_bytes: int) -> None:
-        """Sends an answer from the thread that commits. A client that has left so many unread that it would have to
+    def send_handed_over(self, later: Later, held_bytes: int) -> None:
+        """Sends an answer from the thread that commits. A client with so many unread that it would have to
         wait is cut off."""
         app = self.server.app
         app.limits.hold(-held_bytes)
@@ -2211,7 +2233,7 @@ class Handler(socketserver.StreamRequestHandler):
             with contextlib.suppress(OSError):
                 self.connection.shutdown(socket.SHUT_RDWR)
         finally:
-            self.left.release()
+            self.unanswered.release()
 
     # Reading
 
@@ -2242,7 +2264,7 @@ class Handler(socketserver.StreamRequestHandler):
         self.idle = True
         line = self.read_line() or self.read_line()  # an empty line before it is passed over (RFC 9112, 2.2)
         self.idle = False
-        with self.left:  # what came before on this connection is committed first
+        with self.unanswered:  # what came before on this connection is committed first
             self.allow(HEADER_SECONDS)
         match = REQUEST_LINE.fullmatch(line)
         if not match or not (match[2] or match[3]):
@@ -2254,7 +2276,7 @@ class Handler(socketserver.StreamRequestHandler):
         headers |= {"host": authority} if authority else {}
         if self.version != "1.0" and "host" not in headers:
             raise malformed("The Host header is missing.")
-        self.last = self.version == "1.0" or "close" in headers.get("connection", "").lower()
+        self.closing = self.version == "1.0" or "close" in headers.get("connection", "").lower()
         length = self.body_length(headers)
         self.unread, self.deadline = length != 0, float("inf")  # from here on it is the server that works
         read_body = functools.partial(self.read_body, headers, length)
@@ -2263,13 +2285,13 @@ class Handler(socketserver.StreamRequestHandler):
     def read_headers(self) -> dict[str, str]:
         """Header lines up to the empty one, names in lower case; all in one go, which takes a third of the time."""
         read_line = functools.partial(self.rfile.readline, MAX_LINE_BYTES + 1)
-        lines = list(itertools.islice(iter(read_line, b"\r\n"), MAX_HEADERS))
+        lines = list(itertools.islice(iter(read_line, b"\r\n"), MAX_HEADERS + 1))
         fields = HEADER_LINE.findall(b"".join(lines).decode("utf-8", "replace"))
         if len(fields) < len(lines):
             lines = list(map(self.check_line, lines))
             raise malformed("A header line is not 'Name: value'.")
-        if len(lines) == MAX_HEADERS:
-            raise malformed(f"There are {MAX_HEADERS} headers or more.", "Send fewer.", 431)
+        if len(lines) > MAX_HEADERS:
+            raise malformed(f"There are more than {MAX_HEADERS} headers.", "Send fewer.", 431)
         headers: dict[str, str] = {}
         for name, value in ((name.lower(), value) for name, value in fields):
             if name in headers and name in ("host", "content-length", "transfer-encoding"):
@@ -2354,8 +2376,8 @@ class Handler(socketserver.StreamRequestHandler):
 
     # Sending
 
-    def head(self, response: Response, last: bool) -> bytes:
-        """The head of an answer; `last` says that the connection closes after it."""
+    def head(self, response: Response, closing: bool) -> bytes:
+        """The head of an answer; `closing` says that the connection closes after it."""
         lines = [f"HTTP/1.1 {response.status} {http.client.responses[response.status]}"]
         lines += [f"Date: {http_date(int(time.time()))}", f"Content-Type: {response.content_type}"]
         lines.append("X-Content-Type-Options: nosniff")
@@ -2364,14 +2386,14 @@ class Handler(socketserver.StreamRequestHandler):
             lines.append(f"Content-Length: {len(response.body)}")
         elif self.version != "1.0":
             lines.append("Transfer-Encoding: chunked")
-        if last:
+        if closing:
             lines.append("Connection: close")
         return "\r\n".join([*lines, "\r\n"]).encode("latin-1", "replace")
 
     def send(self, request: Request | None, response: Response) -> None:
         """Sends an answer: bytes in one piece, else in chunks (to HTTP/1.0, plain until the close)."""
-        self.last |= self.unread or request is None or self.server.app.stopping.is_set()
-        head, body = self.head(response, self.last), response.body
+        self.closing |= self.unread or request is None or self.server.app.stopping.is_set()
+        head, body = self.head(response, self.closing), response.body
         if request and request.method == "HEAD":
             self.write(head)
         elif isinstance(body, bytes):
@@ -2392,9 +2414,10 @@ class Handler(socketserver.StreamRequestHandler):
             self.write(b"0\r\n\r\n")
 
     def write(self, data: bytes) -> None:
-        """Sends bytes, within a deadline."""
-        self.allow(SEND_SECONDS, sending=True)
-        self.wfile.write(data)
+        """Sends bytes, a piece within each deadline."""
+        for start in range(0, len(data), SEND_BUFFER_BYTES):
+            self.allow(SEND_SECONDS, sending=True)
+            self.wfile.write(data[start : start + SEND_BUFFER_BYTES])
         self.deadline = float("inf")
 
 
@@ -2691,11 +2714,11 @@ POLICY = (
     "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 ).format(*HASHES)
-PAGE = f"""<!doctype html>
+DOCUMENT = f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Logs</title><style>{STYLE}</style>{HTML}<script>{SCRIPT}</script></html>
 """
-FRONT_PAGE = Response(200, PAGE.encode(), "text/html; charset=utf-8", {"Content-Security-Policy": POLICY})
+FRONT_PAGE = Response(200, DOCUMENT.encode(), "text/html; charset=utf-8", {"Content-Security-Policy": POLICY})
 
 
 # ---------------------------------------------------------------- 13. Main
@@ -2724,17 +2747,18 @@ def main() -> int:
 
     def reload(*_: object) -> None:
         try:
-            app.config = store.config = load()
+            app.config = store.config = load(host=config.host)  # where it goes on to listen
         except StartError as error:
             log.error("the configuration stays as it was:\n%s", error)
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: KeyboardInterrupt
+    gc.set_threshold(GC_OBJECTS)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, reload)
     # by a thread of its own: the exception that a signal raises here must not hit a connection that is being accepted
     accepting = threading.Thread(target=server.serve_forever, args=[0.02], daemon=True)
     accepting.start()
     with contextlib.suppress(KeyboardInterrupt):
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: KeyboardInterrupt
         print(f"listening on {server.url}", flush=True)
         while accepting.is_alive():
             accepting.join(1)  # not for ever: on Windows, Ctrl-C would have to wait

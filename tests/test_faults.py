@@ -226,6 +226,21 @@ class AStoreThatCanNotCommit(unittest.TestCase):
             patient.join(20)
             self.assertEqual(answers[-1].status, 200)
 
+    def test_who_asks_for_the_health_again_and_again_holds_no_writer_up(self):
+        with (
+            Server(constants={"LOCK_SECONDS": 0.4}) as server,
+            contextlib.closing(sqlite3.connect(server.database, isolation_level=None)) as other,
+        ):
+            other.execute("BEGIN EXCLUSIVE")
+            asking = [threading.Thread(target=server.get, args=["/health"]) for _ in range(12)]
+            for thread in asking:
+                thread.start()
+            began = time.monotonic()
+            self.assertTrue(is_refused(server.post({"message": "refused"})))
+            self.assertLess(time.monotonic() - began, 3, "s; 12 waits one after the other would be 4.8 s")
+            for thread in asking:
+                thread.join(20)
+
     def test_file_moved_away_and_put_back(self):
         for name, put_another in {"nothing in its place": False, "another file in its place": True}.items():
             with self.subTest(name), Server() as server:

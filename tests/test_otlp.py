@@ -185,6 +185,7 @@ class Otlp(ServerTests):
             ({"severityNumber": 0, "severityText": "FATAL"}, "CRITICAL"),
             ({"severityText": "something else"}, "INFO"),
             ({"severityText": ""}, "INFO"),
+            ({"severityNumber": -1, "severityText": "warn"}, "WARNING"),
             ({"severityNumber": 17, "severityText": "DEBUG"}, "ERROR"),
         ):
             with self.subTest(fields):

@@ -465,6 +465,14 @@ class Reload(unittest.TestCase):
         self.reload(configuration())
         eventually(lambda: self.status(TOKEN) == 200)
 
+    def test_it_goes_on_to_listen_where_it_was_started_and_so_to_need_read_tokens(self) -> None:
+        config = configuration(host="0.0.0.0", read_tokens=[READER], shipper_tokens=[])
+        with Server(config=config) as self.server:
+            config["server"] |= {"host": "127.0.0.1", "read_tokens": []}
+            self.reload(config)
+            eventually(functools.partial(self.says, "server.read_tokens"))
+            self.assertEqual(self.server.get("/logs").status, 401)
+
     def test_a_broken_file_leaves_all_as_it_was(self) -> None:
         for name, config, words in (
             ("not JSON", "{", "config.json"),
