@@ -23,8 +23,8 @@ deadline, and `SQLiteStore._maintain` deletes what is too old.
 
 Locks: one SQLite connection writes, and whoever holds `Store._writing` uses it. Eight connections read, each a
 state of its own (WAL): they and the writer never wait for each other. `Store.page_lock` lets one thread at a time
-read and format a page, for the GIL's sake. While the thread that commits has an answer of a Handler, it holds
-`Handler.unanswered`. `Metrics` and `Limits` have a lock for their additions, the only ones taken while another is held.
+read and format a page, and `App.parsing` two parse a large body, for more would only fight for the GIL. A Handler takes
+its `unanswered` before a commit, and who sends the answer lets go of it. Who waits for that holds nothing else.
 
 Sections: 1 Constants, 2 Errors, 3 Configuration, 4 Records, 5 Bodies, 6 Queries, 7 Store, 8 SQLite,
 9 ClickHouse, 10 Endpoints, 11 HTTP, 12 Front page, 13 Main. Each needs only those before it.
@@ -352,6 +352,11 @@ def format_timestamp(microseconds: int) -> str:
     return (EPOCH + timedelta(microseconds=microseconds)).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
+def now() -> int:
+    """In µs since 1970, by the system's clock, which may go back."""
+    return time.time_ns() // 1000
+
+
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
 # What fromisoformat leaves out: ", " or lower case between the parts, words for UTC, a "+" that a URL made a space.
 LOOSE_TIMESTAMP = re.compile(r"([\d-]+)(?:[tT ]|, ?)([\d:]+(?:[.,]\d+)?) ?(?:[zZ]|UTC|GMT|([+ -]\d\d:?(?:\d\d)?))?")
@@ -401,7 +406,8 @@ def parse_severity(value: Json, name: str = "severity") -> int:
 
 
 def take(fields: dict[str, Json], *names: str) -> tuple[str, Json]:
-    """Takes the first of `names` that has a value out of `fields`: its name, and the value or None."""
+    """Takes the first of `names` that has a value out of `fields`: its name, and the value or None. For aliases; the
+    callers take the canonical name themselves, which saves a quarter of a record's time."""
     for name in names:
         if (value := fields.pop(name, None)) is not None:
             return name, value
@@ -445,6 +451,7 @@ def take_message(fields: dict[str, Json]) -> str:
             raise RecordError("message", "is missing")
     if not isinstance(message, str) or not message:
         raise RecordError(name, "must be a text that is not empty")
+    # a character has 4 bytes at most, so that only a long text need be encoded to know
     if len(message) > MAX_MESSAGE_BYTES // 4 and len(message.encode()) > MAX_MESSAGE_BYTES:
         raise RecordError(name, f"is longer than {MAX_MESSAGE_BYTES >> 10} KiB")
     return message
@@ -706,7 +713,7 @@ class Query:
     attributes: tuple[tuple[str, str], ...] = ()
     after_id: int | None = None  # exclusive
     last_id: int | None = None
-    after: Newest | None = None  # for ClickHouse, as after_id
+    after: Newest | None = None  # these two are for ClickHouse what after_id and last_id are for SQLite
     last: Newest | None = None
     cursor: tuple[int, int] | None = None  # (timestamp, id) of the last record of the page before
     descending: bool = True
@@ -777,9 +784,9 @@ def parse_choice(text: str, choices: dict[str, Json]) -> Json:
 def parse_cursor(text: str) -> tuple[int, int]:
     """The cursor in a "next" link, as `next_link` makes it."""
     try:
-        timestamp, number = map(int, base64.urlsafe_b64decode(text).decode("ascii").split(":"))
-        if MIN_TIMESTAMP <= timestamp <= MAX_TIMESTAMP and 0 <= number <= MAX_ID:
-            return timestamp, number
+        timestamp, record_id = map(int, base64.urlsafe_b64decode(text).decode("ascii").split(":"))
+        if MIN_TIMESTAMP <= timestamp <= MAX_TIMESTAMP and 0 <= record_id <= MAX_ID:
+            return timestamp, record_id
         raise ValueError
     except ValueError:
         raise ValueError('the cursor of a "next" link, as it was given') from None
@@ -795,7 +802,7 @@ FILTERS: Parameters = {
     "timestamp_end": ("end", functools.partial(parse_moment, end=True)),
     "received_at_start": ("received_start", parse_moment),
     "received_at_end": ("received_end", functools.partial(parse_moment, end=True)),
-    "since": ("start", lambda text: max(time.time_ns() // 1000 - parse_duration(text), MIN_TIMESTAMP)),
+    "since": ("start", lambda text: max(now() - parse_duration(text), MIN_TIMESTAMP)),
     "contains": ("contains", parse_text),
 }
 LIST_PARAMETERS: Parameters = FILTERS | {
@@ -851,7 +858,7 @@ def parse_parameters(text: str, parameters: Parameters) -> dict[str, Json]:
 Read = Callable[[str, list[Json]], Iterable[Any]]  # SQL and its parameters in, rows out
 Mark = Callable[[Json], str]  # takes a value as a parameter, gives the SQL that stands for it
 Page = tuple[list[StoredRecord], bool]  # and whether there are more
-Stretch = tuple[int | None, int, int]  # of time: a span that is counted, or None for records; start; end, exclusive
+Stretch = tuple[int | None, int, int]  # the span by which it is counted (None: by records), start, end (exclusive)
 
 
 # The members of a record's attributes, each between ", " and ", ".
@@ -1001,10 +1008,10 @@ class Store:
         for column, values in (("service", query.services), ("severity", query.severities)):
             tests += [f"{column} IN ({', '.join(map(mark, values))})"] if values else []
         if query.cursor:
-            (timestamp, number), sign = query.cursor, "<" if query.descending else ">"
-            # (timestamp, id) < (t, n), in two tests: an index can start from the first
+            (timestamp, record_id), sign = query.cursor, "<" if query.descending else ">"
+            # (timestamp, id) < (t, i), in two tests: an index can start from the first
             tests.append(f"timestamp {sign}= {mark(timestamp)}")
-            tests.append(f"(timestamp {sign} {mark(timestamp)} OR id {sign} {mark(number)})")
+            tests.append(f"(timestamp {sign} {mark(timestamp)} OR id {sign} {mark(record_id)})")
         if query.contains:
             tests.append(self.contains(mark, query.contains))
         for key, value in query.attributes:  # as a text, or as JSON that is written so; see attributes_json
@@ -1096,31 +1103,31 @@ class Store:
         spans = tuple(span for span in self.spans if query.counted and step % span == 0)
         for stretch in stretches(low, high + 1, spans):
             for begin, *more in self._count(query, stretch, read, step):
-                counts[begin] = [a + (b or 0) for a, b in zip(counts[begin], more, strict=True)]
+                counts[begin] = [a + (b or 0) for a, b in zip(counts[begin], more, strict=True)]  # SQL's sum of none
         return [
             {"start": format_timestamp(max(begin, MIN_TIMESTAMP)), **dict(zip(SEVERITIES, numbers, strict=True))}
             for begin, numbers in counts.items()
         ]
 
     def _count(self, query: Query, stretch: Stretch, read: Read, step: int | None = None) -> Iterable[Any]:
-        """Counts a stretch of time: rows of service, severity, number; with a step, of its begin and a number for each
+        """Counts a stretch of time: rows of service, severity, count; with a step, of its begin and a count for each
         severity."""
         span, start, end = stretch
         parameters: list[Json] = []
         mark = functools.partial(self.mark, parameters)
-        time_of, number = ("start", "sum(records)") if span else ("timestamp", "count(*)")
+        time_of, count = ("start", "sum(records)") if span else ("timestamp", "count(*)")
         if span:
             branches = [("counts", query.by_kind())]
         else:
             branches = self.branches(dataclasses.replace(query, start=start, end=end - 1), read, split=query.counted)
         selects = []
         for table, part in branches:
-            columns = ["service", "severity", number]
+            columns = ["service", "severity", count]
             if step:
                 # subtle: % has the sign of what it divides, so the steps are counted from before the first timestamp
                 before = -(MIN_TIMESTAMP // step) * step
                 begin = f"{time_of} - ({time_of} + {mark(before)}) % {mark(step)}" if step != span else time_of
-                columns = [begin, *(f"{number} FILTER (WHERE severity = {severity})" for severity in SEVERITY_NAMES)]
+                columns = [begin, *(f"{count} FILTER (WHERE severity = {severity})" for severity in SEVERITY_NAMES)]
             bounds = f"span = {mark(span)} AND start >= {mark(start)} AND start < {mark(end)} AND " if span else ""
             where = f"{bounds}{self.where(part, parameters)} GROUP BY {'1' if step else '1, 2'}"
             selects.append(f"SELECT {', '.join(columns)} FROM {table} WHERE {where}")
@@ -1271,7 +1278,7 @@ class SQLiteStore(Store):
                 "SELECT ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'logs'), 0),"
                 " ifnull((SELECT received_at FROM logs ORDER BY id DESC LIMIT 1), 0)"
             ).fetchone()
-            received_at = max(time.time_ns() // 1000, received_at)  # it never goes back, whatever the clock does
+            received_at = max(now(), received_at)  # it never goes back, whatever the clock does
             keys = [batch.key for batch in batches if batch.key]
             known = f"SELECT key, body, answer FROM answers WHERE key IN ({', '.join('?' * len(keys))})"
             answers = {key: (body, answer) for key, body, answer in db.execute(known, keys)} if keys else {}
@@ -1327,12 +1334,12 @@ class SQLiteStore(Store):
                 log.error("retention: %s", error)
 
     def _maintain_once(self) -> bool:
-        now, days = time.time_ns() // 1000, self.config.max_age_days
+        moment, days = now(), self.config.max_age_days
         with self._writing:
             with self._transaction() as db:
-                too_old = now - int(days * DAY) if days else 0
+                too_old = moment - int(days * DAY) if days else 0
                 more = self._make_room(db) or self._forget(db, FORGET_RECORDS, too_old) == FORGET_RECORDS
-                db.execute("DELETE FROM answers WHERE created_at < ?", [now - KEY_LIFETIME])
+                db.execute("DELETE FROM answers WHERE created_at < ?", [moment - KEY_LIFETIME])
                 pages, free = self._pages(db)
                 spare = free > MAX_FREE_PAGES or (free > 0 and pages * DB_PAGE_BYTES > self._max_bytes())
             if spare:  # by executescript, since execute would take the first of its steps only
@@ -1462,8 +1469,8 @@ class SQLiteStore(Store):
         ends = "SELECT ifnull((SELECT min(id) FROM logs), 1), ifnull((SELECT max(id) FROM logs), 0)"
         low, high = next(iter(read(ends, [])))
 
-        def received_at(number: int) -> int:
-            return next(iter(read("SELECT received_at FROM logs WHERE id >= ? ORDER BY id LIMIT 1", [number])))[0]
+        def received_at(record_id: int) -> int:
+            return next(iter(read("SELECT received_at FROM logs WHERE id >= ? ORDER BY id LIMIT 1", [record_id])))[0]
 
         def last_before(moment: int) -> int:
             return low + bisect.bisect_left(range(low, high + 1), moment, key=received_at) - 1
@@ -1480,7 +1487,7 @@ class SQLiteStore(Store):
     def probe(self) -> None:
         """Writes, since only that finds a full disk. Raises Unavailable."""
         with self._writing, self._transaction() as db:
-            db.execute("REPLACE INTO answers VALUES (x'', x'', '', ?)", [time.time_ns() // 1000])
+            db.execute("REPLACE INTO answers VALUES (x'', x'', '', ?)", [now()])
 
     def size(self) -> int:
         """Of the file, its WAL and its index of the WAL."""
@@ -1634,15 +1641,15 @@ class ClickHouseStore(Store):
                     batch.failure = trouble
 
     def _insert(self, group: list[Batch]) -> None:
-        token, received_at = (group[0].key or os.urandom(32)).hex(), time.time_ns() // 1000
-        number = first_id = self._take_ids(sum(len(batch.records) for batch in group))
+        token, received_at = (group[0].key or os.urandom(32)).hex(), now()
+        next_id = first_id = self._take_ids(sum(len(batch.records) for batch in group))
         rows = []
         for batch in group:
-            batch.first_id, batch.last_id = number, number + (len(batch.records) - 1) * LANES
+            batch.first_id, batch.last_id = next_id, next_id + (len(batch.records) - 1) * LANES
             for timestamp, *values in batch.records:
                 times = received_at, received_at if timestamp is None else timestamp
-                rows.append(encode_json([number, *times, *values, token, batch.body_hash.hex()]))
-                number += LANES
+                rows.append(encode_json([next_id, *times, *values, token, batch.body_hash.hex()]))
+                next_id += LANES
         columns = ", ".join((*StoredRecord._fields, "batch", "body"))
         insert, text = f"INSERT INTO logs ({columns}) FORMAT JSONCompactEachRow", "\n".join(rows)
         for attempt in ("", ".2", ".3"):
@@ -1672,7 +1679,7 @@ class ClickHouseStore(Store):
         It claims the minute in a lane with its first write. All who claim insert the same token, ClickHouse keeps one,
         and everyone reads whose: no clock, name or restart can make two owners.
         """
-        first = max(time.time_ns() // 1000 - IDS_BEGIN, self._next)
+        first = max(now() - IDS_BEGIN, self._next)
         minute = (first + records) // MINUTE
         if minute != self._minute:
             first, owner = max(first, minute * MINUTE), uuid.uuid4().hex
@@ -1704,7 +1711,7 @@ class ClickHouseStore(Store):
 
     def newest(self) -> Newest:
         """The newest id of each slot of the last minutes: only within a slot are commits one after the other."""
-        floor = (time.time_ns() // 1000 - IDS_BEGIN - 2 * MINUTE) * LANES
+        floor = (now() - IDS_BEGIN - 2 * MINUTE) * LANES
         sql = f"SELECT {SLOT} AS slot, max(id) FROM logs WHERE id > {{p0:Int64}} GROUP BY slot ORDER BY slot"
         return Newest(dict(self._ask(sql, [floor])), floor)
 
@@ -1831,14 +1838,15 @@ class Limits:
         Refusal: 429 until that is paid."""
         if not rate:
             return
-        now = time.monotonic()
+        clock = time.monotonic()
         with self._lock:
-            balance, since = self._balances.get(token, (rate, now))
-            balance = min(balance + (now - since) * rate, rate)
+            balance, since = self._balances.get(token, (rate, clock))
+            balance = min(balance + (clock - since) * rate, rate)
             if balance <= 0 and not records:
-                error, seconds = f"This token may send {rate:g} records a second.", min(int(1 - balance / rate), 5)
+                error = f"This token may send {rate:g} records a second."
+                seconds = min(int(1 - balance / rate), 5)  # rounded up; clients give up on long ones
                 raise Refusal(429, error, "Send it again later.", Retry_After=str(seconds))
-            self._balances[token] = balance - records, now
+            self._balances[token] = balance - records, clock
 
     def hold(self, size: int) -> None:
         """Counts the bytes of a body that comes in; a negative size lets go. Raises Unavailable for too many."""
@@ -2003,11 +2011,11 @@ class App:
     def get_record(self, request: Request) -> Response:
         """Gives one record."""
         self.check_reader(request)
-        number = request.path.removeprefix("/logs/")
-        if re.fullmatch(r"[0-9]{1,16}", number):
-            for record in self.store.page(Query(after_id=int(number) - 1, last_id=int(number), by_id=True, limit=1))[0]:
+        text = request.path.removeprefix("/logs/")
+        if re.fullmatch(r"[0-9]{1,16}", text):
+            for record in self.store.page(Query(after_id=int(text) - 1, last_id=int(text), by_id=True, limit=1))[0]:
                 return Response(200, record.json().encode() + b"\n")
-        raise Refusal(404, f"There is no record {show(number)}.", "GET /logs lists records with their ids.")
+        raise Refusal(404, f"There is no record {show(text)}.", "GET /logs lists records with their ids.")
 
     def get_stats(self, request: Request) -> Response:
         """Counts records, by service, severity and time."""
@@ -2139,6 +2147,9 @@ class Handler(socketserver.StreamRequestHandler):
 
     Reads heads by itself: the standard library's parser takes longer than all the rest of a request, and takes
     what this must not (request smuggling: https://www.rfc-editor.org/rfc/rfc9112#section-11.2).
+
+    `idle`: between two requests; `unread`: a body may follow; `closing`: no request is to follow; `sending`: it is the
+    client's turn to take, not to send; `expired`: it did not in time.
     """
 
     server: Server
@@ -2326,7 +2337,7 @@ class Handler(socketserver.StreamRequestHandler):
         if headers.get("expect", "").lower() == "100-continue" and self.version != "1.0":
             self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         data = b"".join(self.read_chunks() if length is None else self.read_exactly(length))
-        self.unread, self.deadline = False, float("inf")  # from here on it is the server that works
+        self.unread, self.deadline = False, float("inf")
         if encoding == "identity":
             return data
         whole = decompress(data)
@@ -2433,7 +2444,7 @@ def decompress(data: bytes) -> bytes:
     try:
         for _ in range(MAX_GZIP_MEMBERS):
             framed = data[:2] in (b"", b"\x1f\x8b") or (data[0] & 15 == 8 and int.from_bytes(data[:2], "big") % 31 == 0)
-            stream = zlib.decompressobj(47 if framed else -15)
+            stream = zlib.decompressobj(47 if framed else -15)  # gzip or zlib, by its head; or neither's frame
             whole += stream.decompress(data, MAX_BODY_BYTES + 1 - len(whole))
             if len(whole) > MAX_BODY_BYTES:
                 raise too_large()
