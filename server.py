@@ -2220,15 +2220,15 @@ class Handler(socketserver.StreamRequestHandler):
         To be woken only to send would be one change of thread more, out of three: singly sent records are a sixth
         faster without. Where that thread might have to wait, or the connection is to be closed, it wakes this one.
         """
-        app, then = self.server.app, self.unanswered.release
-        if not (waits := self.closing or self.server.tls or not DO_NOT_WAIT):
-            then = functools.partial(self.send_handed_over, later, self.held_bytes)
-            self.held_bytes = 0
+        app = self.server.app
         self.unanswered.acquire()
-        app.store.commit(later.batch, then)
-        if waits:
+        if self.closing or self.server.tls or not DO_NOT_WAIT:
+            app.store.commit(later.batch, self.unanswered.release)
             with self.unanswered:
                 self.send(later.request, app.conclude(later))
+        else:
+            held_bytes, self.held_bytes = self.held_bytes, 0
+            app.store.commit(later.batch, functools.partial(self.send_handed_over, later, held_bytes))
 
     def send_handed_over(self, later: Later, held_bytes: int) -> None:
         """Sends an answer from the thread that commits. A client with so many unread that it would have to

@@ -210,7 +210,7 @@ class AStoreThatCanNotCommit(unittest.TestCase):
 
     def test_those_who_wait_for_a_lock_wait_together_and_a_short_one_is_waited_for(self):
         with (
-            Server(constants={"LOCK_SECONDS": 0.4}) as server,
+            Server(constants={"LOCK_SECONDS": 1}) as server,
             contextlib.closing(sqlite3.connect(server.database, isolation_level=None)) as other,
         ):
             other.execute("BEGIN EXCLUSIVE")
@@ -220,7 +220,7 @@ class AStoreThatCanNotCommit(unittest.TestCase):
             for thread in threads:
                 thread.join(20)
             self.assertEqual([is_refused(answer) for answer in answers], [True] * 12, answers)
-            self.assertLess(time.monotonic() - began, 3, "s; 12 waits one after the other would be 4.8 s")
+            self.assertLess(time.monotonic() - began, 8, "s; 12 waits one after the other would be 12 s")
             (patient,) = post_at_once(server, answers, b'{"message": "waits"}')
             other.execute("COMMIT")
             patient.join(20)
@@ -228,7 +228,7 @@ class AStoreThatCanNotCommit(unittest.TestCase):
 
     def test_who_asks_for_the_health_again_and_again_holds_no_writer_up(self):
         with (
-            Server(constants={"LOCK_SECONDS": 0.4}) as server,
+            Server(constants={"LOCK_SECONDS": 1}) as server,
             contextlib.closing(sqlite3.connect(server.database, isolation_level=None)) as other,
         ):
             other.execute("BEGIN EXCLUSIVE")
@@ -237,7 +237,7 @@ class AStoreThatCanNotCommit(unittest.TestCase):
                 thread.start()
             began = time.monotonic()
             self.assertTrue(is_refused(server.post({"message": "refused"})))
-            self.assertLess(time.monotonic() - began, 3, "s; 12 waits one after the other would be 4.8 s")
+            self.assertLess(time.monotonic() - began, 8, "s; 12 waits one after the other would be 12 s")
             for thread in asking:
                 thread.join(20)
 
@@ -334,7 +334,11 @@ class Killed(unittest.TestCase):
                 writers.wait_for(50)
             writers.check(self)
             self.assertGreater(writers.broken, 0, "it was not killed under load")
-            self.assertLess(min(readiness), 0.5, "s from the start to the first answer")
+            began = time.monotonic()
+            with Server() as empty:
+                self.assertEqual(empty.get("/health").status, 200)
+                usual = time.monotonic() - began
+            self.assertLess(min(readiness), 2 * usual + 0.5, "s from the start to the first answer")
 
     def test_a_checkpoint_that_was_cut_off_is_finished_by_the_next_start(self):
         with Server() as server:
