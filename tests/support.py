@@ -30,6 +30,9 @@ READER = "test-reader"
 
 Json = Any
 
+# A shell lets what it starts in the background ignore Ctrl-C, and so would the servers that the tests start there.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 class Answer(NamedTuple):
     """One HTTP answer; header names are lower case."""
