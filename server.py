@@ -19,7 +19,7 @@ sends the same Idempotency-Key, and the batch is stored once.
 Threads: one accepts connections, and the main thread waits for signals. Each connection has a thread of its
 own (Handler), which does all the work of its requests, but for commits: those are made by one for all
 (`Store._commit_all`), which sends most of their answers, too. `Server.watch` ends connections and queries past their
-deadline, and `SQLiteStore._maintain` deletes what is too old.
+deadline, and `SQLiteStore._maintain` deletes what is too old or too much.
 
 Locks: one SQLite connection writes, and whoever holds `Store._writing` uses it. Eight connections read, each a
 state of its own (WAL): they and the writer never wait for each other. `Store.page_lock` lets one thread at a time
@@ -299,9 +299,8 @@ def load_config(path: pathlib.Path, **overrides: Json) -> Config:
         mistakes += unsafe_tokens(tokens, server["host"])
     if mistakes:
         raise StartError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
-    kept = {name: server[name] for name in ("host", "port", "max_records_per_second") if name in server}
     return Config(
-        **kept,
+        **{name: server[name] for name in ("host", "port", "max_records_per_second") if name in server},
         **server.get("retention", {}),
         store=server["store"] if "://" in server["store"] else str(path.parent / server["store"]),
         tokens=tuple(tokens),
@@ -466,8 +465,7 @@ def take_service(fields: dict[str, Json], token: Token) -> str:
             raise RecordError("service", error, forbidden=True)
         return token.service
     if service is None:
-        name, service = take(fields, "logger", "name")
-        name = "service" if service is None else name
+        name, service = take(fields, "service", "logger", "name")
     if not isinstance(service, str) or not 0 < len(service) <= MAX_SERVICE_CHARS:
         raise RecordError(name, f"must be a text of 1 to {MAX_SERVICE_CHARS} characters, with a shipper's token")
     return service
@@ -615,12 +613,17 @@ def parse_form(text: str) -> dict[str, Json]:
     return {name: value for name, value in fields.items() if name not in NOISE and name not in empty}
 
 
+# Of a format, what makes some text of 999 characters at most: a wider one could fill the memory.
+CONVERSION = re.compile(r"%(?:\([^()%]*\))?[-#0 +]*\d{0,3}(?:\.\d{0,3})?[hlL]?[diouxXeEfFgGcrsa%]")
+
+
 def format_message(message: str, arguments: str) -> str:
-    """What logging makes of them; `arguments` is whatever repr() gave. Where they do not fit, or could fill the memory
-    (by a width, or by being many), the message as it is."""
-    widths = re.search(r"%(\([^)]*\))?[-#0 +]*(\*|\d{4}|\d*\.(\*|\d{4}))", message.replace("%%", ""))
-    size = message.count("%") * len(arguments)
-    if arguments in ("", "()", "None") or widths or len(arguments) > MAX_ATTRIBUTES_BYTES or size > MAX_BODY_BYTES:
+    """What logging makes of them; `arguments` is whatever repr() gave. Where they do not fit, or could become too much,
+    the message as it is."""
+    size = message.count("%") * (len(arguments) + 999)
+    if arguments in ("", "()", "None") or len(message) > MAX_MESSAGE_BYTES or len(arguments) > MAX_ATTRIBUTES_BYTES:
+        return message
+    if size > MAX_BODY_BYTES or "%" in CONVERSION.sub("", message):
         return message
     with contextlib.suppress(Exception):
         return message % ast.literal_eval(arguments)
@@ -639,7 +642,7 @@ def split_otlp(body: bytes) -> list[Json]:
                     name = (scope.get("scope") or {}).get("name")
                     shared = {**common, "scope": name} if name else common
                     values += [(shared, record) for record in scope.get("logRecords") or []]
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
         hint = 'Send {"resourceLogs": [...]} as the protocol has it; other JSON goes to POST /logs.'
         raise Refusal(422, "The body is not an OTLP logs request.", hint) from None
     return values
@@ -685,7 +688,7 @@ def otlp_value(value: dict[str, Json]) -> Json:
 
 def otlp_pairs(pairs: list[Json] | None) -> dict[str, Json]:
     """A list of KeyValue as a dict."""
-    return {pair["key"]: otlp_value(pair.get("value") or {}) for pair in pairs or []}
+    return {pair["key"] + "": otlp_value(pair.get("value") or {}) for pair in pairs or []}  # TypeError for no text
 
 
 # ---------------------------------------------------------------- 6. Queries
@@ -899,7 +902,7 @@ class Store:
     size: Callable[[], int]
     spans: tuple[int, ...] = ()  # the lengths of the stretches of time that are counted as records come, longest first
     follow_seconds = FOLLOW_SECONDS
-    page_lock: AbstractContextManager[Any] = contextlib.nullcontext()  # to be held by who reads and writes out a page
+    page_lock: AbstractContextManager[Any] = contextlib.nullcontext()  # held while a page is read and formatted
 
     def __init__(self, config: Config, metrics: Metrics):
         self.config, self.metrics = config, metrics
@@ -921,13 +924,13 @@ class Store:
                     self._trouble = trouble
                 self._checked = time.monotonic()
             if self._trouble:
-                raise Unavailable(self._trouble.error, self._trouble.hint)
+                raise Unavailable(self._trouble.error, self._trouble.hint)  # each raise makes a traceback longer
 
     def stop_overdue(self) -> None:
         """Stops queries that are past their deadline; is called again and again."""
 
     def close(self) -> bool:
-        """Waits for the commit under way, but not for ever, and says whether it ended; then nothing more is written."""
+        """Waits for the commit under way; False where it did not end. Then nothing more is written."""
         return self._writing.acquire(timeout=1)
 
     # Writing
@@ -1087,7 +1090,7 @@ class Store:
                 for record in self.page(dataclasses.replace(query, limit=1, descending=descending), read)[0]:
                     answer[name] = format_timestamp(record.timestamp)
                     low = record.timestamp if low is None else low
-                    high = record.timestamp if query.end is None else high
+                    high = record.timestamp if query.end is None else high  # the first, then the last
             if step:
                 steps = [] if low is None or high is None else self._histogram(query, step, low, high, read)
                 answer["histogram"] = steps
@@ -1243,8 +1246,11 @@ class SQLiteStore(Store):
         """Waits for the commit under way, and leaves one whole file."""
         if not super().close():
             return False
-        while not self._readers.empty():
-            self._readers.get_nowait().close()
+        for db in list(self._deadlines):
+            db.interrupt()
+        with contextlib.suppress(queue.Empty):  # one that goes on all the same would leave its WAL behind
+            for _ in range(READERS):
+                self._readers.get(timeout=0.5).close()
         self._db.close()  # the last to close moves what is in the WAL into the file
         return True
 
@@ -1260,9 +1266,9 @@ class SQLiteStore(Store):
             db.execute("BEGIN IMMEDIATE")
             yield db
             db.execute("COMMIT")
-        except FileNotFoundError:
+        except OSError:
             hint = "Put it back or start the server again; nothing was stored."
-            raise Unavailable("The database file was moved or deleted.", hint) from None
+            raise Unavailable("The database file is not where it was.", hint) from None
         except sqlite3.DatabaseError as error:
             if "SQLITE_READONLY" in getattr(error, "sqlite_errorname", ""):
                 self._db = self._connect_writer()  # a connection that was opened read-only stays so
@@ -1306,7 +1312,7 @@ class SQLiteStore(Store):
             self._add_counts(db, counts, received_at)
             self._unchecked += sum(batch.size for batch in batches)
             if self._unchecked > 1 << 20:  # what comes in makes room for itself
-                steps, self._unchecked = self._unchecked >> 17, 0
+                steps, self._unchecked = self._unchecked >> 17, 0  # one for each 128 KiB
                 while steps and self._make_room(db):
                     steps -= 1
 
@@ -1337,7 +1343,7 @@ class SQLiteStore(Store):
         moment, days = now(), self.config.max_age_days
         with self._writing:
             with self._transaction() as db:
-                too_old = moment - int(days * DAY) if days else 0
+                too_old = int(max(moment - days * DAY, 0)) if days else 0  # an INTEGER, however many days
                 more = self._make_room(db) or self._forget(db, FORGET_RECORDS, too_old) == FORGET_RECORDS
                 db.execute("DELETE FROM answers WHERE created_at < ?", [moment - KEY_LIFETIME])
                 pages, free = self._pages(db)
@@ -1597,13 +1603,11 @@ class ClickHouseStore(Store):
 
     def _ask(self, sql: str, parameters: Iterable[Json] = (), rows: str = "", token: str = "") -> list[Any]:
         """Runs a statement; values go beside it, never into it. `rows` and `token` are INSERT's. Raises Unavailable."""
-        url = {"database": self._database, "default_format": "JSONCompactEachRow", "insert_distributed_sync": 1}
-        url |= {"wait_end_of_query": 1, "max_execution_time": QUERY_SECONDS}
-        url |= {"output_format_json_quote_64bit_integers": 0}
+        url = {"database": self._database, "default_format": "JSONCompactEachRow", "max_execution_time": QUERY_SECONDS}
+        url |= {"insert_distributed_sync": 1, "wait_end_of_query": 1, "output_format_json_quote_64bit_integers": 0}
         url |= {"query": sql, "insert_deduplication_token": token} if rows else {}
         for number, value in enumerate(parameters):  # escaped as in ClickHouse's TSV
-            text = str(value).replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n")
-            url[f"param_p{number}"] = text
+            url[f"param_p{number}"] = str(value).replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n")
         for fresh in (False, True):
             connection = http.client.HTTPConnection(*self._address, timeout=QUERY_SECONDS + 2)
             with contextlib.suppress(queue.Empty):
@@ -1844,7 +1848,7 @@ class Limits:
             balance = min(balance + (clock - since) * rate, rate)
             if balance <= 0 and not records:
                 error = f"This token may send {rate:g} records a second."
-                seconds = min(int(1 - balance / rate), 5)  # rounded up; clients give up on long ones
+                seconds = min(int(1 - balance / rate), 5)  # rounded up, for balance is not above 0
                 raise Refusal(429, error, "Send it again later.", Retry_After=str(seconds))
             self._balances[token] = balance - records, clock
 
@@ -1991,8 +1995,9 @@ class App:
         if not query.limit:  # all that is there now
             query = self.store.between(query, None, self.store.newest())
             return stream_response(form, self.store.stream(query))
-        with self.store.page_lock if query.counted else contextlib.nullcontext():  # what is not may take long
-            records, more = self.store.page(query)
+        lock = self.store.page_lock if query.counted else contextlib.nullcontext()  # what is not counted may take long
+        with self.store.reading() as read, lock:  # in this order: who waits for a reader must not hold the others up
+            records, more = self.store.page(query, read)
             body = b"".join(form.encode(iter([records])))
         return Response(200, body, form.content_type, {"Link": next_link(request, query, records[-1])} if more else {})
 
@@ -2030,9 +2035,25 @@ class App:
         return json_response(200, {"status": "ok"})
 
     def get_metrics(self, request: Request) -> Response:
-        """Gives numbers for Prometheus."""
+        """Gives numbers for Prometheus (https://prometheus.io/docs/instrumenting/exposition_formats/)."""
         self.check_reader(request)
-        return Response(200, prometheus_text(self).encode(), "text/plain; version=0.0.4; charset=utf-8")
+        escapes = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+        values = dict(self.metrics.values) | {
+            ("logs_store_records", ()): self.store.stats(Query())["total"],
+            ("logs_store_bytes", ()): self.store.size(),
+            ("logs_waiting_batches", ()): self.store.waiting.qsize(),
+            ("logs_waiting_bytes", ()): self.limits.bodies_bytes,
+            ("process_start_time_seconds", ()): self.started,
+        }
+        lines = []
+        for name, explanation in METRICS.items():
+            kind = "counter" if name.endswith("_total") else "gauge"
+            lines += [f"# HELP {name} {explanation}", f"# TYPE {name} {kind}"]
+            for (known, labels), value in values.items():
+                quoted = ",".join(f'{label}="{text.translate(escapes)}"' for label, text in labels)
+                if known == name:
+                    lines.append(f"{name}{f'{{{quoted}}}' if labels else ''} {value:.16g}")
+        return Response(200, ("\n".join(lines) + "\n").encode(), "text/plain; version=0.0.4; charset=utf-8")
 
     def get_root(self, request: Request) -> Response:
         """Shows a page in a browser, and this list elsewhere."""
@@ -2107,26 +2128,6 @@ METRICS = {
     "logs_waiting_bytes": "Bodies being read or waiting for a commit.",
     "process_start_time_seconds": "When the server started, since 1970.",
 }
-
-
-def prometheus_text(app: App) -> str:
-    """https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format"""
-    escapes = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
-    values = dict(app.metrics.values) | {
-        ("logs_store_records", ()): app.store.stats(Query())["total"],
-        ("logs_store_bytes", ()): app.store.size(),
-        ("logs_waiting_batches", ()): app.store.waiting.qsize(),
-        ("logs_waiting_bytes", ()): app.limits.bodies_bytes,
-        ("process_start_time_seconds", ()): app.started,
-    }
-    lines = []
-    for name, text in METRICS.items():
-        lines += [f"# HELP {name} {text}", f"# TYPE {name} {'counter' if name.endswith('_total') else 'gauge'}"]
-        for (known, labels), value in values.items():
-            quoted = ",".join(f'{label}="{text.translate(escapes)}"' for label, text in labels)
-            if known == name:
-                lines.append(f"{name}{f'{{{quoted}}}' if labels else ''} {value:.16g}")
-    return "\n".join(lines) + "\n"
 
 
 # ---------------------------------------------------------------- 11. HTTP
@@ -2231,7 +2232,7 @@ class Handler(socketserver.StreamRequestHandler):
             app.store.commit(later.batch, functools.partial(self.send_handed_over, later, held_bytes))
 
     def send_handed_over(self, later: Later, held_bytes: int) -> None:
-        """Sends an answer from the thread that commits. A client with so many unread that it would have to
+        """Sends an answer from the thread that commits. A client with so much unread that this would have to
         wait is cut off."""
         app = self.server.app
         app.limits.hold(-held_bytes)
@@ -2299,7 +2300,7 @@ class Handler(socketserver.StreamRequestHandler):
         lines = list(itertools.islice(iter(read_line, b"\r\n"), MAX_HEADERS + 1))
         fields = HEADER_LINE.findall(b"".join(lines).decode("utf-8", "replace"))
         if len(fields) < len(lines):
-            lines = list(map(self.check_line, lines))
+            list(map(self.check_line, lines))  # says what is wrong, mostly
             raise malformed("A header line is not 'Name: value'.")
         if len(lines) > MAX_HEADERS:
             raise malformed(f"There are more than {MAX_HEADERS} headers.", "Send fewer.", 431)
@@ -2328,16 +2329,16 @@ class Handler(socketserver.StreamRequestHandler):
             raise malformed("The request does not say how long its body is.", "Send Content-Length, or chunks.", 411)
         encoding = headers.get("content-encoding", "").lower() or "identity"
         if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
-            hint = "Send gzip, deflate or none."
             error = f"The Content-Encoding {show(encoding)} is not known."
-            raise Refusal(415, error, hint, Accept_Encoding="gzip, deflate")
+            raise Refusal(415, error, "Send gzip, deflate or none.", Accept_Encoding="gzip, deflate")
         if length and length > MAX_BODY_BYTES:
             raise too_large()
         self.allow(REQUEST_SECONDS)
         if headers.get("expect", "").lower() == "100-continue" and self.version != "1.0":
             self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        data = b"".join(self.read_chunks() if length is None else self.read_exactly(length))
-        self.unread, self.deadline = False, float("inf")
+        body = io.BytesIO()  # join would keep all pieces at once, and chunks may be of one byte
+        body.writelines(self.read_chunks() if length is None else self.read_exactly(length))
+        self.unread, self.deadline, data = False, float("inf"), body.getvalue()
         if encoding == "identity":
             return data
         whole = decompress(data)
@@ -2402,19 +2403,16 @@ class Handler(socketserver.StreamRequestHandler):
         return "\r\n".join([*lines, "\r\n"]).encode("latin-1", "replace")
 
     def send(self, request: Request | None, response: Response) -> None:
-        """Sends an answer: bytes in one piece, else in chunks (to HTTP/1.0, plain until the close)."""
+        """Sends an answer: bytes in one piece, else in chunks (to HTTP/1.0, plain until the close). An error in the
+        middle closes without the last chunk: half an answer must not look whole (over HTTP/1.0 it does)."""
         self.closing |= self.unread or request is None or self.server.app.stopping.is_set()
-        head, body = self.head(response, self.closing), response.body
+        head, body, chunked = self.head(response, self.closing), response.body, self.version != "1.0"
         if request and request.method == "HEAD":
-            self.write(head)
-        elif isinstance(body, bytes):
+            body = b""
+        if isinstance(body, bytes):
             self.write(head + body)
-        else:
-            self.write(head)
-            self.send_stream(body, self.version != "1.0")
-
-    def send_stream(self, body: Iterator[bytes], chunked: bool) -> None:
-        """An error in the middle closes without the last chunk: half an answer must not look whole."""
+            return
+        self.write(head)
         try:
             for data in filter(None, body):
                 self.write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
@@ -2487,7 +2485,7 @@ class Server(socketserver.ThreadingTCPServer):
             soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
             soft = max(soft, 4096 if hard == resource.RLIM_INFINITY else min(hard, 4096))
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            self.max_connections = min(MAX_CONNECTIONS, soft - 100)
+            self.max_connections = min(MAX_CONNECTIONS, soft - 100)  # the rest is for the store
         threading.Thread(target=self.watch, daemon=True).start()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -2766,7 +2764,7 @@ def main() -> int:
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, reload)
     # by a thread of its own: the exception that a signal raises here must not hit a connection that is being accepted
-    accepting = threading.Thread(target=server.serve_forever, args=[0.02], daemon=True)
+    accepting = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     accepting.start()
     with contextlib.suppress(KeyboardInterrupt):
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: KeyboardInterrupt

@@ -26,7 +26,7 @@ with contextlib.suppress(ImportError):  # Windows
     import resource
 
 import server as module
-from tests.load import Wire, Writers, check_database, eventually
+from tests.load import Wire, Writers, check_database, eventually, seconds_at_work
 from tests.support import OTHER_TOKEN, READER, TOKEN, Answer, Server, configuration
 
 # Runs a command without the right of root to read and write what the permissions forbid (capabilities 1 and 2).
@@ -37,6 +37,9 @@ for capability in 1, 2:
 os.execv(sys.argv[1], sys.argv[1:])
 """
 WITHOUT_OVERRIDE = (sys.executable, "-c", PROGRAM)
+
+
+SLOW_QUERY = b"GET /logs?contains=" + b"a" * 900 + b"b HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def record(message: str = "m", severity: int = 20) -> module.Record:
@@ -393,6 +396,16 @@ class Killed(unittest.TestCase):
             shutil.copy(server.database, copy)
             with contextlib.closing(sqlite3.connect(copy)) as db:
                 self.assertEqual(db.execute("SELECT count(*) FROM logs").fetchone(), (100,))
+            self.assertEqual({file.name for file in server.folder.glob("logs.db*")}, {"logs.db"})
+
+    def test_sigterm_leaves_one_whole_file_though_a_query_is_under_way(self):
+        with Server(constants={"SHUTDOWN_SECONDS": 0.2}) as server:
+            server.post([{"message": "a" * 20_000}] * 500)  # it takes long to find that a text is not there
+            before = seconds_at_work(server)
+            with Wire(server) as wire:
+                wire.send(SLOW_QUERY)
+                eventually(lambda: seconds_at_work(server) > before + 0.2)
+                self.assertEqual(server.stop(), 0)
             self.assertEqual({file.name for file in server.folder.glob("logs.db*")}, {"logs.db"})
 
     def test_sigterm_does_not_wait_for_those_who_never_finish(self):

@@ -240,6 +240,7 @@ class Otlp(ServerTests):
             ("a time that is none", {"body": text("m"), "timeUnixNano": "soon"}),
             ("a severity that is none", {"body": text("m"), "severityNumber": 99}),
             ("a number that is none", {"body": text("m"), "attributes": pairs(n={"intValue": "three"})}),
+            ("a key that is no text", {"body": text("m"), "attributes": [{"key": 5, "value": text("x")}]}),
         ):
             with self.subTest(name):
                 ((before,),) = self.server.sql("SELECT count(*) FROM logs")
@@ -251,6 +252,14 @@ class Otlp(ServerTests):
                 self.assertEqual(partial["rejectedLogRecords"], "2", "int64 is a text in this JSON")
                 self.assertTrue(partial["errorMessage"])
                 self.assertEqual(self.server.sql("SELECT count(*) FROM logs"), [(before + 2,)])
+
+    def test_a_resource_that_is_none_is_422(self) -> None:
+        for key, value in (("n", '{"intValue": 1e400}'), (5, "{}"), (None, "{}")):
+            attribute = f'{{"key": {json.dumps(key)}, "value": {value}}}'
+            plain = json.dumps(request({"body": text("m")}))
+            body = plain.replace('"attributes": [', f'"attributes": [{attribute}, ', 1)
+            with self.subTest(key):
+                self.assertEqual(self.send(body).status, 422)
 
     def test_records_of_another_service_are_refused_to_a_service_token(self) -> None:
         body = request({"body": text("mine")})
