@@ -914,9 +914,11 @@ class Store:
         threading.Thread(target=self._commit_all, daemon=True).start()
 
     def check(self) -> None:
-        """Raises Unavailable where nothing can be stored; looks once a second at most, since anyone may ask."""
+        """Raises Unavailable where nothing can be stored. Anyone may ask, so it looks once a second at most while all
+        is well, and those who wait for one look hear the same."""
+        asked = time.monotonic()
         with self._checking:
-            if time.monotonic() - self._checked > 1:
+            if self._checked < asked - (0 if self._trouble else 1):
                 self._trouble = None
                 try:
                     self.probe()
