@@ -256,6 +256,20 @@ class OutageTests(ClickHouseTest):
         self.assertEqual(server.post({"message": "lost"}, Idempotency_Key="k").status, 200)
         self.assertLessEqual(server.get("/stats?contains=lost").json["total"], 2)  # with the key, and without
 
+    def test_a_stop_does_not_wait_for_an_engine_that_hangs(self):
+        server = self.start()
+        self.engine.pause()
+        self.addCleanup(self.engine.resume)
+        with contextlib.ExitStack() as stack:
+            for number in range(3):
+                connection = stack.enter_context(contextlib.closing(server.connection()))
+                headers = {"Authorization": f"Token {SHIPPER}", "Idempotency-Key": str(number)}
+                connection.request("POST", "/logs", json.dumps({"service": "app", "message": "lost"}), headers)
+            self.assertEqual(server.get("/").status, 200)  # which needs no store
+            began = time.monotonic()
+            self.assertEqual(server.stop(), 0)
+            self.assertLess(time.monotonic() - began, 6, "s; three tries of 12 s are under way or waiting")
+
     def test_while_the_engine_refuses_to_write_the_server_reads_on(self):
         server = self.start()
         server.post({"message": "kept"})
