@@ -1478,9 +1478,11 @@ class SQLiteStore(Store):
         low, high = next(iter(read(ends, [])))
 
         def received_at(record_id: int) -> int:
+            """Of the first record from this id on."""
             return next(iter(read("SELECT received_at FROM logs WHERE id >= ? ORDER BY id LIMIT 1", [record_id])))[0]
 
         def last_before(moment: int) -> int:
+            """The last id that was received before it."""
             return low + bisect.bisect_left(range(low, high + 1), moment, key=received_at) - 1
 
         after, last = query.after_id or 0, high if query.last_id is None else query.last_id
@@ -2757,6 +2759,7 @@ def main() -> int:
         return 2
 
     def reload(*_: object) -> None:
+        """On SIGHUP: reads tokens and limits again; a bad file changes nothing."""
         try:
             app.config = store.config = load(host=config.host)  # where it goes on to listen
         except StartError as error:
