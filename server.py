@@ -1172,6 +1172,7 @@ APPLICATION_ID, SCHEMA_VERSION, DB_PAGE_BYTES = 0x4C4F4753, 1, 4096  # as schema
 OLDEST = "id < (SELECT min(id) FROM logs) + ? AND received_at < ?"  # received_at grows with id
 MAX_KINDS = 200  # pairs of service and severity that a query merges; with more, it filters as it goes
 NARROW_IDS = 20_000  # so few records are read whole and sorted
+SAMPLE_RECORDS = 100_000  # looked at in a query's order; where none of them is asked for, all are read in the table's
 FORGET_RECORDS = 2_000  # that retention deletes at a time
 MAX_FREE_PAGES = 1_000  # that stay in the file for the next records
 
@@ -1467,7 +1468,18 @@ class SQLiteStore(Store):
             if len(kinds) <= MAX_KINDS:
                 one = functools.partial(dataclasses.replace, query, min_severity=None)
                 return [("logs INDEXED BY logs_by_kind", one(services=(s,), severities=(v,))) for s, v in kinds]
+        elif not query.counted and query.start in (None, MIN_TIMESTAMP) and self._is_rare(query, read):
+            return [("logs NOT INDEXED", query)]
         return [("logs INDEXED BY logs_by_time", query)]
+
+    def _is_rare(self, query: Query, read: Read) -> bool:
+        """Whether none of the first records that a query would look at is one that it asks for. Then it may have to
+        look at all, and to fetch each by way of the index takes twice as long as to read the table and sort."""
+        parameters: list[Json] = []
+        time = Query(end=query.end, cursor=query.cursor, descending=query.descending)
+        first = f"SELECT * FROM logs INDEXED BY logs_by_time WHERE {self.where(time, parameters)}"
+        first += f" ORDER BY timestamp {'DESC' if query.descending else 'ASC'} LIMIT {SAMPLE_RECORDS}"
+        return not list(read(f"SELECT 1 FROM ({first}) WHERE {self.where(query, parameters)} LIMIT 1", parameters))
 
     def _by_receipt(self, query: Query, read: Read) -> Query:
         """Turns bounds on received_at into bounds on the id, which grow together: by halves, without an index."""

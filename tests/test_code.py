@@ -245,7 +245,13 @@ class Plans(unittest.TestCase):
         wrapper = (sys.executable, "-c", TRACER, str(ROOT), str(cls.trace))
         cls.server = cls.enterClassContext(Server(folder, wrapper=wrapper))
         body = [
-            {"message": "m", "service": service, "severity": severity, "timestamp": f"2026-11-{day:02}T12:34:56Z"}
+            {
+                "timestamp": f"2026-11-{day:02}T12:34:56Z",
+                "service": service,
+                "severity": severity,
+                "message": "m",
+                "user": "bob",
+            }
             for service in ("a", "b", "c")
             for severity in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
             for day in (1, 2, 3, 4)
@@ -311,10 +317,19 @@ class Plans(unittest.TestCase):
             self.assertNotRegex(step.detail, r"^SCAN counts\b", step.statement)
 
     def test_text_and_attributes_are_looked_for_from_the_newest_on(self) -> None:
-        for query in ("contains=x", "attr.user=bob", "contains=x&attr.user=bob&since=9999d"):
+        for query in ("contains=M", "attr.user=bob", "contains=m&attr.user=bob&since=9999d", "contains=x&since=9999d"):
             with self.subTest(query):
                 self.check_page(self.plan(f"/logs?{query}"), False, "since" in query)
                 self.check_page(self.plan(f"/logs?{query}&service=a"), True, "since" in query)
+
+    def test_what_no_record_of_a_sample_has_is_looked_for_in_the_order_of_the_table(self) -> None:
+        for path in ("/logs?contains=x", "/stats?contains=x", "/logs?attr.user=eve&order=asc"):
+            with self.subTest(path):
+                steps = self.plan(path)
+                sample = [step for step in steps if f"LIMIT {server.SAMPLE_RECORDS})" in step.statement]
+                self.assertTrue(sample)
+                self.check_page(sample, False, False)
+                self.assertIn("SCAN logs", {step.detail for step in steps if step not in sample})
 
     def test_statistics_do_not_scan_the_records(self) -> None:
         for kind, time, step in itertools.product(self.KINDS, self.TIMES, ("", "step=1h")):

@@ -907,6 +907,7 @@ Test = Callable[[Known], bool]
 class Model(ServerTests):
     """Random questions, and the answers that a few lines of Python give."""
 
+    settings = {"constants": {"SAMPLE_RECORDS": 50}}  # so that what is rare is looked for in both ways
     SEED = 20261124
     SERVICES = ("pagos", "pedidos", "usuarios", "chat_atencion", "rare, with a comma", "ñ")
     WORDS = ("payment", "Refused", "timeout", "AFTER", "30 s", "user", "ñandú", "100%", "a_b", "'quoted'", "\n")
