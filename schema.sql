@@ -50,7 +50,7 @@ CREATE INDEX counts_spent ON counts (span) WHERE records <= 0;
 -- The answers to POSTs with an Idempotency-Key, kept for 24 hours: a repeat gets the answer, and
 -- stores nothing. Written in the transaction that writes the records: either both are there or neither.
 CREATE TABLE answers (
-    key         BLOB    NOT NULL PRIMARY KEY,  -- SHA-256 of token and Idempotency-Key: no token lies on disk
+    key         BLOB    NOT NULL PRIMARY KEY,  -- SHA-256 of token and Idempotency-Key: no token stands here
     body        BLOB    NOT NULL,       -- SHA-256 of the body, to tell a repeat from a reused key
     answer      TEXT    NOT NULL,       -- the JSON that POST /logs answered
     created_at  INTEGER NOT NULL        -- µs

@@ -23,8 +23,9 @@ deadline, and `SQLiteStore._maintain` deletes what is too old or too much.
 
 Locks: one SQLite connection writes, and whoever holds `Store._writing` uses it. Eight connections read, each a
 state of its own (WAL): they and the writer never wait for each other. `Store.page_lock` lets one thread at a time
-read and format a page, and `App.parsing` two parse a large body, for more would only fight for the GIL. A Handler takes
-its `unanswered` before a commit, and who sends the answer lets go of it. Who waits for that holds nothing else.
+read and format a page that indexes can serve, and `App.parsing` two parse a large body, for more would only fight
+for the GIL. A Handler takes its `unanswered` before a commit, and who sends the answer lets go of it. Who waits for
+that holds no other lock.
 
 Sections: 1 Constants, 2 Errors, 3 Configuration, 4 Records, 5 Bodies, 6 Queries, 7 Store, 8 SQLite,
 9 ClickHouse, 10 Endpoints, 11 HTTP, 12 Front page, 13 Main. Each needs only those before it.
@@ -108,12 +109,12 @@ MAX_COMMIT_RECORDS = 1_000  # then a commit takes no more batches: one client's 
 SMALL_BATCH_RECORDS = 100  # a batch below this lets others join, to share one fsync, as long as more come,
 SMALL_BATCHES = 32  # until so many are there
 PAGE_RECORDS = 1_000  # that a stream reads at a time
-GC_OBJECTS = 50_000  # between looks for cycles, and parsing makes none: at Python's 700, a fifth of a batch's time
+GC_OBJECTS = 50_000  # between looks for cycles, which parsing makes none of: at Python's 700, a fifth of a batch's time
 READERS = 8  # queries at a time; more wait for their turn
 
 # How long it waits, in seconds
 IDLE_SECONDS = 75  # for the next request; clients lose records on servers that close after 1-5 s
-HEADER_SECONDS = 10  # for the rest of a request's head
+HEADER_SECONDS = 10  # for a request's head, from the end of its first line
 REQUEST_SECONDS = 120  # for a whole body: 10 MiB at 700 kbit/s
 SEND_SECONDS = 30  # for the client to take the next piece of an answer
 QUERY_SECONDS = 10  # for one query, or for one page of a stream; and before it, for a reader that is free
@@ -228,10 +229,10 @@ def is_loopback(host: str) -> bool:
 
 
 # The shape of config.json: a rule is the words for what a value must be, and whether it is.
-# "?" marks a key that may be left out, "*" stands for any name.
+# "?" marks a key that may be left out, "*?" stands for any number of names.
 ANY = ("anything", lambda v: True)
-TEXT = ("a text that is not empty", lambda v: isinstance(v, str) and v != "")
-TEXTS = ("a list of texts", lambda v: isinstance(v, list) and all(isinstance(item, str) and item for item in v))
+TEXT = ("a text that is not empty, nor has blanks around it", lambda v: isinstance(v, str) and v == v.strip() != "")
+TEXTS = ("a list of such texts", lambda v: isinstance(v, list) and all(map(TEXT[1], v)))
 PORT = ("a whole number from 0 to 65535", lambda v: type(v) is int and 0 <= v <= 65535)
 BOUND = ("a number above 0, or null for no bound", lambda v: v is None or (type(v) in (int, float) and v > 0))
 SHAPE: dict[str, Any] = {
@@ -273,7 +274,7 @@ def unsafe_tokens(tokens: list[Token], host: str) -> Iterator[str]:
     for secret, uses in Counter(token.secret for token in tokens).items():
         if uses > 1:
             owners = ", ".join(token.service or token.role for token in tokens if token.secret == secret)
-            yield f"the tokens of {owners} are the same: each must be another"
+            yield f"the tokens of {owners} are the same: each must differ"
     if not is_loopback(host) and not any(token.role == "read" for token in tokens):
         yield f"server.read_tokens: must not be empty while the host is {host}, or everyone could read"
     if not is_loopback(host) and any(token.secret.startswith("demo-") for token in tokens):
@@ -297,6 +298,8 @@ def load_config(path: pathlib.Path, **overrides: Json) -> Config:
         tokens += [Token(secret, "shipper") for secret in server.get("shipper_tokens", [])]
         tokens += [Token(service["token"], "service", name) for name, service in document["services"].items()]
         mistakes += unsafe_tokens(tokens, server["host"])
+        names = [name for name in document["services"] if not 0 < len(name) <= MAX_SERVICE_CHARS]
+        mistakes += [f"services.{name}: must have a name of 1 to {MAX_SERVICE_CHARS} characters" for name in names]
     if mistakes:
         raise StartError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
     return Config(
@@ -587,10 +590,15 @@ def split_json(text: str) -> list[Json]:
         else:
             values.append(value)
         found += 1  # of empty arrays, too, there can be millions
-        if max(len(values), found) > MAX_RECORDS:
-            raise Refusal(413, f"The batch has more than {MAX_RECORDS:,} records.", "Send smaller batches.")
+        check_number(values, found)
         offset = SPACE.match(text, offset).end()  # type: ignore[union-attr]  # it matches always
     return values
+
+
+def check_number(values: list[Json], found: int = 0) -> None:
+    """Raises Refusal: 413 for more values than a batch may have, or so many found in a body."""
+    if max(len(values), found) > MAX_RECORDS:
+        raise Refusal(413, f"The batch has more than {MAX_RECORDS:,} records.", "Send smaller batches.")
 
 
 # Of what logging.handlers.HTTPHandler posts, what says the same again, or nothing to a reader.
@@ -642,6 +650,7 @@ def split_otlp(body: bytes) -> list[Json]:
                     name = (scope.get("scope") or {}).get("name")
                     shared = {**common, "scope": name} if name else common
                     values += [(shared, record) for record in scope.get("logRecords") or []]
+                    check_number(values)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
         hint = 'Send {"resourceLogs": [...]} as the protocol has it; other JSON goes to POST /logs.'
         raise Refusal(422, "The body is not an OTLP logs request.", hint) from None
@@ -695,7 +704,7 @@ def otlp_pairs(pairs: list[Json] | None) -> dict[str, Json]:
 
 
 class Newest(NamedTuple):
-    """Up to where all has been committed, in a store whose ids come in order within a slot only."""
+    """Up to where all has been committed, in a store whose ids come in order within a slot only (see LANES)."""
 
     ids: dict[int, int]  # the newest of each slot
     floor: int  # of the slots that are not named
@@ -703,7 +712,7 @@ class Newest(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Query:
-    """What GET /logs and GET /stats ask for; None and () stand for no such filter. Times in µs, bounds inclusive."""
+    """What GET /logs and GET /stats ask for; None and () are no such filter. Times in µs, both ends inclusive."""
 
     severities: tuple[int, ...] = ()
     min_severity: int | None = None
@@ -729,7 +738,7 @@ class Query:
 
     @property
     def counted(self) -> bool:
-        """Whether counts by service, severity and timestamp can answer it."""
+        """Whether counts and indexes can answer it, and no text need be read."""
         return not (self.contains or self.attributes) and self.received_start is None and self.received_end is None
 
 
@@ -891,7 +900,7 @@ class Store:
     raises Unavailable where it can't commit; `size` counts bytes.
     """
 
-    # methods of the subclasses
+    # methods, which the subclasses define
     write: Callable[[list[Batch]], None]
     reading: Callable[[], AbstractContextManager[Read]]
     mark: Callable[[list[Json], Json], str]
@@ -902,7 +911,7 @@ class Store:
     size: Callable[[], int]
     spans: tuple[int, ...] = ()  # the lengths of the stretches of time that are counted as records come, longest first
     follow_seconds = FOLLOW_SECONDS
-    page_lock: AbstractContextManager[Any] = contextlib.nullcontext()  # held while a page is read and formatted
+    page_lock: AbstractContextManager[Any] = contextlib.nullcontext()  # held for a page that indexes can serve
 
     def __init__(self, config: Config, metrics: Metrics):
         self.config, self.metrics = config, metrics
@@ -929,10 +938,10 @@ class Store:
                 raise Unavailable(self._trouble.error, self._trouble.hint)  # each raise makes a traceback longer
 
     def stop_overdue(self) -> None:
-        """Stops queries that are past their deadline; is called again and again."""
+        """Stops queries that are past their deadline; `Server.watch` calls it."""
 
     def close(self) -> bool:
-        """Waits for the commit under way; False where it did not end. Then nothing more is written."""
+        """Waits for the commit under way and lets no more begin; False where it did not end."""
         return self._writing.acquire(timeout=1)
 
     # Writing
@@ -967,7 +976,7 @@ class Store:
             del taken, then  # nothing of a commit waits in memory for the next
 
     def _commit_together(self, batches: list[Batch]) -> None:
-        """Where it fails for what is in a batch, that batch must fail alone."""
+        """Commits all at once; where that fails for what is in one of them, each alone."""
         began = time.perf_counter()
         try:
             self.write(batches)
@@ -1025,11 +1034,11 @@ class Store:
             tests.append(f"({' OR '.join(found)})")
         return " AND ".join(tests) or "1 = 1"
 
-    def page(self, query: Query, read: Read | None = None, most_bytes: int = 8 << 20) -> Page:
-        """The first `limit` records, fewer where they are longer than `most_bytes`, and whether there are more."""
+    def page(self, query: Query, read: Read | None = None, most_chars: int = 8 << 20) -> Page:
+        """The first `limit` records, fewer where they are longer than `most_chars`, and whether there are more."""
         if read is None:
             with self.reading() as reader:
-                return self.page(query, reader, most_bytes)
+                return self.page(query, reader, most_chars)
         parameters: list[Json] = []
         columns, direction = ", ".join(StoredRecord._fields), "DESC" if query.descending else "ASC"
         selects = [
@@ -1041,7 +1050,7 @@ class Store:
         records: list[StoredRecord] = []
         size = 0
         for record in map(StoredRecord._make, read(sql, parameters) if selects else ()):
-            if len(records) == query.limit or size > most_bytes:
+            if len(records) == query.limit or size > most_chars:
                 return records, True
             size += len(record.message) + len(record.attributes)
             records.append(record)
@@ -1053,7 +1062,7 @@ class Store:
         query, more = dataclasses.replace(query, limit=PAGE_RECORDS), True
         while more:
             with self._streams:
-                records, more = self.page(query, most_bytes=1 << 20)
+                records, more = self.page(query, most_chars=1 << 20)
             if records:
                 last = records[-1]
                 yield records
@@ -1062,7 +1071,7 @@ class Store:
                 query = dataclasses.replace(query, **rest)
 
     def follow(self, query: Query) -> Iterator[list[StoredRecord]]:
-        """The last `limit` records, or those after `after_id`; then, without end, new ones as they are committed.
+        """The last `limit` records that fit into a page, or those after `after_id`; then, without end, new ones.
         An empty list says that there is nothing new."""
         query, newest = dataclasses.replace(query, by_id=True, descending=False), self.newest()
         so_far = self.between(query, None, newest)
@@ -1092,7 +1101,7 @@ class Store:
                 for record in self.page(dataclasses.replace(query, limit=1, descending=descending), read)[0]:
                     answer[name] = format_timestamp(record.timestamp)
                     low = record.timestamp if low is None else low
-                    high = record.timestamp if query.end is None else high  # the first, then the last
+                    high = record.timestamp if query.end is None else high  # low: the first's; high: the last's
             if step:
                 steps = [] if low is None or high is None else self._histogram(query, step, low, high, read)
                 answer["histogram"] = steps
@@ -1170,8 +1179,8 @@ def stretches(low: int, high: int, spans: tuple[int, ...]) -> Iterator[Stretch]:
 SCHEMA = pathlib.Path(__file__).with_name("schema.sql")
 APPLICATION_ID, SCHEMA_VERSION, DB_PAGE_BYTES = 0x4C4F4753, 1, 4096  # as schema.sql and SQLite set them
 OLDEST = "id < (SELECT min(id) FROM logs) + ? AND received_at < ?"  # received_at grows with id
-MAX_KINDS = 200  # pairs of service and severity that a query merges; with more, it filters as it goes
-NARROW_IDS = 20_000  # so few records are read whole and sorted
+MAX_KINDS = 200  # pairs of service and severity that a query merges; with more, it filters logs_by_time
+NARROW_IDS = 20_000  # a narrower range of ids is read whole and sorted
 SAMPLE_RECORDS = 100_000  # looked at in a query's order; where none of them is asked for, all are read in the table's
 FORGET_RECORDS = 2_000  # that retention deletes at a time
 MAX_FREE_PAGES = 1_000  # that stay in the file for the next records
@@ -1186,7 +1195,7 @@ class SQLiteStore(Store):
         super().__init__(config, metrics)
         self.path = pathlib.Path(config.store).resolve()
         self.page_lock = threading.Lock()  # more are no faster, and the writer has to win the GIL among them all
-        self._shrunk = False  # by a vacuum, but only in the WAL as yet
+        self._shrunk = False  # by a vacuum, in the WAL: a checkpoint is due
         self._unchecked = 0  # bytes that came in since its size was looked at
         self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
         self._deadlines: dict[sqlite3.Connection, float] = {}  # of the readers at work
@@ -1232,7 +1241,7 @@ class SQLiteStore(Store):
     def _connect(self, mode: str) -> sqlite3.Connection:
         uri = f"{self.path.as_uri()}?mode={mode}"
         db = sqlite3.connect(uri, timeout=LOCK_SECONDS, uri=True, isolation_level=None, check_same_thread=False)
-        db.create_function("fold", 1, str.lower, deterministic=True)
+        db.create_function("fold", 1, str.casefold, deterministic=True)
         db.execute("SELECT 1 FROM logs LIMIT 1")  # opens the file
         return db
 
@@ -1251,7 +1260,7 @@ class SQLiteStore(Store):
             return False
         for db in list(self._deadlines):
             db.interrupt()
-        with contextlib.suppress(queue.Empty):  # one that goes on all the same would leave its WAL behind
+        with contextlib.suppress(queue.Empty):  # one that is still at work would leave its WAL behind
             for _ in range(READERS):
                 self._readers.get(timeout=0.5).close()
         self._db.close()  # the last to close moves what is in the WAL into the file
@@ -1339,7 +1348,7 @@ class SQLiteStore(Store):
             try:
                 while self._maintain_once():
                     time.sleep(0.01)  # the writers' turn
-            except Exception as error:  # the next time may do
+            except Exception as error:  # the next try may succeed
                 log.error("retention: %s", error)
 
     def _maintain_once(self) -> bool:
@@ -1432,7 +1441,7 @@ class SQLiteStore(Store):
                 db.interrupt()
 
     def mark(self, parameters: list[Json], value: Json) -> str:
-        """They are bound by their order, so this is called in the order of the text."""
+        """Values are bound by their order, so this is called in the order of the text."""
         parameters.append(value)
         return "?"
 
@@ -1441,7 +1450,7 @@ class SQLiteStore(Store):
         what it finds with "_" for all else is looked at again, by lower() or, six times slower, in Python."""
         pattern = re.sub(r"[^\x01-\x7f]", "_", re.sub(r"([%_\\])", r"\\\1", text))
         maybe = f"(message LIKE {mark(f'%{pattern}%')} ESCAPE '\\' OR instr(message, char(0)))"
-        return f"{maybe} AND instr({'lower' if text.isascii() else 'fold'}(message), {mark(text.lower())}) > 0"
+        return f"{maybe} AND instr({'lower' if text.isascii() else 'fold'}(message), {mark(text.casefold())}) > 0"
 
     def newest(self) -> int:
         """The newest id: commits are one after the other."""
@@ -1518,7 +1527,7 @@ class SQLiteStore(Store):
 
 
 def unavailable(error: sqlite3.DatabaseError) -> Exception:
-    """What to answer when SQLite can't; the error itself where the fault is in what it was asked."""
+    """What to answer when SQLite can't; the error itself where the SQL or the data are at fault."""
     name = getattr(error, "sqlite_errorname", "")
     if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
         return error
@@ -1635,7 +1644,7 @@ class ClickHouseStore(Store):
                 break
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
-                if rows:  # they may be stored yet, after followers have seen newer ids of this slot: so leave it
+                if rows:  # they may be stored later, when followers have seen newer ids: leave the slot
                     self._minute = 0
                 if fresh or isinstance(error, TimeoutError):  # else it may have been idle for too long
                     raise Unavailable("ClickHouse at {}:{} can't be reached.".format(*self._address)) from None
@@ -1854,8 +1863,8 @@ class Limits:
         self.bodies_bytes = 0
 
     def spend(self, token: Token, records: int, rate: float | None) -> None:
-        """A token bucket, full after a second, that a batch of any size may overdraw; asked with 0 records, raises
-        Refusal: 429 until that is paid."""
+        """A bucket of records for each token, full after a second, that a batch of any size may overdraw; asked with 0
+        records, raises Refusal: 429 until that is paid."""
         if not rate:
             return
         clock = time.monotonic()
@@ -1864,7 +1873,7 @@ class Limits:
             balance = min(balance + (clock - since) * rate, rate)
             if balance <= 0 and not records:
                 error = f"This token may send {rate:g} records a second."
-                seconds = min(int(1 - balance / rate), 5)  # rounded up, for balance is not above 0
+                seconds = min(int(1 - balance / rate), 5)  # rounded up; on longer ones clients give up
                 raise Refusal(429, error, "Send it again later.", Retry_After=str(seconds))
             self._balances[token] = balance - records, clock
 
@@ -1917,7 +1926,7 @@ class App:
     def route(self, request: Request) -> Endpoint:
         """The endpoint for a request. Raises Refusal: 404, 405, 421."""
         host = re.sub(r":\d*$", "", request.headers.get("host", "localhost")).strip("[]").lower()
-        known = is_loopback(host) or host == self.config.host or host in self.config.allowed_hosts
+        known = is_loopback(host) or host in self.config.allowed_hosts
         if not (known or self.config.reading_is_closed):
             # a web page elsewhere has given its own name this address, to read the logs (DNS rebinding)
             hint = "Add it to server.allowed_hosts in the configuration."
@@ -1956,7 +1965,7 @@ class App:
     def read_records(
         self, request: Request, split: Callable[[bytes], list[Json]], parse: Parse, make: Callable[[Batch], Response]
     ) -> Response | Later:
-        """The batch in a request, to be stored; the answer where no record of it is good."""
+        """The batch in a request, to be stored; or the answer, where no record of it is good."""
         token, rate = self.authenticate(request, "service", "shipper"), self.config.max_records_per_second
         self.limits.spend(token, 0, rate)
         key = request.headers.get("idempotency-key")
@@ -1978,7 +1987,7 @@ class App:
         batch = later.batch
         if batch.failure:
             raise batch.failure
-        for field, records in batch.rejected.items():
+        for field, records in () if batch.repeated else batch.rejected.items():
             self.metrics.add("logs_records_rejected_total", records, service=batch.token.service, reason=field)
         return later.make_response(batch)
 
@@ -2135,7 +2144,7 @@ def next_link(request: Request, query: Query, last: StoredRecord) -> str:
 METRICS = {
     "logs_records_accepted_total": "Records stored.",
     "logs_records_rejected_total": "Records refused, by the field at fault.",
-    "logs_http_requests_total": "Requests answered.",
+    "logs_http_requests_total": "Requests answered, but for those with a malformed head.",
     "logs_commits_total": "Commits to the store.",
     "logs_commit_seconds_total": "Time taken by all commits.",
     "logs_store_records": "Records in the store.",
@@ -2176,7 +2185,7 @@ class Handler(socketserver.StreamRequestHandler):
         """Is called once, before the first request."""
         self.expired = self.sending = self.unread = False
         self.idle, self.closing, self.held_bytes, self.version = True, False, 0, "1.1"
-        self.unanswered = threading.Lock()  # held while the thread that commits has an answer to send
+        self.unanswered = threading.Lock()  # held from before a commit until its answer is sent
         self.allow(IDLE_SECONDS)
         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         super().setup()
@@ -2193,7 +2202,7 @@ class Handler(socketserver.StreamRequestHandler):
         self.sending, self.deadline = sending, time.monotonic() + seconds
 
     def expire(self) -> None:
-        """Ends what the handler waits for. Who reads gets an end of file, and can still answer 408."""
+        """Ends what the handler waits for. A read gets an end of file, and 408 can still be sent."""
         self.expired = True
         with contextlib.suppress(OSError):  # it may be closed already
             # socket's own method: SSLSocket's would take the encryption away under its reader
@@ -2290,7 +2299,7 @@ class Handler(socketserver.StreamRequestHandler):
     def read_head(self) -> Request:
         """The head of the next request. Raises Refusal, ConnectionError."""
         self.idle = True
-        line = self.read_line() or self.read_line()  # an empty line before it is passed over (RFC 9112, 2.2)
+        line = self.read_line() or self.read_line()  # an empty line before a request is passed over (RFC 9112, 2.2)
         self.idle = False
         with self.unanswered:  # what came before on this connection is committed first
             self.allow(HEADER_SECONDS)
@@ -2316,7 +2325,7 @@ class Handler(socketserver.StreamRequestHandler):
         lines = list(itertools.islice(iter(read_line, b"\r\n"), MAX_HEADERS + 1))
         fields = HEADER_LINE.findall(b"".join(lines).decode("utf-8", "replace"))
         if len(fields) < len(lines):
-            list(map(self.check_line, lines))  # says what is wrong, mostly
+            list(map(self.check_line, lines))  # says what is wrong, but for a colon that is missing
             raise malformed("A header line is not 'Name: value'.")
         if len(lines) > MAX_HEADERS:
             raise malformed(f"There are more than {MAX_HEADERS} headers.", "Send fewer.", 431)

@@ -2,7 +2,7 @@
 
     python simulator.py [--config FILE] [--url URL] [--seed N] [--speed X]
 
-Why trying again is not enough: who posts a record and hears nothing cannot know which half of the way failed.
+Why trying again is not enough: who posts a record and hears nothing cannot know whether it went lost or its answer.
 
     simulator                               server
         │─── POST, Idempotency-Key: K ──x            it never arrived: the record must be sent again
@@ -20,8 +20,8 @@ Three rules make it so; `ServiceThread.deliver` is their code:
 1. The key belongs to the record: made before the first try, sent with every try, over the very same bytes.
 2. No two records share a key. Keys are the operating system's chance, never --seed's: two runs of one seed
    send the same messages, and with the same keys the second run's would pass for repeats.
-3. Only what may pass is tried again (no answer, 429, 502, 503, 504), after a pause that grows, that is
-   random lest all services come back at once, and that is never shorter than the server's Retry-After.
+3. Only what may pass is tried again (no answer, 429, 502, 503, 504), after a pause that grows, is
+   random lest all services come back at once, and is never shorter than the server's Retry-After.
 
 What is not promised: "failed" means "never confirmed", for the last try of a record that was given up may have
 arrived; and what is not delivered when the simulator ends is gone, since it keeps nothing on disk.
@@ -61,8 +61,8 @@ from typing import Any
 # ---------------------------------------------------------------- 1. Constants
 
 TRY_TIMEOUT_SECONDS = 10.0  # of silence; a commit takes milliseconds, a busy server may take seconds
-# From the first failed try on. After it a record gets one try, until one succeeds: a server that is gone costs a
-# minute, not a minute per record. Far below the 24 hours for which the server keeps a key.
+# From the first failed try on. After that each record gets a single try, until one succeeds: a server that is gone
+# costs a minute, not a minute per record. Far below the 24 hours for which the server keeps a key.
 GIVE_UP_AFTER_SECONDS = 60.0
 FIRST_PAUSE_SECONDS = 0.2  # at most, before the second try; it doubles from try to try ...
 LONGEST_PAUSE_SECONDS = 3.0  # ... up to this, so that a server that is back is soon found
@@ -179,7 +179,7 @@ class Outcome:
 def read_outcome(status: int, headers: Mapping[str, str] | http.client.HTTPMessage, body: bytes) -> Outcome:
     """Reads an answer. A Retry-After that is a date counts for none: servers that are busy give seconds."""
     said = None
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         said = json.loads(body)
     if not isinstance(said, dict):
         said = {"error": "this is not the answer of a log server"}
@@ -290,7 +290,7 @@ def join(threads: Sequence[ServiceThread], stop: threading.Event, signals: Seque
 
     Sets `stop` after a signal, and then waits for STOP_WITHIN_SECONDS at most.
     """
-    told, shown_at, leave_at = {""}, time.monotonic(), math.inf
+    told, shown_at, leave_at = {""}, time.monotonic(), math.inf  # "" is no trouble
     while time.monotonic() < leave_at and (alive := [thread for thread in threads if thread.is_alive()]):
         alive[0].join(POLL_SECONDS)
         for reason in {thread.trouble for thread in threads} - told:

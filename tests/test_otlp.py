@@ -297,6 +297,12 @@ class Otlp(ServerTests):
                 self.assertEqual(answer.status, 422, answer.text)
                 self.assertTrue(answer.json["message"])
 
+    def test_more_records_than_a_batch_may_have_are_413(self) -> None:
+        record = {"body": {"stringValue": "a"}}
+        answer = self.send({"resourceLogs": [{"scopeLogs": [{"logRecords": [record] * 50_001}] * 2}]})
+        self.assertEqual(answer.status, 413, answer.text)
+        self.assertIn("100,000", answer.json["message"])
+
     def test_requests_one_after_the_other_are_all_stored(self) -> None:
         line = json.dumps(request({"body": text("m")}))  # as a collector writes them into a file
         self.assertEqual(len(self.stored(f"{line}\n{line}\n{line}\n")), 3)

@@ -147,7 +147,7 @@ class Mistakes(Folders):
             "retention": {"max_age_days": -1, "max_size_mb": True, "max_size": 5},
             "tls": {"certificate": "file"},
         }
-        services = {"app": {}, "web": {"token": 5, "tokn": "x"}, "chat": []}
+        services = {"app": {}, "web": {"token": 5, "tokn": "x"}, "chat": [], "blank": {"token": " x"}}
         config = {"server": server, "services": services, "simulator": {"url": 7, "spede": 1}, "other": 1}
         lines = refusal(self.folder, config=config).splitlines()
         for path in (
@@ -155,11 +155,12 @@ class Mistakes(Folders):
             *("server.read_tokens", "server.shipper_tokens", "server.allowed_hosts", "server.tls.key"),
             *("server.retention.max_age_days", "server.retention.max_size_mb", "server.retention.max_size"),
             *("services.app.token", "services.web.token", "services.web.tokn", "services.chat"),
+            "services.blank.token",
             *("simulator.url", "simulator.spede", "other"),
         ):
             with self.subTest(path):
                 self.assertEqual(sum(f" {path}:" in line for line in lines), 1, "\n".join(lines))
-        self.assertEqual(len(lines), 19, "\n".join(lines))
+        self.assertEqual(len(lines), 20, "\n".join(lines))
         self.assertTrue(all(str(self.folder / "config.json") in line for line in lines))
         self.assertEqual(snapshot(self.folder), {}, "nothing is made")
 
@@ -170,6 +171,11 @@ class Mistakes(Folders):
         for words in ("server.port", "server.read_tokens", "demo-", "services.c.token"):
             with self.subTest(words):
                 self.assertIn(words, said)
+
+    def test_a_service_whose_name_no_record_may_have_is_named(self) -> None:
+        config = configuration()
+        config["services"] |= {"": service("1"), "x" * 129: service("2"), "x" * 128: service("3")}
+        self.assertEqual(refusal(self.folder, config=config).count("must have a name of 1 to 128 characters"), 2)
 
     def test_what_keeps_it_from_starting_is_named(self) -> None:
         def both(token: str) -> Json:
