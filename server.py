@@ -1802,7 +1802,7 @@ class Later(NamedTuple):
 
     request: Request
     batch: Batch
-    make_response: Callable[[Batch], Response]  # raises Refusal
+    make_response: Callable[[], Response]  # raises Refusal
 
 
 def json_response(status: int, body: Json, headers: dict[str, str] | None = None) -> Response:
@@ -1893,16 +1893,8 @@ class App:
         self.limits, self.started, self.stopping = Limits(), time.time(), threading.Event()
         self.parsing = threading.Semaphore(2)  # of large bodies: more at a time are no faster, and take more memory
 
-    def respond(self, request: Request) -> Response | Later:
-        """The answer to a request, or what is left to do for it after a commit. Raises ConnectionError, SSLError."""
-        return self._answer(request, lambda: self.route(request)(self, request))
-
-    def conclude(self, later: Later) -> Response:
-        """The answer to a request whose batch has been committed, or could not be."""
-        return self._answer(later.request, lambda: self._outcome(later))
-
-    def _answer(self, request: Request, make: Callable[[], T]) -> T | Response:
-        """Here errors become answers."""
+    def answer(self, request: Request, make: Callable[[], T]) -> T | Response:
+        """What `make` gives for a request. Here errors become answers; raises ConnectionError, SSLError only."""
         response: T | Response
         try:
             response = make()
@@ -1923,8 +1915,8 @@ class App:
         message = {"message": f"{refusal.error} {refusal.hint}"} if path == "/v1/logs" else {}
         return json_response(refusal.status, refusal.body | message, refusal.headers)
 
-    def route(self, request: Request) -> Endpoint:
-        """The endpoint for a request. Raises Refusal: 404, 405, 421."""
+    def route(self, request: Request) -> Response | Later:
+        """The answer of a request's endpoint, or what is left to do for it. Raises Refusal: 404, 405, 421, its own."""
         host = re.sub(r":\d*$", "", request.headers.get("host", "localhost")).strip("[]").lower()
         known = is_loopback(host) or host in self.config.allowed_hosts
         if not (known or self.config.reading_is_closed):
@@ -1939,7 +1931,7 @@ class App:
         if method not in methods:
             allow = ", ".join(methods) + (", HEAD" if "GET" in methods else "")
             raise Refusal(405, f"{path} does not take {show(request.method)}.", f"It takes {allow}.", Allow=allow)
-        return methods[method]
+        return methods[method](self, request)
 
     def authenticate(self, request: Request, *roles: str) -> Token:
         """Whose token a request has (https://www.rfc-editor.org/rfc/rfc9110#section-11.4). Raises Refusal: 401."""
@@ -1980,16 +1972,15 @@ class App:
             batch.key = hashlib.sha256(f"{token.secret}\0{key}".encode()).digest()
             batch.body_hash = hashlib.sha256(body).digest()
         del body  # it need not wait for the commit too
-        later = Later(request, batch, make)
-        return later if batch.records else self._outcome(later)
+        outcome = functools.partial(self._outcome, batch, make)
+        return Later(request, batch, outcome) if batch.records else outcome()
 
-    def _outcome(self, later: Later) -> Response:
-        batch = later.batch
+    def _outcome(self, batch: Batch, make: Callable[[Batch], Response]) -> Response:
         if batch.failure:
             raise batch.failure
         for field, records in () if batch.repeated else batch.rejected.items():
             self.metrics.add("logs_records_rejected_total", records, service=batch.token.service, reason=field)
-        return later.make_response(batch)
+        return make(batch)
 
     def post_logs(self, request: Request) -> Response | Later:
         """Takes records, in any form of JSON."""
@@ -2225,7 +2216,7 @@ class Handler(socketserver.StreamRequestHandler):
         try:
             try:
                 request = self.read_head()
-                response = app.respond(request)
+                response = app.answer(request, functools.partial(app.route, request))
             except Refusal as refusal:
                 self.unread = True  # nobody knows what follows
                 response = app.refuse(refusal)
@@ -2251,7 +2242,7 @@ class Handler(socketserver.StreamRequestHandler):
         if self.closing or self.server.tls or not DO_NOT_WAIT:
             app.store.commit(later.batch, self.unanswered.release)
             with self.unanswered:
-                self.send(later.request, app.conclude(later))
+                self.send(later.request, app.answer(later.request, later.make_response))
         else:
             held_bytes, self.held_bytes = self.held_bytes, 0
             app.store.commit(later.batch, functools.partial(self.send_handed_over, later, held_bytes))
@@ -2262,7 +2253,7 @@ class Handler(socketserver.StreamRequestHandler):
         app = self.server.app
         app.limits.hold(-held_bytes)
         try:
-            response = app.conclude(later)
+            response = app.answer(later.request, later.make_response)
             data = self.head(response, app.stopping.is_set()) + response.body  # type: ignore[operator]  # a batch's is bytes
             if self.connection.send(data, DO_NOT_WAIT) < len(data):
                 raise BlockingIOError
