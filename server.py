@@ -1955,7 +1955,7 @@ class App:
     # Writing
 
     def read_records(
-        self, request: Request, split: Callable[[bytes], list[Json]], parse: Parse, make: Callable[[Batch], Response]
+        self, request: Request, split: Callable[[bytes], list[Json]], parse: Parse, make: Callable[[Batch], str]
     ) -> Response | Later:
         """The batch in a request, to be stored; or the answer, where no record of it is good."""
         token, rate = self.authenticate(request, "service", "shipper"), self.config.max_records_per_second
@@ -1975,12 +1975,17 @@ class App:
         outcome = functools.partial(self._outcome, batch, make)
         return Later(request, batch, outcome) if batch.records else outcome()
 
-    def _outcome(self, batch: Batch, make: Callable[[Batch], Response]) -> Response:
+    def _outcome(self, batch: Batch, make: Callable[[Batch], str]) -> Response:
         if batch.failure:
             raise batch.failure
         for field, records in () if batch.repeated else batch.rejected.items():
             self.metrics.add("logs_records_rejected_total", records, service=batch.token.service, reason=field)
-        return make(batch)
+        if batch.rejected and not batch.records:  # OTLP may send none at all
+            status = 403 if batch.forbidden == batch.rejected.total() else 422
+            error = "No record could be stored: {field}: {error}.".format_map(batch.errors[0])
+            raise Refusal(status, error, '"errors" says what to mend, by index.', batch.answer())
+        repeated = {"Idempotent-Replayed": "true"} if batch.repeated else {}
+        return Response(200, make(batch).encode() + b"\n", headers=repeated)
 
     def post_logs(self, request: Request) -> Response | Later:
         """Takes records, in any form of JSON."""
@@ -2097,30 +2102,18 @@ def endpoint_of(path: str) -> str | None:
     return path if path in ROUTES else "/logs/ID" if re.fullmatch(r"/logs/[^/]+", path) else None
 
 
-REPLAYED = {"Idempotent-Replayed": "true"}
+def answer_logs(batch: Batch) -> str:
+    """The answer to POST /logs."""
+    return batch.kept_answer or dump_json(batch.answer())
 
 
-def answer_logs(batch: Batch) -> Response:
-    """The answer to POST /logs. Raises Refusal: 403, 422 where no record was good."""
-    if batch.records:
-        text = batch.kept_answer or dump_json(batch.answer())
-        return Response(200, text.encode() + b"\n", headers=REPLAYED if batch.repeated else {})
-    status = 403 if batch.forbidden == batch.rejected.total() else 422
-    raise Refusal(status, "No record could be stored.", '"errors" says what to mend, by index.', batch.answer())
-
-
-def answer_otlp(batch: Batch) -> Response:
-    """The answer to POST /v1/logs (https://opentelemetry.io/docs/specs/otlp/#otlphttp-response). Raises Refusal: 403,
-    422 where no record was good."""
-    repeated = REPLAYED if batch.repeated else {}
+def answer_otlp(batch: Batch) -> str:
+    """The answer to POST /v1/logs (https://opentelemetry.io/docs/specs/otlp/#otlphttp-response)."""
     if not batch.rejected:
-        return json_response(200, {}, repeated)
+        return "{}"
     message = "{field}: {error}".format_map(batch.errors[0])
-    if not batch.records:
-        status = 403 if batch.forbidden == batch.rejected.total() else 422
-        raise Refusal(status, f"No record could be stored: {message}.", "Mend the records.")
     partial = {"rejectedLogRecords": str(batch.rejected.total()), "errorMessage": message}
-    return json_response(200, {"partialSuccess": partial}, repeated)
+    return dump_json({"partialSuccess": partial})
 
 
 def next_link(request: Request, query: Query, last: StoredRecord) -> str:
