@@ -1029,7 +1029,10 @@ class Store:
         if query.contains:
             tests.append(self.contains(mark, query.contains))
         for key, value in query.attributes:  # as a text, or as JSON that is written so; see attributes_json
-            written = [encode_json(value), *([value] if is_json(value) else [])]
+            written = [encode_json(value)]
+            with contextlib.suppress(ValueError, RecursionError):
+                json.loads(value)
+                written.append(value)
             found = [f"{self.instr}({MEMBERS}, {mark(f', {encode_json(key)}: {text}, ')}) > 0" for text in written]
             tests.append(f"({' OR '.join(found)})")
         return " AND ".join(tests) or "1 = 1"
@@ -1146,14 +1149,6 @@ class Store:
             where = f"{bounds}{self.where(part, parameters)} GROUP BY {'1' if step else '1, 2'}"
             selects.append(f"SELECT {', '.join(columns)} FROM {table} WHERE {where}")
         return read(" UNION ALL ".join(selects), parameters) if selects else ()
-
-
-def is_json(text: str) -> bool:
-    """Whether a text is one JSON value."""
-    with contextlib.suppress(ValueError, RecursionError):
-        json.loads(text)
-        return True
-    return False
 
 
 def stretches(low: int, high: int, spans: tuple[int, ...]) -> Iterator[Stretch]:
