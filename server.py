@@ -1357,20 +1357,11 @@ class SQLiteStore(Store):
                 spare = free > MAX_FREE_PAGES or (free > 0 and pages * DB_PAGE_BYTES > self._max_bytes())
             if spare:  # by executescript, since execute would take the first of its steps only
                 self._db.executescript("PRAGMA incremental_vacuum(500)")
-            elif self._shrunk:
-                self._shrunk = not self._checkpoint()
+            elif self._shrunk:  # the file gets smaller when all of the WAL is in it; PASSIVE waits for no reader
+                busy, frames, moved = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                self._shrunk = bool(busy) or moved < frames
             self._shrunk |= spare
         return more or spare
-
-    def _checkpoint(self) -> bool:
-        """Moves the WAL into the file: only then does it get smaller. False where a reader is in the way, for which
-        the writers must not wait."""
-        self._db.execute("PRAGMA busy_timeout = 0")
-        try:
-            busy, *_ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        finally:
-            self._db.execute(f"PRAGMA busy_timeout = {LOCK_SECONDS * 1000}")
-        return not busy
 
     def _make_room(self, db: sqlite3.Connection) -> bool:
         """Deletes as many of the oldest records as the file is over its bound, and the answers of their time. False
@@ -1567,8 +1558,8 @@ def authorize(action: int, table: str | None, column: str | None, *_: str | None
         action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_TRANSACTION)
         or (action in (sqlite3.SQLITE_INSERT, sqlite3.SQLITE_DELETE) and table in ("logs", "counts", "answers"))
         or (action == sqlite3.SQLITE_UPDATE and (table, column) == ("counts", "records"))
-        or (action == sqlite3.SQLITE_PRAGMA and table in ("page_count", "freelist_count", "incremental_vacuum"))
-        or (action == sqlite3.SQLITE_PRAGMA and table in ("wal_checkpoint", "busy_timeout"))
+        or (action == sqlite3.SQLITE_PRAGMA and table in ("page_count", "freelist_count"))
+        or (action == sqlite3.SQLITE_PRAGMA and table in ("incremental_vacuum", "wal_checkpoint"))
     )
     return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
@@ -2352,7 +2343,7 @@ class Handler(socketserver.StreamRequestHandler):
     def read_exactly(self, length: int) -> Iterator[bytes]:
         """As many bytes, in pieces, counted as they come: a client holds no more than it has sent."""
         while length:
-            data = self.rfile.read(min(length, 1 << 18))
+            data = self.rfile.read1(min(length, 1 << 18))  # what is there: read would wait for all of it
             if not data:
                 raise self.gone()
             self.hold(len(data))

@@ -882,6 +882,16 @@ class OtherPages(Reading):
         self.assertEqual(after["logs_store_records"], self.server.get("/stats").json["total"])
         self.assertGreater(after["logs_store_bytes"], 0)
 
+    def test_metrics_count_commits_and_each_record_that_is_refused(self) -> None:
+        before = self.metrics()
+        self.given(*[{"message": "m", "severity": "ERROR"}] * 3)
+        self.server.post([{"message": ""}] * 2 + [{"message": "m"}])
+        after = self.metrics()
+        grown = {name: value - before.get(name, 0) for name, value in after.items()}
+        self.assertEqual(grown["logs_commits_total"], 2)
+        self.assertGreater(grown["logs_commit_seconds_total"], 0)
+        self.assertEqual(grown['logs_records_rejected_total{service="app",reason="message"}'], 2)
+
     def test_a_label_may_hold_any_text(self) -> None:
         self.given({"message": "m", "service": 'a "b" \\ c\nd\te ñ'})
         self.assertTrue(any('service="a \\"b\\" \\\\ c\\nd\te ñ"' in name for name in self.metrics()))
