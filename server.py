@@ -1471,8 +1471,8 @@ class SQLiteStore(Store):
         """Whether none of the first records that a query would look at is one that it asks for. Then it may have to
         look at all, and to fetch each by way of the index takes twice as long as to read the table and sort."""
         parameters: list[Json] = []
-        time = Query(end=query.end, cursor=query.cursor, descending=query.descending)
-        first = f"SELECT * FROM logs INDEXED BY logs_by_time WHERE {self.where(time, parameters)}"
+        whole = Query(end=query.end, cursor=query.cursor, descending=query.descending)
+        first = f"SELECT * FROM logs INDEXED BY logs_by_time WHERE {self.where(whole, parameters)}"
         first += f" ORDER BY timestamp {'DESC' if query.descending else 'ASC'} LIMIT {SAMPLE_RECORDS}"
         return not list(read(f"SELECT 1 FROM ({first}) WHERE {self.where(query, parameters)} LIMIT 1", parameters))
 

@@ -2,7 +2,7 @@
 
     python simulator.py [--config FILE] [--url URL] [--seed N] [--speed X]
 
-Why trying again is not enough: who posts a record and hears nothing cannot know whether it went lost or its answer.
+Why trying again is not enough: who posts and hears nothing cannot know whether the record was lost or its answer.
 
     simulator                               server
         │─── POST, Idempotency-Key: K ──x            it never arrived: the record must be sent again
