@@ -1,45 +1,47 @@
-"""A simulator of services that log to server.py; its lesson: retry with idempotency delivers exactly once.
+"""Simulates services that send log records to server.py. Each record is stored exactly once.
 
     python simulator.py [--config FILE] [--url URL] [--seed N] [--speed X]
 
-Why trying again is not enough: who posts and hears nothing cannot know whether the record was lost or its answer.
+A client that gets no answer does not know whether its request was lost or only the answer. If it
+sends a record once, the record can be lost (at most once). If it repeats the request until an
+answer comes, the record can be stored twice (at least once). A key makes it exactly once:
 
-    simulator                               server
-        │─── POST, Idempotency-Key: K ──x            it never arrived: the record must be sent again
-        │─── POST, Idempotency-Key: K ────>│         commits the record and K in one transaction
-        │             x──────────── 200 ───│         the answer is lost: the record must NOT be stored again
-        │─── POST, Idempotency-Key: K ────>│         knows K, stores nothing
-        │<────── 200, Idempotent-Replayed ─│         the first answer, once more
+    simulator                            server
+        │─── POST, Idempotency-Key: K ──x           The request is lost. Nothing is stored.
+        │─── POST, Idempotency-Key: K ────>│        The server stores the record and K together.
+        │             x──────────── 200 ───│        The answer is lost.
+        │─── POST, Idempotency-Key: K ────>│        The server knows K. It stores nothing.
+        │<────── 200, Idempotent-Replayed ─│        The server sends the first answer again.
 
-    sent once                            at most once: a restart of the server loses records
-    sent until answered                  at least once: a lost answer doubles a record
-    sent until answered, with one key    exactly once
+What is promised: a record that is counted as delivered is stored exactly once, even if the server
+crashes and restarts. Three rules keep this promise, and `ServiceThread.deliver` is their code:
+1. Each record has one key. Every try for the record sends the same key and the same bytes.
+2. Two records never have the same key, even if two runs with one --seed send the same messages.
+3. A record is sent again only after a failure that can pass: no answer, or 429, 502, 503 or 504.
+   The pause before the next try grows, is random, and is at least the server's Retry-After.
 
-Three rules make it so; `ServiceThread.deliver` is their code:
+What is not promised: a record that is counted as failed can be stored, because perhaps only its
+last answer was lost. Nothing is kept on disk: what is not delivered at the end is never sent.
 
-1. The key belongs to the record: made before the first try, sent with every try, over the very same bytes.
-2. No two records share a key. Keys are the operating system's chance, never --seed's: two runs of one seed
-   send the same messages, and with the same keys the second run's would pass for repeats.
-3. Only what may pass is tried again (no answer, 429, 502, 503, 504), after a pause that grows, is
-   random lest all services come back at once, and is never shorter than the server's Retry-After.
+Threads: the main thread starts one thread for each service, waits for all of them, and prints.
+Each count has one thread that changes it; the main thread only reads. So counts need no lock.
 
-What is not promised: "failed" means "never confirmed", for the last try of a record that was given up may have
-arrived; and what is not delivered when the simulator ends is gone, since it keeps nothing on disk.
+Exit status: 0 if every record was delivered, otherwise 130 after Ctrl-C, 143 after SIGTERM, or 1.
+It is 2 if the configuration, the command line or the version of Python is wrong.
 
-Threads: one per service, joined at the end. Only the main thread prints. It reads the tallies, each of which has
-one writer, its service's thread; all that the threads share besides is the Event `stop`.
-
-Exit status: 0 every record was delivered; 1 some were not, and stderr says how many and why; 2 bad configuration
-or command line; 130 stopped by Ctrl-C, 143 by SIGTERM, before all was delivered and after the summary of what was.
-
-Sections: 1 Constants, 2 Configuration, 3 One POST, 4 A service's thread, 5 What people see, 6 Main.
+Sections: 1. Constants, 2. Configuration, 3. One POST, 4. A service's thread, 5. The main thread.
 """
 
 from __future__ import annotations
 
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 (Python 3.8 must be able to parse this file)
+    explanation = "simulator.py needs Python 3.11 or newer; this is Python {}.{}."
+    print(explanation.format(*sys.version_info), file=sys.stderr)
+    sys.exit(2)
+
 import argparse
-import contextlib
-import dataclasses
 import datetime
 import http.client
 import json
@@ -49,182 +51,186 @@ import random
 import re
 import shutil
 import signal
-import sys
 import threading
 import time
-import urllib.parse
+import urllib.request
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-# ---------------------------------------------------------------- 1. Constants
+# -------- 1. Constants
 
-TRY_TIMEOUT_SECONDS = 10.0  # of silence; a commit takes milliseconds, a busy server may take seconds
-# From the first failed try on. After that each record gets a single try, until one succeeds: a server that is gone
-# costs a minute, not a minute per record. Far below the 24 hours for which the server keeps a key.
+TRY_TIMEOUT_SECONDS = 10.0  # a try fails after this silence; a busy server may need some seconds
+# Counted from the first failed try. After it, each record gets only one try, until a try succeeds:
+# a server that does not come back costs one minute in all, not one minute for each record.
 GIVE_UP_AFTER_SECONDS = 60.0
-FIRST_PAUSE_SECONDS = 0.2  # at most, before the second try; it doubles from try to try ...
-LONGEST_PAUSE_SECONDS = 3.0  # ... up to this, so that a server that is back is soon found
-MAY_PASS = (0, 429, 502, 503, 504)  # 0: no answer; any other status would be the same the next time
-STOP_WITHIN_SECONDS = 3.0  # from the signal to the summary, whatever a request in flight may do
-POLL_SECONDS = 0.1  # between looks for a signal, and between progress lines on a terminal, where one replaces the other
-PLAIN_LINE_SECONDS = 2.0  # between progress lines in a file or a pipe
+FIRST_PAUSE_SECONDS = 0.2  # the longest pause before the second try; it doubles from try to try
+LONGEST_PAUSE_SECONDS = 3.0  # it grows no further, so that a restarted server is found soon
+STOP_WITHIN_SECONDS = 3.0  # from Ctrl-C to the summary, even if a request still has no answer
+POLL_SECONDS = 0.1  # between two checks for signals, and between progress lines on a terminal
+PROGRESS_SECONDS = 2.0  # between progress lines in a file, where no line replaces another
+TEMPORARY_STATUSES = (0, 429, 502, 503, 504)  # 0: no answer; any other failure would come again
 SEVERITIES = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 COLUMNS = ("planned", "delivered", "failed", "retries", "replayed", *SEVERITIES)  # of the summary
 CONFIG = pathlib.Path(__file__).resolve().parent / "config.json"
+ADDRESS = r"https?://[\w.:\[\]-]+(/[\w/.~%-]*)?"  # no "?" and no "#", because "/logs" is added
+RUN = uuid.uuid4().hex[:8]  # an attribute of each record, to find the records of this run
 
-Json = Any  # what json.loads gives
+# -------- 2. Configuration
 
-# ---------------------------------------------------------------- 2. Configuration
+SIMULATOR_KEYS = ("url",)
+SERVICE_KEYS = ("token", "iterations", "delay_seconds", "logs")
+LOG_KEYS = ("severity", "message", "weight")
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used; `args` are all of its mistakes, a line each."""
+    """The configuration cannot be used. The text of the error has a line for each mistake."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Service:
-    """A service to simulate, as config.json describes it; both ends of a range may come."""
+class Service(NamedTuple):
+    """One service of config.json. A range is [least, most], and both are possible values."""
 
     name: str
+    url: str  # of the server
     token: str
-    iterations: tuple[int, int]  # how many records
-    delay_seconds: tuple[float, float]  # before each of them
-    logs: Sequence[Mapping[str, Json]]  # severity, message and weight of each kind of record
+    iterations: Sequence[int]  # a range: how many records the service sends
+    delay_seconds: Sequence[float]  # a range: the wait before each record
+    logs: Sequence[Mapping[str, Any]]  # the kinds of records: severity, message, weight
 
 
-def is_range(value: Json, *types: type) -> bool:
-    """Whether a list is [least, most], not below 0; to Python true is an int, here it is not."""
-    return [type(number) in types for number in value] == [True, True] and 0 <= value[0] <= value[1] < math.inf
+def settings_of(path: str, section: Any, keys: Sequence[str], mistakes: list[str]) -> list[Any]:
+    """Returns the value of each key, None if it is missing. Adds a mistake for each other key."""
+    if not isinstance(section, dict):
+        section = {}
+    for key in section:
+        if key not in keys:
+            mistakes.append(f"{path}.{key}: unknown key; known are {', '.join(keys)}")
+    return [section.get(key) for key in keys]
 
 
-# The shape of what the simulator uses of config.json; the "server" part is the server's to check. A rule is the words
-# for what a value must be, and whether it is; a list holds the shape of its items.
-SIMULATOR: dict[str, Any] = {
-    "url": ('an address such as "http://127.0.0.1:8000"', re.compile(r"https?://[\w.:\[\]-]+(/[!-~]*)?").fullmatch),
-}
-LOG: dict[str, Any] = {
-    "severity": (f"one of {', '.join(SEVERITIES)}", lambda value: value in SEVERITIES),
-    "message": ("text that is not empty", re.compile(r"\S").search),
-    "weight": ("a number over 0", lambda value: type(value) in (int, float) and 0 < value < math.inf),
-}
-SERVICE: dict[str, Any] = {
-    "token": ('ASCII text without blanks, such as "demo-pagos"', re.compile("[!-~]+").fullmatch),
-    "iterations": ("two whole numbers, least and most, such as [10, 20]", lambda value: is_range(value, int)),
-    "delay_seconds": ("two numbers, least and most, such as [0.1, 0.5]", lambda value: is_range(value, int, float)),
-    "logs": [LOG],
-}
+def is_range(value: Any, *types: type) -> bool:
+    """Returns whether a value is [least, most], 0 or more, of these types: true is not an int."""
+    if not isinstance(value, list) or not all(type(number) in types for number in value):
+        return False
+    return len(value) == 2 and 0 <= value[0] <= value[1] < math.inf
 
 
-def mistakes_in(path: str, value: Json, shape: Any) -> Iterator[str]:
-    """A line for each place where a value has not the shape; `path` is where it stands in the file."""
-    if isinstance(shape, tuple):
-        wanted, is_right = shape
-        with contextlib.suppress(TypeError):  # a number where there should be text, say
-            if is_right(value):
-                return
-        yield f"{path}: must be {wanted}, not {json.dumps(value, ensure_ascii=False):.60}"
-    elif type(value) is not type(shape) or value == []:
-        wanted = f"an object with {', '.join(shape)}" if isinstance(shape, dict) else "a list that is not empty"
-        yield f"{path}: must be {wanted}"
-    elif isinstance(shape, list):
-        for index, item in enumerate(value):
-            yield from mistakes_in(f"{path}[{index}]", item, shape[0])
-    else:
-        yield from (f"{path}.{key}: unknown key; known are {', '.join(shape)}" for key in value if key not in shape)
-        yield from (f"{path}.{key}: missing" for key in shape if key not in value)
-        for key in (key for key in shape if key in value):
-            yield from mistakes_in(f"{path}.{key}", value[key], shape[key])
+def check_service(path: str, values: Any, mistakes: list[str]) -> None:
+    """Adds a line to `mistakes` for each mistake in a service."""
+    token, iterations, delay, logs = settings_of(path, values, SERVICE_KEYS, mistakes)
+    if not isinstance(token, str) or not re.fullmatch("[!-~]+", token):
+        mistakes.append(f'{path}.token: must be ASCII text without blanks, such as "demo-pagos"')
+    if not is_range(iterations, int):
+        mistakes.append(f"{path}.iterations: must be whole numbers [least, most], like [10, 20]")
+    if not is_range(delay, int, float):
+        mistakes.append(f"{path}.delay_seconds: must be numbers [least, most], like [0.1, 0.5]")
+    if not isinstance(logs, list) or not logs:
+        mistakes.append(f"{path}.logs: must be a list that is not empty")
+        return
+    for index, log in enumerate(logs):
+        place = f"{path}.logs[{index}]"
+        severity, message, weight = settings_of(place, log, LOG_KEYS, mistakes)
+        if severity not in SEVERITIES:
+            mistakes.append(f"{place}.severity: must be one of {', '.join(SEVERITIES)}")
+        if not isinstance(message, str) or not message.strip():
+            mistakes.append(f"{place}.message: must be text that is not empty")
+        if type(weight) not in (int, float) or not 0 < weight < math.inf:
+            mistakes.append(f"{place}.weight: must be a number over 0")
 
 
-def load(path: pathlib.Path, url: str | None) -> tuple[str, list[Service]]:
-    """Reads the server's address (`url` replaces the file's) and the services. Raises ConfigError."""
+def load(path: pathlib.Path, url: str | None) -> list[Service]:
+    """Returns the services of a file. A `url` replaces the file's. Raises ConfigError."""
     try:
         config = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ConfigError(f"can't be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"not JSON: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: cannot be read as JSON: {error}") from None
     if not isinstance(config, dict):
-        raise ConfigError("must be a JSON object")
-    if url is not None:
-        config["simulator"] = {"url": url}
+        raise ConfigError(f"{path}: must be a JSON object")
+    mistakes: list[str] = []
+    simulator = config.get("simulator") if url is None else {"url": url}
+    [address] = settings_of("simulator", simulator, SIMULATOR_KEYS, mistakes)
+    if not isinstance(address, str) or not re.fullmatch(ADDRESS, address, re.ASCII):
+        mistakes.append('simulator.url: must be an address such as "http://127.0.0.1:8000"')
     services = config["services"] if isinstance(config.get("services"), dict) else {}
-    # A service with only a token is an application that logs by itself.
-    services = {name: keys for name, keys in services.items() if type(keys) is not dict or [*keys] != ["token"]}
-    mistakes = [*mistakes_in("simulator", config.get("simulator"), SIMULATOR)]
-    mistakes += mistakes_in("services", services, dict.fromkeys(services, SERVICE))
+    for name, values in list(services.items()):
+        if isinstance(values, dict) and list(values) == ["token"]:
+            del services[name]  # It is a program that sends its own records: no simulation.
+        else:
+            check_service(f"services.{name}", values, mistakes)
     if not services:
         mistakes.append("services: must be an object with at least one service to simulate")
     if mistakes:
-        raise ConfigError(*mistakes)
-    return config["simulator"]["url"].rstrip("/"), [Service(name, **keys) for name, keys in services.items()]
+        raise ConfigError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
+    return [Service(name, address.rstrip("/"), **services[name]) for name in services]
 
 
-# ---------------------------------------------------------------- 3. One POST
+# -------- 3. One POST
+
+# This opener has no handlers for proxies and redirects, so only the server gets the token. It has
+# no handler that raises HTTPError, so an answer of any status is returned.
+OPENER = urllib.request.OpenerDirector()
+OPENER.add_handler(urllib.request.HTTPHandler())
+OPENER.add_handler(urllib.request.HTTPSHandler())
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What one try came to."""
+class Outcome(NamedTuple):
+    """The result of one try."""
 
-    status: int  # 0: no answer
-    reason: str  # for people, where it was not accepted
-    accepted: bool = False  # said by the body; a status of 200 alone could be any web server's
-    replayed: bool = False  # an earlier try had stored it
-    retry_after: float = 0.0  # seconds that the server asks for
+    status: int  # of HTTP; 0 if there was no answer
+    reason: str  # why the record was not accepted, for people
+    accepted: bool = False  # the body says so; any web server can answer with status 200
+    replayed: bool = False  # an earlier try had stored the record
+    retry_after: float = 0.0  # seconds to wait, if the server asks for it
 
 
-def read_outcome(status: int, headers: Mapping[str, str] | http.client.HTTPMessage, body: bytes) -> Outcome:
-    """Reads an answer. A Retry-After that is a date counts for none: servers that are busy give seconds."""
-    said = None
-    with contextlib.suppress(ValueError, RecursionError):
-        said = json.loads(body)
-    if not isinstance(said, dict):
-        said = {"error": "this is not the answer of a log server"}
-    reason = f"HTTP {status}: {said.get('error') or said.get('errors')} {said.get('hint', '')}".rstrip()
-    accepted = status == 200 and said.get("accepted") == 1
+def read_outcome(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
+    """Returns what an answer means. A Retry-After that is a date counts as 0 seconds."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        document = {"error": "this is not the answer of a log server"}
+    error = document.get("error") or document.get("errors")
+    reason = f"HTTP {status}: {error} {document.get('hint', '')}".rstrip()
+    accepted = status == 200 and document.get("accepted") == 1
     seconds = headers.get("Retry-After", "")
-    pause = float(seconds) if seconds.isdecimal() else 0.0
-    return Outcome(status, reason, accepted, "Idempotent-Replayed" in headers, pause)
+    retry_after = float(seconds) if seconds.isdecimal() else 0.0
+    return Outcome(status, reason, accepted, "Idempotent-Replayed" in headers, retry_after)
 
 
 def post(url: str, token: str, key: str, body: bytes) -> Outcome:
-    """Tries once, on a connection of its own. Does not raise; without an answer the outcome's status is 0."""
-    headers = {"Authorization": f"Token {token}", "Idempotency-Key": key, "Content-Type": "application/json"}
+    """Tries once to store a record. Never raises: without an answer, the status is 0."""
+    headers = {"Authorization": f"Token {token}", "Content-Type": "application/json"}
+    headers["Idempotency-Key"] = key
     try:
-        scheme, host, path, *_ = urllib.parse.urlsplit(url)
-        connect = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
-        with contextlib.closing(connect(host, timeout=TRY_TIMEOUT_SECONDS)) as connection:
-            connection.request("POST", f"{path}/logs", body, headers)
-            answer = connection.getresponse()
+        request = urllib.request.Request(f"{url}/logs", body, headers)
+        with OPENER.open(request, timeout=TRY_TIMEOUT_SECONDS) as answer:
             return read_outcome(answer.status, answer.headers, answer.read())
-    except (OSError, http.client.HTTPException, ValueError) as error:  # refused, timed out, cut off, no such name
-        return Outcome(0, f"no answer from {url} ({error}): is server.py running there?")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        cause = getattr(error, "reason", error)  # urllib puts most errors into a URLError
+        return Outcome(0, f"no answer from {url} ({cause}): is server.py running there?")
 
 
-# ---------------------------------------------------------------- 4. A service's thread
-
-
+# -------- 4. A service's thread
 class ServiceThread(threading.Thread):
-    """Sends the records of one service, one after the other, until all are sent or `stop` is set.
+    """Sends the records of one service, one after the other, until `stop` is set."""
 
-    `seed` fixes how many, which and after what delays, whatever order the threads run in. It is a daemon, so that
-    a request in flight cannot keep a stopped simulator alive.
-    """
-
-    def __init__(self, service: Service, url: str, run: str, seed: int | None, speed: float, stop: threading.Event):
+    def __init__(self, service: Service, seed: float, speed: float, stop: threading.Event):
+        # Python does not wait for a daemon thread, whose request may still be without an answer.
         super().__init__(name=service.name, daemon=True)
-        self.service, self.url, self.run_name, self.speed, self.stop = service, url, run, speed, stop
-        self.random = random.Random(None if seed is None else f"{seed} {service.name}")
-        self.tally = Counter(planned=self.random.randint(*service.iterations))
-        self.reasons = Counter[str]()  # why records failed, and how many
-        self.trouble = ""  # why the record in hand is not delivered yet
-        self.give_up_at = math.inf  # on time.monotonic(); finite while the server cannot be had
+        self.service = service
+        self.speed = speed
+        self.stop = stop
+        self.random = random.Random(f"{seed} {service.name}")
+        self.tally = Counter(planned=self.random.randint(*service.iterations))  # keys: COLUMNS
+        self.reasons = Counter[str]()  # why records failed, and how many failed so
+        self.trouble = ""  # why the last try for the present record failed
+        self.give_up_at = math.inf  # by time.monotonic(); infinite until a try fails
 
     def run(self) -> None:
-        """Waits, picks and delivers, as often as planned."""
+        """Sends the planned number of records, with a delay before each."""
         weights = [log["weight"] for log in self.service.logs]
         for number in range(1, self.tally["planned"] + 1):
             if self.stop.wait(self.random.uniform(*self.service.delay_seconds) / self.speed):
@@ -233,124 +239,119 @@ class ServiceThread(threading.Thread):
             outcome = self.deliver(self.record(log, number))
             self.trouble = ""
             if outcome.accepted:
-                self.tally.update(["delivered", log["severity"], *["replayed"] * outcome.replayed])
+                self.tally.update(["delivered", log["severity"]])
+                self.tally["replayed"] += outcome.replayed
             else:
                 self.tally["failed"] += 1
                 self.reasons[outcome.reason] += 1
 
-    def record(self, log: Mapping[str, Json], number: int) -> dict[str, Json]:
-        """A record of what happens now: however late it arrives, its timestamp is that of the event."""
+    def record(self, log: Mapping[str, Any], number: int) -> dict[str, Any]:
+        """Returns a record. Its timestamp is the time of the event, not the time of a later try."""
         return {
             "timestamp": datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds"),
             "service": self.service.name,
             "severity": log["severity"],
             "message": log["message"],
-            "attributes": {"run": self.run_name, "number": number},
+            "attributes": {"run": RUN, "number": number},
         }
 
-    def deliver(self, record: dict[str, Json]) -> Outcome:
-        """Tries until the record's fate is known, the time is up or `stop` is set, and gives the last outcome.
-
-        Where that is `accepted`, the record is stored exactly once, however many tries it took.
-        """
-        key, body = str(uuid.uuid4()), json.dumps(record).encode()  # one key, the same bytes, for every try
+    def deliver(self, record: Mapping[str, Any]) -> Outcome:
+        """Sends a record by the three rules. If the outcome is accepted, it is stored once."""
+        key = str(uuid.uuid4())
+        body = json.dumps(record).encode()
         longest_pause = FIRST_PAUSE_SECONDS
-        while (outcome := post(self.url, self.service.token, key, body)).status in MAY_PASS:
+        while True:
+            outcome = post(self.service.url, self.service.token, key, body)
+            if outcome.status not in TEMPORARY_STATUSES:
+                self.give_up_at = math.inf
+                return outcome
             self.trouble = outcome.reason
             self.give_up_at = min(self.give_up_at, time.monotonic() + GIVE_UP_AFTER_SECONDS)
-            # Full jitter, from nothing up: services that failed together must not come back together. Not from
-            # self.random, or the number of tries would change what --seed sends next.
+            # Services that failed at the same moment must not all try again at the same moment.
+            # Not self.random, because the number of tries must not change what --seed sends.
             pause = outcome.retry_after + random.uniform(0, longest_pause)
             if time.monotonic() + pause > self.give_up_at or self.stop.wait(pause):
                 return outcome
             self.tally["retries"] += 1
             longest_pause = min(2 * longest_pause, LONGEST_PAUSE_SECONDS)
-        self.give_up_at = math.inf
-        return outcome
 
 
-# ---------------------------------------------------------------- 5. What people see
-
-
-def show(line: str, stays: bool = True) -> None:
-    """Prints a line of progress; on a terminal one that does not stay is cut to the width, and the next replaces it."""
+# -------- 5. The main thread
+def print_line(line: str, stays: bool = True) -> None:
+    """Prints a line. On a terminal, the next line replaces a line that does not stay."""
     if sys.stdout.isatty():
-        width = shutil.get_terminal_size().columns - 1  # a terminal wraps after its last column
+        width = shutil.get_terminal_size().columns - 1  # after the last column, a new line begins
         line = "\r" + (line if stays else line[:width]).ljust(width)
-    print(line, end="\n" if stays or not sys.stdout.isatty() else "", flush=True)
-
-
-def progress(threads: Sequence[ServiceThread]) -> str:
-    """How far each service is."""
-    return " | ".join(f"{thread.name} {thread.tally['delivered']}/{thread.tally['planned']}" for thread in threads)
+    print(line, end="" if sys.stdout.isatty() and not stays else "\n", flush=True)
 
 
 def join(threads: Sequence[ServiceThread], stop: threading.Event, signals: Sequence[int]) -> None:
-    """Waits for every thread to end, showing how far they are and, once for each reason, why records are waiting.
-
-    Sets `stop` after a signal, and then waits for STOP_WITHIN_SECONDS at most.
-    """
-    told, shown_at, leave_at = {""}, time.monotonic(), math.inf  # "" is no trouble
-    while time.monotonic() < leave_at and (alive := [thread for thread in threads if thread.is_alive()]):
+    """Waits for all threads and prints their progress. After a signal, it stops them."""
+    printed = {""}  # each trouble is printed once; "" means no trouble
+    print_at = time.monotonic() + PROGRESS_SECONDS
+    leave_at = math.inf
+    alive = list(threads)
+    while alive and time.monotonic() < leave_at:
         alive[0].join(POLL_SECONDS)
-        for reason in {thread.trouble for thread in threads} - told:
-            told.add(reason)
-            show(f"waiting: {reason}")
-        if sys.stdout.isatty() or time.monotonic() >= shown_at + PLAIN_LINE_SECONDS:
-            show(progress(threads), stays=False)
-            shown_at = time.monotonic()
+        alive = [thread for thread in threads if thread.is_alive()]
+        for trouble in {thread.trouble for thread in threads} - printed:
+            printed.add(trouble)
+            print_line(f"waiting: {trouble}")
+        counts = [f"{t.name} {t.tally['delivered']}/{t.tally['planned']}" for t in threads]
+        if sys.stdout.isatty() or time.monotonic() >= print_at:
+            print_line(" | ".join(counts), stays=False)
+            print_at = time.monotonic() + PROGRESS_SECONDS
         if signals and not stop.is_set():
             stop.set()
             leave_at = time.monotonic() + STOP_WITHIN_SECONDS
-    show(progress(threads))
+    print_line(" | ".join(counts))
 
 
-def report(threads: Sequence[ServiceThread]) -> int:
-    """Prints a row for each service and their total, and on stderr what was not delivered and why; gives how many."""
-    total = sum((thread.tally for thread in threads), Counter[str]())
+def print_summary(threads: Sequence[ServiceThread]) -> int:
+    """Prints the counts of each service. Returns how many records were not delivered."""
+    rows = [(thread.name, thread.tally.copy()) for thread in threads]  # a thread may still count
+    total = sum((tally for _, tally in rows), Counter[str]())
     width = max(len("service"), *(len(thread.name) for thread in threads))
     print("service".ljust(width), *COLUMNS, sep="  ")
-    for name, tally in [*((thread.name, thread.tally) for thread in threads), ("total", total)]:
-        print(name.ljust(width), *(f"{tally[column]:{len(column)}}" for column in COLUMNS), sep="  ", flush=True)
-    planned, undelivered = total["planned"], total["planned"] - total["delivered"]
-    if not undelivered:
-        print(f"{planned} records delivered, each exactly once: {threads[0].url}/stats?attr.run={threads[0].run_name}")
+    for name, tally in [*rows, ("total", total)]:
+        cells = [str(tally[column]).rjust(len(column)) for column in COLUMNS]
+        print(name.ljust(width), *cells, sep="  ", flush=True)
+    missing = total["planned"] - total["delivered"]
+    if missing == 0:
+        stats = f"{threads[0].service.url}/stats?attr.run={RUN}"
+        print(f"{total['planned']} records delivered, each exactly once: {stats}")
         return 0
-    print(f"{undelivered} of {planned} records were not delivered", file=sys.stderr)
-    for reason, count in sum((thread.reasons for thread in threads), Counter[str]()).items():
+    print(f"{missing} of {total['planned']} records were not delivered", file=sys.stderr)
+    reasons = sum((thread.reasons.copy() for thread in threads), Counter[str]())
+    for reason, count in reasons.items():
         print(f"  {count}: {reason}", file=sys.stderr)
-    return undelivered
-
-
-# ---------------------------------------------------------------- 6. Main
+    return missing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the simulation that a command line asks for and gives the exit status."""
+    """Runs the simulation that a command line asks for. Returns the exit status."""
     parser = argparse.ArgumentParser(description="Simulates services that log to server.py.")
-    parser.add_argument("--config", type=pathlib.Path, default=CONFIG, help="default: config.json beside this file")
-    parser.add_argument("--url", help="of the server, in place of the configuration's")
-    parser.add_argument("--seed", type=int, help="makes every run send the same messages after the same delays")
-    parser.add_argument("--speed", type=float, default=1.0, help="divides the delays: 2 is twice as fast")
+    parser.add_argument("--config", type=pathlib.Path, default=CONFIG, help="default: %(default)s")
+    parser.add_argument("--url", help="the server's address; default: that of the configuration")
+    parser.add_argument("--seed", type=int, default=time.time(), help="same seed, same messages")
+    parser.add_argument("--speed", type=float, default=1.0, help="2 halves the delays; default: 1")
     options = parser.parse_args(arguments)
     if not options.speed > 0:
         parser.error("--speed must be over 0")
     try:
-        url, services = load(options.config, options.url)
+        services = load(options.config, options.url)
     except ConfigError as error:
-        print(*(f"{options.config}: {mistake}" for mistake in error.args), sep="\n", file=sys.stderr)
-        return 2
-    # The handler only takes a note: it runs between any two steps of this thread, and there stop.set() could
-    # wait for a lock that this very thread holds.
+        parser.exit(2, f"{error}\n")
+    # The handler must not call stop.set(), which could wait for a lock that this thread holds.
     signals: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: signals.append(number))
-    run, stop = uuid.uuid4().hex[:8], threading.Event()
-    threads = [ServiceThread(service, url, run, options.seed, options.speed, stop) for service in services]
+    stop = threading.Event()
+    threads = [ServiceThread(service, options.seed, options.speed, stop) for service in services]
     for thread in threads:
         thread.start()
     join(threads, stop, signals)
-    if not report(threads):
+    if print_summary(threads) == 0:
         return 0
     return 128 + signals[0] if signals else 1
 

@@ -1,26 +1,26 @@
 """How fast the server is: ratios and percentiles, measured side by side in one run.
 
     python tests/bench.py                     every figure, in about two minutes
-    python tests/bench.py --rows 10000000     the same with a large store: 3 GB of disk, a quarter of an hour
+    python tests/bench.py --rows 10000000     the same with a large store: 3 GB, 15 minutes
     python tests/bench.py --keep FOLDER       leaves the filled stores there, and uses them again
     python tests/bench.py --only queries      some figures; may be repeated
     python tests/bench.py --short             only shows that the benchmark itself works
 
-Each line of the table is a figure, its goal, what was measured, and "met" or "MISSED". The exit status
-says nothing of that: it is 0 when everything could be measured.
+Each line of the table is a figure, its goal, what was measured, and "met" or "MISSED". The exit
+status says nothing of that: it is 0 when everything could be measured.
 
 What makes a figure worth something:
 
 - The server is a process of its own, started as a user starts it, with everything switched on. This
   process is the client: one thread, requests that are complete bytes before the clock starts,
   connections that are reused, answers taken apart no further than needed.
-- A figure is compared with another of the same run, in rounds that alternate (A B A B), and the median
-  of the rounds counts: a machine that is busy with other things slows both.
+- A figure is compared with another of the same run, in rounds that alternate (A B A B), and the
+  median of the rounds counts: a machine that is busy with other things slows both.
 - Every answer must be 200, and after each load the store must hold exactly as many records as the
   answers accepted. Fast and wrong is an error here, not a figure.
 
-What it does not show: a network, a cold disk cache, more cores than the machine has. Client and server
-share these; on two cores, a server that keeps one busy leaves the other to the client.
+What it does not show: a network, a cold disk cache, more cores than the machine has. Client and
+server share these; on two cores, a server that keeps one busy leaves the other to the client.
 
 Sections: 1. Figures, 2. Records and requests, 3. The client, 4. Servers and stores, 5. Writing,
 6. Reading, 7. Memory, start, disk, 8. Main.
@@ -131,7 +131,12 @@ def at_most(name: str, value: float | None, goal: float, unit: str, note: str = 
     """
     if value is None:
         return Figure(name, f"<= {goal:g} {unit}", "skipped: this system has no /proc")
-    return Figure(name, f"<= {goal:g} {unit}", f"{value:.2f} {unit}" + (f" ({note})" if note else ""), value <= goal)
+    return Figure(
+        name,
+        f"<= {goal:g} {unit}",
+        f"{value:.2f} {unit}" + (f" ({note})" if note else ""),
+        value <= goal,
+    )
 
 
 def print_row(*cells: str) -> None:
@@ -151,16 +156,16 @@ def progress(text: str) -> None:
 START = datetime(2026, 1, 1)  # noqa: DTZ001  # UTC, as a record without an offset is
 MONTH = timedelta(days=30)
 
-# Half of the records are of one service. "search" never has an ERROR, though both are common. No record
-# is CRITICAL, and ten of a store are of the service "rare".
+# Half of the records are of one service. "search" never has an ERROR, though both are common. No
+# record is CRITICAL, and ten of a store are of the service "rare".
 SERVICES = ["payments"] * 10 + ["orders"] * 4 + ["users"] * 3 + ["chat"] * 2 + ["search"]
 SEVERITIES = ["DEBUG"] * 5 + ["INFO"] * 12 + ["WARNING"] * 2 + ["ERROR"]
 MESSAGES = (
     "Payment {n} of customer {a} authorised by the bank after {b} ms, card ending in {c}",
-    "Order {n} could not be reserved: {b} units of item {a} are left in the warehouse of region {c}",
-    "User {a} signed in from a browser that was not seen before, session {n}, challenge passed in {b} ms",
-    "Conversation {n} was handed over to agent {a} after {b} s in the queue, {c} customers are waiting",
-    "Query {n} for 'winter boots size {c}' gave {a} results from {b} shards, answer served from the cache",
+    "Order {n} could not be reserved: {b} units of item {a} are left in the store of region {c}",
+    "User {a} signed in from a browser not seen before, session {n}, challenge passed in {b} ms",
+    "Conversation {n} was handed over to agent {a} after {b} s in the queue, {c} are waiting",
+    "Query {n} for 'winter boots size {c}' gave {a} results from {b} shards, out of the cache",
     "GET /api/v2/customers/{a}/invoices/{n} answered 200 in {b} ms, {c} bytes, upstream web-03",
     "Retrying delivery of event {n} to https://hooks.partner-{c}.example/in, attempt {a} in {b} s",
 )
@@ -168,20 +173,24 @@ MESSAGES = (
 
 @functools.cache
 def rest_of_record(kind: int, service: str = "") -> str:
-    """What follows the timestamp in the JSON of a record, with %d for the record's number; 4,200 kinds differ."""
+    """What follows the timestamp in the JSON of a record, with %d for the record's number;
+    4,200 kinds differ."""
     service = service or SERVICES[kind % 20]
     severity = SEVERITIES[kind // 20 % 20]
     if service == "search" and severity == "ERROR":
         severity = "INFO"
     a, b, c = kind * 7919 % 90_000 + 10_000, kind * 31 % 900, kind * 17 % 90 + 10
     message = MESSAGES[kind % 7].format(n="%d", a=a, b=b, c=c)
-    attributes = f', "attributes": {{"user": "u{a}", "duration_ms": {b}, "region": "eu-west-{c % 4}"}}'
+    attributes = (
+        f', "attributes": {{"user": "u{a}", "duration_ms": {b}, "region": "eu-west-{c % 4}"}}'
+    )
     text = f', "service": "{service}", "severity": "{severity}", "message": "{message}"'
     return text + (attributes if kind % 3 == 0 else "") + "}"
 
 
 def records(count: int, span: timedelta, rare: int = 0) -> Iterator[str]:
-    """JSON texts of records spread evenly over a span, nearly in order; `rare` of them of the service "rare".
+    """JSON texts of records spread evenly over a span, nearly in order; `rare` of them of the
+    service "rare".
 
     >>> [json.loads(text)["timestamp"] for text in records(3, timedelta(seconds=3))]
     ['2026-01-01T00:00:00.000000Z', '2026-01-01T00:00:01.007919Z', '2026-01-01T00:00:02.015838Z']
@@ -191,27 +200,35 @@ def records(count: int, span: timedelta, rare: int = 0) -> Iterator[str]:
     step, gap = span / count, count // rare if rare else count + 1
     for number in range(count):
         stamp = START + number * step + timedelta(microseconds=number * 7919 % 50_000)
-        rest = rest_of_record(number * 1009 % 4200, "rare" if number % gap == gap // 2 and rare else "")
+        rest = rest_of_record(
+            number * 1009 % 4200, "rare" if number % gap == gap // 2 and rare else ""
+        )
         yield f'{{"timestamp": "{stamp.isoformat(timespec="microseconds")}Z"{rest % number}'
+
+
+# The headers of every request.
+CLIENT = "Host: 127.0.0.1\r\nUser-Agent: bench\r\nAccept: */*\r\n"
 
 
 def post(body: str, key: str = "") -> bytes:
     """A whole POST /logs, with the headers that a small client sends."""
+    key_line = f"Idempotency-Key: {key}\r\n" if key else ""
+    # The length of the text is that of the body, which is ASCII.
     head = (
-        "POST /logs HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: bench\r\nAccept: */*\r\n"
-        f"Authorization: Token {SHIPPER}\r\n" + (f"Idempotency-Key: {key}\r\n" if key else "") +
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"  # of a body that is ASCII
+        f"POST /logs HTTP/1.1\r\n{CLIENT}Authorization: Token {SHIPPER}\r\n{key_line}"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return (head + body).encode("ascii")
 
 
 def get(path: str) -> bytes:
     """A whole GET."""
-    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n".encode()
+    return f"GET {path} HTTP/1.1\r\n{CLIENT}\r\n".encode()
 
 
 def posts(texts: Iterable[str], size: int, keys: bool = False) -> Iterator[bytes]:
-    """The records in POSTs of `size` each, with an Idempotency-Key each if wanted; a single one is no array.
+    """The records in POSTs of `size` each, with an Idempotency-Key each if wanted; a single one is
+    no array.
 
     >>> [request.partition(b"\\r\\n\\r\\n")[2] for request in posts(["1", "2", "3"], 2)]
     [b'[1,2]', b'[3]']
@@ -220,7 +237,9 @@ def posts(texts: Iterable[str], size: int, keys: bool = False) -> Iterator[bytes
     for number in itertools.count():
         if not (some := list(itertools.islice(rest, size))):
             return
-        yield post(some[0] if size == 1 else f"[{','.join(some)}]", f"bench-{number}" if keys else "")
+        yield post(
+            some[0] if size == 1 else f"[{','.join(some)}]", f"bench-{number}" if keys else ""
+        )
 
 
 # ---------------------------------------------------------------- 3. The client
@@ -240,7 +259,8 @@ class Answer(NamedTuple):
 def parse(received: bytearray) -> Answer | None:
     """The answer, or None while it is not whole. Nothing may follow it: one request at a time.
 
-    A chunked body is kept as it came, and whole once its last chunk is there: no JSON contains CR LF.
+    A chunked body is kept as it came, and whole once its last chunk is there: no JSON contains CR
+    LF.
 
     >>> parse(bytearray(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\n{"))
     >>> parse(bytearray(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\n{}"))
@@ -251,7 +271,9 @@ def parse(received: bytearray) -> Answer | None:
         return None
     head = bytes(received[:end])
     length = CONTENT_LENGTH.search(head)
-    whole = len(received) >= end + 4 + int(length[1]) if length else received.endswith(b"\r\n0\r\n\r\n")
+    whole = (
+        len(received) >= end + 4 + int(length[1]) if length else received.endswith(b"\r\n0\r\n\r\n")
+    )
     return Answer(int(head[9:12]), head, bytes(received[end + 4 :])) if whole else None
 
 
@@ -282,16 +304,20 @@ class Connection:
         """Takes what has arrived; gives the answer once it is whole."""
         data = self.socket.recv(RECEIVE_BYTES)
         if not data:
-            raise ConnectionError(f"the server closed a connection after {bytes(self.received[:200])!r}")
+            raise ConnectionError(
+                f"the server closed a connection after {bytes(self.received[:200])!r}"
+            )
         self.received += data
         if answer := parse(self.received):
             self.received.clear()
         return answer
 
     def go_on(self, feed: Iterator[bytes], ready: int) -> int:
-        """Does what the socket, which does not block, is ready for (0: begins); returns what to wait for next.
+        """Does what the socket, which does not block, is ready for (0: begins); returns what to
+        wait for next.
 
-        Takes the next request from the feed as soon as it has an answer, and returns 0 where there is none.
+        Takes the next request from the feed as soon as it has an answer, and returns 0 where there
+        is none.
         """
         answer = self.receive() if ready & selectors.EVENT_READ else None
         if answer:
@@ -329,11 +355,13 @@ def connected(port: int, count: int) -> Iterator[list[Connection]]:
             connection.socket.close()
 
 
-def drive(connections: Sequence[Connection], feeds: Sequence[Iterator[bytes]], seconds: float) -> float:
+def drive(
+    connections: Sequence[Connection], feeds: Sequence[Iterator[bytes]], seconds: float
+) -> float:
     """Keeps all connections busy from their feeds; returns the seconds up to the last answer.
 
-    Each takes from its feed, which may be shared, as soon as it has its answer, until the seconds are
-    over or the feed is at its end. What is under way then is waited for.
+    Each takes from its feed, which may be shared, as soon as it has its answer, until the seconds
+    are over or the feed is at its end. What is under way then is waited for.
     """
     begin = time.perf_counter()
     with selectors.DefaultSelector() as selector:
@@ -375,21 +403,28 @@ def write(port: int, requests: Iterable[bytes], count: int, seconds: float = mat
 def load_of(connections: Sequence[Connection], taken: float) -> Load:
     """What these connections wrote in so many seconds."""
     accepted = sum(connection.accepted for connection in connections)
-    return Load(accepted, accepted / taken, max(wait for connection in connections for wait in connection.waits))
+    return Load(
+        accepted,
+        accepted / taken,
+        max(wait for connection in connections for wait in connection.waits),
+    )
 
 
 # ---------------------------------------------------------------- 4. Servers and stores
 
 
 class DoNothing(http.server.BaseHTTPRequestHandler):
-    """The standard library's handler with no work of its own: what a server built on it could reach.
+    """The standard library's handler with no work of its own: what a server built on it could
+    reach.
 
     Its answer leaves in one `send`: the best that it can do, for two would meet Nagle's algorithm.
     """
 
     protocol_version = "HTTP/1.1"
     wbufsize = -1
-    answer = b'{"accepted": 1, "rejected": 0, "first_id": 1000000, "last_id": 1000000, "errors": []}'
+    answer = (
+        b'{"accepted": 1, "rejected": 0, "first_id": 1000000, "last_id": 1000000, "errors": []}'
+    )
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -442,14 +477,18 @@ def count_of(database: pathlib.Path) -> int:
 
 
 def check(server: Server, accepted: int) -> None:
-    """Raises RuntimeError unless the store holds exactly what was accepted, and /stats says so too."""
+    """Raises RuntimeError unless the store holds exactly what was accepted,
+    and /stats says so too."""
     stored, told = count_of(server.database), server.get("/stats").json["total"]
     if not accepted == stored == told:
-        raise RuntimeError(f"accepted {accepted} records, but {stored} are stored and /stats says {told}")
+        raise RuntimeError(
+            f"accepted {accepted} records, but {stored} are stored and /stats says {told}"
+        )
 
 
 def fill(folder: pathlib.Path, rows: int) -> None:
-    """Makes a store of so many records over a month, through the server, so that its counts are right."""
+    """Makes a store of so many records over a month, through the server,
+    so that its counts are right."""
 
     def told(requests: Iterable[bytes]) -> Iterator[bytes]:
         for number, request in enumerate(requests):
@@ -457,7 +496,10 @@ def fill(folder: pathlib.Path, rows: int) -> None:
             yield request
 
     with serve(folder) as server:
-        check(server, write(server.port, told(posts(records(rows, MONTH, rare=10), FILL_BATCH)), 2).accepted)
+        check(
+            server,
+            write(server.port, told(posts(records(rows, MONTH, rare=10), FILL_BATCH)), 2).accepted,
+        )
     progress("")
 
 
@@ -516,21 +558,34 @@ def singles(bench: Bench) -> Iterator[Figure]:
 
 
 def stored_rows(bench: Bench) -> tuple[str, list[tuple[Any, ...]]]:
-    """An INSERT for the table of the records, and the rows of a round just as the server stores them."""
+    """An INSERT for the table of the records,
+    and the rows of a round just as the server stores them."""
     with bench.scratch() as folder, serve(folder) as server:
         write(server.port, bench.requests(1000), 1)
         columns = [row[1] for row in server.sql("PRAGMA table_info(logs)")]
         rows = server.sql(f"SELECT {', '.join(columns)} FROM logs")
-    return f"INSERT INTO logs ({', '.join(columns)}) VALUES ({', '.join('?' for _ in columns)})", rows
+    return (
+        f"INSERT INTO logs ({', '.join(columns)}) VALUES ({', '.join('?' for _ in columns)})",
+        rows,
+    )
 
 
 # Those of the connection with which the server writes
-SETTINGS = ("journal_mode = WAL", "synchronous = FULL", "wal_autocheckpoint = 4000", "cache_size = -16384")
+SETTINGS = (
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "wal_autocheckpoint = 4000",
+    "cache_size = -16384",
+)
 
 
 def raw_rate(bench: Bench, insert: str, rows: list[tuple[Any, ...]], without: str = "") -> float:
-    """Rows/s that one thread puts into the same schema by executemany, 1,000 durable rows a transaction."""
-    with bench.scratch() as folder, contextlib.closing(sqlite3.connect(folder / "raw.db")) as connection:
+    """Rows/s that one thread puts into the same schema by executemany,
+    1,000 durable rows a transaction."""
+    with (
+        bench.scratch() as folder,
+        contextlib.closing(sqlite3.connect(folder / "raw.db")) as connection,
+    ):
         connection.isolation_level = None
         connection.executescript((ROOT / "schema.sql").read_text(encoding="utf-8"))
         for setting in SETTINGS:
@@ -547,8 +602,13 @@ def raw_rate(bench: Bench, insert: str, rows: list[tuple[Any, ...]], without: st
 
 def batches(bench: Bench) -> Iterator[Figure]:
     """Records/s in batches, and by raw executemany of the same rows into the same schema."""
-    cases = [(1000, 2, False), (1000, 2, True)]  # those with a goal have their baseline right before them
-    cases += [case for case in itertools.product((10, 100, 1000, 5000), (1, 2, 8), (False,)) if case not in cases]
+    # Those with a goal have their baseline right before them.
+    cases = [(1000, 2, False), (1000, 2, True)]
+    cases += [
+        case
+        for case in itertools.product((10, 100, 1000, 5000), (1, 2, 8), (False,))
+        if case not in cases
+    ]
     requests = {(size, keys): bench.requests(size, keys) for size, _, keys in cases}
     insert, rows = stored_rows(bench)
     raw: list[float] = []
@@ -586,9 +646,15 @@ def readers(bench: Bench) -> Iterator[Figure]:
         (beside if count else alone).append(load)
         waits += [1000 * wait for reader in others for wait in reader.waits]
     name = "batches of 1000, 2 connections, beside 8 readers to alone"
-    yield ratio(name, [load.rate for load in beside], [load.rate for load in alone], BESIDE_READERS_RATIO)
+    yield ratio(
+        name, [load.rate for load in beside], [load.rate for load in alone], BESIDE_READERS_RATIO
+    )
     pause, pause_alone = (1000 * max(load.longest for load in some) for some in (beside, alone))
-    yield Figure("longest wait of a writer beside 8 readers", "", f"{pause:.0f} ms (alone {pause_alone:.0f} ms)")
+    yield Figure(
+        "longest wait of a writer beside 8 readers",
+        "",
+        f"{pause:.0f} ms (alone {pause_alone:.0f} ms)",
+    )
     measured = f"p50 {percentile(waits, 50):.1f}, p99 {percentile(waits, 99):.1f} ms"
     yield Figure("queries of 8 readers beside 2 writers", "", measured)
 
@@ -635,10 +701,14 @@ STATS = {
 
 
 def hundredth(connections: list[Connection], path: str) -> list[str]:
-    """The paths of the hundredth page by store; where one has less, of the last page that is full in all."""
+    """The paths of the hundredth page by store;
+    where one has less, of the last page that is full in all."""
     full = paths = [path for _ in connections]
     for _ in range(100):
-        heads = [connection.ask(get(path)).head for connection, path in zip(connections, paths, strict=True)]
+        heads = [
+            connection.ask(get(path)).head
+            for connection, path in zip(connections, paths, strict=True)
+        ]
         links = [link[1].decode() for link in map(NEXT_PAGE.search, heads) if link]
         if len(links) < len(connections):
             break
@@ -665,8 +735,11 @@ def ask_in_turn(bench: Bench, connections: list[Connection], paths: list[str]) -
     return taken
 
 
-def compare_stores(bench: Bench, name: str, variants: list[list[list[float]]], goal: float) -> Figure:
-    """p50/p99 of all variants by store; how much the largest store slows the variant that suffers most."""
+def compare_stores(
+    bench: Bench, name: str, variants: list[list[list[float]]], goal: float
+) -> Figure:
+    """p50/p99 of all variants by store; how much the largest store
+    slows the variant that suffers most."""
     shown = []
     for rows, *times in zip(bench.sizes, *variants, strict=True):
         together = list(itertools.chain(*times))
@@ -686,7 +759,8 @@ def all_stores(bench: Bench) -> Iterator[list[Connection]]:
 
 
 def queries(bench: Bench) -> Iterator[Figure]:
-    """Pages of 100 records by every kind of filter: the first and the hundredth, newest and oldest first."""
+    """Pages of 100 records by every kind of filter:
+    the first and the hundredth, newest and oldest first."""
     with all_stores(bench) as connections:
         for name, query in QUERIES.items():
             variants = []
@@ -715,7 +789,9 @@ def contains(bench: Bench) -> Iterator[Figure]:
             taken = time.perf_counter() - begin
             if answer.status != 503 or b'"hint"' not in answer.body:
                 must_be_200(answer)
-            note = "503 with a hint" if answer.status == 503 else f"{compact(rows / taken)} records/s"
+            note = (
+                "503 with a hint" if answer.status == 503 else f"{compact(rows / taken)} records/s"
+            )
             yield at_most(f"GET {path}, {compact(rows)} records", taken, SCAN_SECONDS, "s", note)
 
 
@@ -725,7 +801,11 @@ def contains(bench: Bench) -> Iterator[Figure]:
 def peak_mib(server: Server) -> float | None:
     """The most memory that the process has held so far, in MiB; None where there is no /proc."""
     status = pathlib.Path(f"/proc/{server.process.pid}/status")
-    return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) / 1024 if status.exists() else None
+    return (
+        int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) / 1024
+        if status.exists()
+        else None
+    )
 
 
 def export(server: Server) -> int:
@@ -747,15 +827,21 @@ def memory(bench: Bench) -> Iterator[Figure]:
             yield at_most(f"memory, 64 connections, {what}", peak_mib(server), MEMORY_MIB, "MiB")
     folder, size_text = bench.store(rows := bench.sizes[-1]), compact(bench.sizes[-1])
     with serve(folder) as server, connected(server.port, 1) as (connection,):
-        for path in [f"/logs?{query}" for query in QUERIES.values()] + [f"/stats?{query}" for query in STATS.values()]:
+        paths = [f"/logs?{query}" for query in QUERIES.values()]
+        paths += [f"/stats?{query}" for query in STATS.values()]
+        for path in paths:
             connection.ask(get(path))
-        yield at_most(f"memory, each query, {size_text} records", peak_mib(server), MEMORY_MIB, "MiB")
+        yield at_most(
+            f"memory, each query, {size_text} records", peak_mib(server), MEMORY_MIB, "MiB"
+        )
     with serve(folder) as server:
         begin = time.perf_counter()
         if (exported := export(server)) != rows:
             raise RuntimeError(f"exported {exported} of {rows} records")
         note = f"{compact(rows / (time.perf_counter() - begin))} records/s"
-        yield at_most(f"memory, export of {size_text} records", peak_mib(server), MEMORY_MIB, "MiB", note)
+        yield at_most(
+            f"memory, export of {size_text} records", peak_mib(server), MEMORY_MIB, "MiB", note
+        )
 
 
 def imports_of(source: str) -> str:
@@ -764,8 +850,12 @@ def imports_of(source: str) -> str:
     >>> imports_of("from __future__ import annotations\\nimport a, b.c\\nfrom d import e\\nx = 1")
     'import a, b.c;from d import e'
     """
-    found = [node for node in ast.parse(source).body if isinstance(node, (ast.Import, ast.ImportFrom))]
-    return ";".join(ast.unparse(node) for node in found if getattr(node, "module", "") != "__future__")
+    found = [
+        node for node in ast.parse(source).body if isinstance(node, (ast.Import, ast.ImportFrom))
+    ]
+    return ";".join(
+        ast.unparse(node) for node in found if getattr(node, "module", "") != "__future__"
+    )
 
 
 def seconds_of_python(program: str) -> float:
@@ -783,7 +873,8 @@ def seconds_to_start(folder: pathlib.Path) -> float:
 
 
 def startup(bench: Bench) -> Iterator[Figure]:
-    """Seconds to the first answer, without a database and with a large one, beside those of Python itself."""
+    """Seconds to the first answer, without a database and with a large one,
+    beside those of Python itself."""
     full, size_text = bench.store(bench.sizes[-1]), compact(bench.sizes[-1])
     imports = imports_of((ROOT / "server.py").read_text(encoding="utf-8"))
     taken = []
@@ -795,7 +886,9 @@ def startup(bench: Bench) -> Iterator[Figure]:
     note = f"python -c pass {nothing:.2f} s, with the imports {imported:.2f} s"
     yield at_most("start, no database", empty_start, START_SECONDS, "s", note)
     yield at_most(f"start, {size_text} records", full_start, START_SECONDS, "s")
-    yield at_most(f"start, {size_text} records to none", full_start / empty_start, START_GROWTH, "x")
+    yield at_most(
+        f"start, {size_text} records to none", full_start / empty_start, START_GROWTH, "x"
+    )
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:
@@ -816,14 +909,23 @@ def disk(bench: Bench) -> Iterator[Figure]:
     with bench.scratch() as folder:
         copy = shutil.copy(bench.store(rows) / "logs.db", folder / "copy.db")
         with contextlib.closing(sqlite3.connect(copy)) as connection:
-            named = "SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL ORDER BY name"
-            for (name,) in connection.execute(named).fetchall():
+            names = connection.execute("""
+                SELECT name FROM sqlite_master
+                WHERE type = 'index' AND sql IS NOT NULL
+                ORDER BY name
+            """)
+            for (name,) in names.fetchall():
                 before = used_bytes(connection)
                 connection.execute(f"DROP INDEX {name}")  # its pages are free then
                 size = (before - used_bytes(connection)) / rows
-                rates = [raw_rate(bench, insert, values, left_out) for left_out in ("", name) * bench.rounds]
+                rates = [
+                    raw_rate(bench, insert, values, left_out)
+                    for left_out in ("", name) * bench.rounds
+                ]
                 cost = statistics.median(rates[::2]) / statistics.median(rates[1::2])
-                measured = f"{size:.1f} bytes a record, raw inserts {cost:.2f} of the rate without it"
+                measured = (
+                    f"{size:.1f} bytes a record, raw inserts {cost:.2f} of the rate without it"
+                )
                 yield Figure(f"disk, index {name}, {compact(rows)} records", "", measured)
 
 
@@ -836,10 +938,15 @@ FIGURES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
 
 
 def plan(rows: int, only_check: bool, folder: pathlib.Path) -> Bench:
-    """How much to measure: next to nothing, what two minutes allow, or at length once the store is large."""
+    """How much to measure: next to nothing, what two minutes allow,
+    or at length once the store is large."""
     if only_check:
         return Bench(folder, (2000, 5000), rounds=1, seconds=0.05, live=2000, repetitions=1)
-    sizes = (*(size for size in (100_000, 1_000_000) if size < rows), rows) if rows > 100_000 else (rows // 2, rows)
+    sizes = (
+        (*(size for size in (100_000, 1_000_000) if size < rows), rows)
+        if rows > 100_000
+        else (rows // 2, rows)
+    )
     if rows < 1_000_000:
         return Bench(folder, sizes, rounds=3, seconds=0.4, live=50_000, repetitions=25)
     return Bench(folder, sizes, rounds=5, seconds=1.0, live=150_000, repetitions=200)
@@ -854,7 +961,9 @@ def machine() -> str:
 
 def run(bench: Bench, names: Iterable[str]) -> None:
     """Prints each figure as soon as it is there, and at the end which goals were missed."""
-    print(machine() + (", too short to mean anything" if bench.repetitions == 1 else ""), end="\n\n")
+    print(
+        machine() + (", too short to mean anything" if bench.repetitions == 1 else ""), end="\n\n"
+    )
     print_row("figure", "goal", "measured", "")
     print_row("---", "---", "---", "---")
     shown = []
@@ -863,17 +972,26 @@ def run(bench: Bench, names: Iterable[str]) -> None:
             print_row(*figure[:3], {True: "met", False: "MISSED", None: ""}[figure.met])
             shown.append(figure)
     missed = [figure.name for figure in shown if figure.met is False]
-    print(f"\n{sum(figure.met is True for figure in shown)} goals met, {len(missed)} missed. {machine()}")
+    met = sum(figure.met is True for figure in shown)
+    print(f"\n{met} goals met, {len(missed)} missed. {machine()}")
     for name in missed:
         print(f"MISSED {name}")
 
 
 def main() -> None:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description="Measures the server; the head of this file explains how.")
-    parser.add_argument("--rows", type=int, default=300_000, help="records of the largest store (300000)")
-    parser.add_argument("--only", action="append", choices=FIGURES, metavar="NAME", help=", ".join(FIGURES))
-    parser.add_argument("--keep", type=pathlib.Path, metavar="FOLDER", help="where the filled stores stay")
+    parser = argparse.ArgumentParser(
+        description="Measures the server; the head of this file explains how."
+    )
+    parser.add_argument(
+        "--rows", type=int, default=300_000, help="records of the largest store (300000)"
+    )
+    parser.add_argument(
+        "--only", action="append", choices=FIGURES, metavar="NAME", help=", ".join(FIGURES)
+    )
+    parser.add_argument(
+        "--keep", type=pathlib.Path, metavar="FOLDER", help="where the filled stores stay"
+    )
     parser.add_argument("--short", action="store_true", help="only check that the benchmark works")
     parser.add_argument("--serve-nothing", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What the harder tests share: writers that retry, checks of a whole database, requests byte by byte.
+"""What the harder tests share: writers that retry, checks of a database, requests byte by byte.
 
     with Server() as server, Writers(server, 4) as writers:
         writers.wait_for(100)
@@ -23,16 +23,22 @@ from collections.abc import Callable
 
 from tests.support import TOKEN, Answer, Json, Server, eventually, request
 
+# Requests as bytes: a whole one, and one without its length and body.
+GET = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+POST = f"POST /logs HTTP/1.1\r\nHost: localhost\r\nAuthorization: Token {TOKEN}\r\n".encode()
+
 # The rows that the table of counts must hold, worked out from the records.
 COUNTS = """
-    SELECT span, timestamp - (timestamp % span + span) % span AS start, service, severity, count(*) AS records
+    SELECT span, timestamp - (timestamp % span + span) % span AS start, service, severity,
+           count(*) AS records
     FROM logs, (SELECT 60000000 AS span UNION SELECT 3600000000 UNION SELECT 86400000000)
     GROUP BY 1, 2, 3, 4
 """
 
 
 def together(count: int, work: Callable[[int], Json]) -> list[Json]:
-    """Runs work(0), work(1), ... at the same moment, each in a thread; raises what one of them raised."""
+    """Runs work(0), work(1), ... at the same moment, each in a thread;
+    raises what one of them raised."""
     barrier = threading.Barrier(count)
 
     def run(number: int) -> Json:
@@ -49,22 +55,31 @@ def check_database(case: unittest.TestCase, server: Server) -> None:
     All in one statement, so that it may be asked while the server writes.
     """
     case.assertEqual(server.sql("PRAGMA integrity_check"), [("ok",)])
-    case.assertEqual(server.sql(f"SELECT * FROM ({COUNTS}) EXCEPT SELECT * FROM counts"), [], "not in counts")
-    case.assertEqual(server.sql(f"SELECT * FROM counts EXCEPT SELECT * FROM ({COUNTS})"), [], "only in counts")
+    case.assertEqual(
+        server.sql(f"SELECT * FROM ({COUNTS}) EXCEPT SELECT * FROM counts"), [], "not in counts"
+    )
+    case.assertEqual(
+        server.sql(f"SELECT * FROM counts EXCEPT SELECT * FROM ({COUNTS})"), [], "only in counts"
+    )
 
 
 class Writers:
-    """Threads that post small batches, with a pause of so many seconds, and repeat each, by its Idempotency-Key,
-    until it has got its 200. Every message is another, so that what is lost or stored twice can be named."""
+    """Threads that post small batches, with a pause of so many seconds, and repeat each, by its
+    Idempotency-Key, until it has got its 200. Every message is another, so that what is lost or
+    stored twice can be named."""
 
-    def __init__(self, server: Server, threads: int, records: int = 3, pause: float = 0, **fields: Json):
+    def __init__(
+        self, server: Server, threads: int, records: int = 3, pause: float = 0, **fields: Json
+    ):
         self.server, self.records, self.pause, self.fields = server, records, pause, fields
         self.acknowledged: list[str] = []  # messages
         self.refusals: list[Answer] = []  # answers that were not 200
         self.broken = 0  # requests that got no answer
         self.slowest = 0.0  # s; of those that got 200
         self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=[f"w{n}"], daemon=True) for n in range(threads)]
+        self._threads = [
+            threading.Thread(target=self._run, args=[f"w{n}"], daemon=True) for n in range(threads)
+        ]
 
     def __enter__(self) -> Writers:
         for thread in self._threads:
@@ -80,12 +95,18 @@ class Writers:
         deadline = time.monotonic() + 30
         for thread in self._threads:
             thread.join(max(deadline - time.monotonic(), 0))
-        assert not any(thread.is_alive() for thread in self._threads), "a writer did not get its batch stored"
+        assert not any(thread.is_alive() for thread in self._threads), (
+            "a writer did not get its batch stored"
+        )
 
     def wait_for(self, more: int) -> None:
         """Returns when so many more records have been acknowledged."""
         goal = len(self.acknowledged) + more
-        eventually(lambda: len(self.acknowledged) >= goal, 30, lambda: f"only {len(self.acknowledged)} of {goal}")
+        eventually(
+            lambda: len(self.acknowledged) >= goal,
+            30,
+            lambda: f"only {len(self.acknowledged)} of {goal}",
+        )
 
     def _run(self, name: str) -> None:
         connection = self.server.connection(10)
@@ -102,7 +123,9 @@ class Writers:
                 self._stopping.wait(self.pause)
         connection.close()
 
-    def _send(self, connection: http.client.HTTPConnection, body: str, headers: dict[str, str]) -> bool:
+    def _send(
+        self, connection: http.client.HTTPConnection, body: str, headers: dict[str, str]
+    ) -> bool:
         began = time.monotonic()
         try:
             answer = request(connection, "POST", "/logs", body, headers)
@@ -118,10 +141,57 @@ class Writers:
         return True
 
     def check(self, case: unittest.TestCase) -> None:
-        """Every acknowledged record is there exactly once, and nothing besides; the database is whole."""
+        """Every acknowledged record is there exactly once, and nothing besides;
+        the database is whole."""
         check_database(case, self.server)
-        stored = [message for (message,) in self.server.sql("SELECT message FROM logs WHERE message GLOB 'w*-*-*'")]
+        stored = [
+            message
+            for (message,) in self.server.sql(
+                "SELECT message FROM logs WHERE message GLOB 'w*-*-*'"
+            )
+        ]
         case.assertEqual(sorted(stored), sorted(self.acknowledged))
+
+
+class Follower:
+    """A client of GET /logs?follow=1, whose lines are read by a thread of its own."""
+
+    def __init__(self, server: Server, parameters: str):
+        self.records: list[dict[str, Json]] = []
+        self._news = threading.Condition()
+        self.connection = http.client.HTTPConnection(server.host, server.port, timeout=60)
+        self.connection.request("GET", f"/logs?follow=1&{parameters}")
+        self.answer = self.connection.getresponse()
+        assert self.answer.status == 200, self.answer.read()
+        self._socket = self.connection.sock
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError, ValueError, AttributeError, http.client.HTTPException):
+            for line in self.answer:
+                if line.strip():
+                    with self._news:
+                        self.records.append(json.loads(line))
+                        self._news.notify_all()
+
+    def wait(self, count: int, seconds: float = 30) -> list[dict[str, Json]]:
+        """The first `count` records, as soon as there are as many."""
+        with self._news:
+            if not self._news.wait_for(lambda: len(self.records) >= count, seconds):
+                raise AssertionError(
+                    f"after {seconds:g} s only {len(self.records)} of {count} records"
+                )
+            return self.records[:count]
+
+    def __enter__(self) -> Follower:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError, AttributeError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join(10)
+        self.connection.close()
 
 
 class Wire:
@@ -159,7 +229,8 @@ class Wire:
         return self
 
     def answer(self, method: str = "GET") -> Answer | None:
-        """The next answer; None when the server has closed. An answer to HEAD has no body to read."""
+        """The next answer; None when the server has closed.
+        An answer to HEAD has no body to read."""
         try:
             return self._read(method)
         except ConnectionError:
@@ -181,8 +252,12 @@ class Wire:
         elif "chunked" in headers.get("transfer-encoding", ""):
             body = self._read_chunks()
         else:
-            body = self.reader.read(int(headers["content-length"]) if "content-length" in headers else -1)
-            assert len(body) == int(headers.get("content-length", len(body))), "the answer was cut short"
+            body = self.reader.read(
+                int(headers["content-length"]) if "content-length" in headers else -1
+            )
+            assert len(body) == int(headers.get("content-length", len(body))), (
+                "the answer was cut short"
+            )
         return Answer(int(status), headers, body)
 
     def _read_chunks(self) -> bytes:
@@ -202,7 +277,8 @@ class Wire:
 
 
 def proc(server: Server, name: str) -> int:
-    """A number of the server's /proc/PID/status: "VmHWM" and "VmRSS" (KiB), "Threads". 0 where there is none."""
+    """A number of the server's /proc/PID/status: "VmHWM" and "VmRSS" (KiB), "Threads".
+    0 where there is none."""
     with contextlib.suppress(OSError):
         for line in pathlib.Path(f"/proc/{server.process.pid}/status").read_text().splitlines():
             if line.startswith(f"{name}:"):
@@ -211,10 +287,12 @@ def proc(server: Server, name: str) -> int:
 
 
 def seconds_at_work(server: Server) -> float:
-    """The processor time that the server has taken, whatever else the machine does; where the system does not tell,
-    the time that has passed."""
+    """The processor time that the server has taken, whatever else the machine does; where the
+    system does not tell, the time that has passed."""
     try:
-        fields = pathlib.Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+        fields = (
+            pathlib.Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+        )
     except OSError:
         return time.monotonic()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -8,9 +8,12 @@
 
 from __future__ import annotations
 
+import datetime
 import http.client
 import json
 import pathlib
+import queue
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -19,8 +22,11 @@ import tempfile
 import threading
 import time
 import unittest
+import urllib.parse
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
+
+import server as module
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TOKEN = "test-app"  # the service token of the service "app"
@@ -28,9 +34,18 @@ OTHER_TOKEN = "test-web"  # the service token of the service "web"
 SHIPPER = "test-shipper"
 READER = "test-reader"
 
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SEVERITIES = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+MICROSECOND = datetime.timedelta(microseconds=1)
+SECOND = 1_000_000
+HOUR = 3600 * SECOND
+DAY = 24 * HOUR
+
 Json = Any
 
-# A shell lets what it starts in the background ignore Ctrl-C, and so would the servers that the tests start there.
+# A shell lets what it starts in the background ignore Ctrl-C,
+# and so would the servers that the tests start there.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -78,7 +93,8 @@ def configuration(**server: Json) -> dict[str, Json]:
     }
 
 
-# Starts the server with constants of its module changed; one that is not there is a mistake of the test.
+# Starts the server with constants of its module changed;
+# one that is not there is a mistake of the test.
 LAUNCHER = """
 import json, sys
 sys.path.insert(0, sys.argv.pop(1))
@@ -129,7 +145,8 @@ class Server:
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
         )
         assert self.process.stdout and self.process.stderr
-        self._drain = threading.Thread(target=lambda: self.errors.extend(self.process.stderr), daemon=True)  # type: ignore[arg-type]
+        stderr = self.process.stderr
+        self._drain = threading.Thread(target=lambda: self.errors.extend(stderr), daemon=True)
         self._drain.start()
         line = self.process.stdout.readline()
         if not line.startswith("listening on "):
@@ -141,7 +158,8 @@ class Server:
         self.port = int(port)
 
     def stop(self, sig: int = signal.SIGTERM) -> int:
-        """Sends a signal and gives the exit status; a process that has ended already just gives it."""
+        """Sends a signal and gives the exit status;
+        a process that has ended already just gives it."""
         if self.process.poll() is None:
             self.process.send_signal(sig)
         status = self.process.wait(15)
@@ -170,7 +188,9 @@ class Server:
     def connection(self, timeout: float = 30) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
 
-    def request(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
+    def request(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> Answer:
         """One request on a connection of its own."""
         connection = self.connection()
         try:
@@ -178,8 +198,11 @@ class Server:
         finally:
             connection.close()
 
-    def post(self, body: Json, token: str | None = TOKEN, path: str = "/logs", **headers: str) -> Answer:
-        """POSTs bytes and text as they are, anything else as JSON; `Idempotency_Key="k"` sets a header."""
+    def post(
+        self, body: Json, token: str | None = TOKEN, path: str = "/logs", **headers: str
+    ) -> Answer:
+        """POSTs bytes and text as they are, anything else as JSON;
+        `Idempotency_Key="k"` sets a header."""
         if not isinstance(body, (bytes, str)):
             body = json.dumps(body)
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -209,16 +232,23 @@ def request(
     """One request on a connection that stays open."""
     connection.request(method, path, body, headers or {})
     response = connection.getresponse()
-    return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+    return Answer(
+        response.status, {k.lower(): v for k, v in response.getheaders()}, response.read()
+    )
 
 
 def eventually(
-    condition: Callable[[], Any], seconds: float = 20, why: str | Callable[[], str] = "it did not come true"
+    condition: Callable[[], Any],
+    seconds: float = 20,
+    why: str | Callable[[], str] = "it did not come true",
 ) -> Any:
-    """Asks again and again until the answer is true, and gives it; `why` is what to say if it never is."""
+    """Asks again and again until the answer is true, and gives it;
+    `why` is what to say if it never is."""
     deadline = time.monotonic() + seconds
     while not (answer := condition()):
-        assert time.monotonic() < deadline, f"after {seconds:g} s: {why() if callable(why) else why}"
+        assert time.monotonic() < deadline, (
+            f"after {seconds:g} s: {why() if callable(why) else why}"
+        )
         time.sleep(0.005)
     return answer
 
@@ -240,3 +270,70 @@ class ServerTests(unittest.TestCase):
         self.assertEqual((answer.json["rejected"], answer.json["errors"]), (0, []))
         numbers = range(answer.json["first_id"], answer.json["last_id"] + 1)
         return [self.server.get(f"/logs/{number}").json for number in numbers]
+
+
+# A store in this process, without a server: its batches are committed step by step.
+
+
+def record(message: str = "m", severity: int = 20) -> module.Record:
+    """A record as the store takes it."""
+    return module.Record(1_795_486_452_000_000, "app", severity, message, "{}")
+
+
+def batch_of(*records: module.Record) -> module.Batch:
+    """A batch of records as they stand, whatever is in them."""
+    return module.read_batch(
+        records, module.Token("t", "service", "app"), lambda value, token: value
+    )
+
+
+def folder_of(case: unittest.TestCase) -> pathlib.Path:
+    """A folder that goes with the test."""
+    folder = tempfile.mkdtemp(prefix="logs-")
+    case.addCleanup(shutil.rmtree, folder)
+    return pathlib.Path(folder)
+
+
+def store_of(case: unittest.TestCase) -> module.SQLiteStore:
+    """A store in this process, without a server."""
+    path = folder_of(case) / "config.json"
+    path.write_text(json.dumps(configuration()), encoding="utf-8")
+    store = module.SQLiteStore(module.load_config(path), module.Metrics())
+    case.addCleanup(store.close)
+    return store
+
+
+def commit(store: module.SQLiteStore, *batches: module.Batch) -> list[BaseException | None]:
+    """Commits batches that have all been waiting for the lock; what each failed of."""
+    done: queue.SimpleQueue[None] = queue.SimpleQueue()
+    with store._writing:
+        for batch in batches:
+            store.commit(batch, lambda: done.put(None))
+        # The first is waiting for the lock.
+        eventually(lambda: store.waiting.qsize() == len(batches) - 1)
+    for _ in batches:
+        done.get(timeout=20)
+    return [batch.failure for batch in batches]
+
+
+def query(*pairs: tuple[str, Json], **parameters: Json) -> str:
+    """The path of GET /logs."""
+    return "/logs?" + urllib.parse.urlencode([*pairs, *parameters.items()])
+
+
+def microseconds(text: str) -> int:
+    """A timestamp as the server gives it, in microseconds since 1970."""
+    return (datetime.datetime.fromisoformat(text) - EPOCH) // MICROSECOND
+
+
+def timestamp(moment: int) -> str:
+    """Microseconds since 1970 as the server writes them."""
+    return (EPOCH + moment * MICROSECOND).isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The cells of the table in the README below a line that begins so."""
+    table = README.partition(f"\n{heading}")[2].partition("\n| --- ")[2].partition("\n\n")[0]
+    return [
+        [cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()[1:]
+    ]

@@ -1,4 +1,5 @@
-"""What goes wrong around the server: a store that can't commit, a bad batch among good ones, kill -9, a full disk.
+"""What goes wrong around the server: a store that can't commit, a bad batch among good ones, kill
+-9, a full disk.
 
 After each, what was acknowledged is there once, nothing else is, and the server goes on by itself.
 """
@@ -10,13 +11,11 @@ import gzip
 import json
 import os
 import pathlib
-import queue
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import unittest
@@ -26,10 +25,24 @@ with contextlib.suppress(ImportError):  # Windows
     import resource
 
 import server as module
-from tests.load import Wire, Writers, check_database, eventually, seconds_at_work
-from tests.support import OTHER_TOKEN, READER, TOKEN, Answer, Server, configuration
+from tests.load import POST, Wire, Writers, check_database, seconds_at_work
+from tests.support import (
+    OTHER_TOKEN,
+    READER,
+    TOKEN,
+    Answer,
+    Server,
+    batch_of,
+    commit,
+    configuration,
+    eventually,
+    folder_of,
+    record,
+    store_of,
+)
 
-# Runs a command without the right of root to read and write what the permissions forbid (capabilities 1 and 2).
+# Runs a command without the right of root to read and write what the
+# permissions forbid (capabilities 1 and 2).
 PROGRAM = """
 import ctypes, os, sys
 for capability in 1, 2:
@@ -42,17 +55,9 @@ WITHOUT_OVERRIDE = (sys.executable, "-c", PROGRAM)
 SLOW_QUERY = b"GET /logs?contains=" + b"a" * 900 + b"b HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
-def record(message: str = "m", severity: int = 20) -> module.Record:
-    return module.Record(1_795_486_452_000_000, "app", severity, message, "{}")
-
-
-def batch_of(*records: module.Record) -> module.Batch:
-    """A batch of records as they stand, whatever is in them."""
-    return module.read_batch(records, module.Token("t", "service", "app"), lambda value, token: value)
-
-
 def is_refused(answer: Answer) -> bool:
-    """Whether it is what a store that can't commit answers: 503, when to come again, one sentence and a hint."""
+    """Whether it is what a store that can't commit answers:
+    503, when to come again, one sentence and a hint."""
     return (
         answer.status == 503
         and 1 <= int(answer.headers["retry-after"]) <= 10
@@ -61,35 +66,9 @@ def is_refused(answer: Answer) -> bool:
     )
 
 
-def folder_of(case: unittest.TestCase) -> pathlib.Path:
-    """A folder that goes with the test."""
-    folder = tempfile.mkdtemp(prefix="logs-")
-    case.addCleanup(shutil.rmtree, folder)
-    return pathlib.Path(folder)
-
-
-def store_of(case: unittest.TestCase) -> module.SQLiteStore:
-    """A store in this process, without a server."""
-    path = folder_of(case) / "config.json"
-    path.write_text(json.dumps(configuration()), encoding="utf-8")
-    store = module.SQLiteStore(module.load_config(path), module.Metrics())
-    case.addCleanup(store.close)
-    return store
-
-
-def commit(store: module.SQLiteStore, *batches: module.Batch) -> list[BaseException | None]:
-    """Commits batches that have all been waiting for the lock; what each failed of."""
-    done: queue.SimpleQueue[None] = queue.SimpleQueue()
-    with store._writing:
-        for batch in batches:
-            store.commit(batch, lambda: done.put(None))
-        eventually(lambda: store.waiting.qsize() == len(batches) - 1)  # the first is waiting for the lock
-    for _ in batches:
-        done.get(timeout=20)
-    return [batch.failure for batch in batches]
-
-
-def post_at_once(server: Server, answers: list[Answer], *bodies: bytes, **headers: str) -> list[threading.Thread]:
+def post_at_once(
+    server: Server, answers: list[Answer], *bodies: bytes, **headers: str
+) -> list[threading.Thread]:
     """A thread for each body posts it; the answers come in as they are given."""
 
     def post(body: bytes) -> None:
@@ -114,14 +93,18 @@ class TheStoreItself(unittest.TestCase):
                 good = [batch_of(record(f"good {n}"), record(f"also good {n}")) for n in range(5)]
                 poisoned = batch_of(record("innocent"), bad)
                 raised = commit(store, *good[:2], poisoned, *good[2:])
-                self.assertEqual([bool(error) for error in raised], [False, False, True, False, False, False])
+                self.assertEqual(
+                    [bool(error) for error in raised], [False, False, True, False, False, False]
+                )
                 records, _ = store.page(module.Query(descending=False))
                 self.assertEqual(
-                    {r.message for r in records}, {f"{m} {n}" for n in range(5) for m in ("good", "also good")}
+                    {r.message for r in records},
+                    {f"{m} {n}" for n in range(5) for m in ("good", "also good")},
                 )
                 self.assertEqual(store.stats(module.Query())["total"], 10)
                 self.assertEqual(
-                    sorted(i for b in good for i in range(b.first_id, b.last_id + 1)), sorted(r.id for r in records)
+                    sorted(i for b in good for i in range(b.first_id, b.last_id + 1)),
+                    sorted(r.id for r in records),
                 )
 
     def test_an_unexpected_error_fails_its_callers_and_the_next_write_works(self):
@@ -138,24 +121,35 @@ class TheStoreItself(unittest.TestCase):
             self.assertIsInstance(commit(store, batch_of(record("half")))[0], RuntimeError)
         later = batch_of(record("after"))
         commit(store, later)
-        self.assertEqual([(r.id, r.message) for r in store.page(module.Query())[0]], [(later.first_id, "after")])
+        self.assertEqual(
+            [(r.id, r.message) for r in store.page(module.Query())[0]], [(later.first_id, "after")]
+        )
         self.assertEqual(store.stats(module.Query())["total"], 1)
 
     def test_the_writing_connection_refuses_what_is_not_its_work(self):
         store = store_of(self)
         commit(store, batch_of(record("keep me")))
         for statement in (
-            *("DROP TABLE logs", "DROP TABLE answers", "DROP INDEX logs_by_time", "ALTER TABLE logs ADD COLUMN x"),
+            *("DROP TABLE logs", "DROP TABLE answers", "DROP INDEX logs_by_time"),
+            "ALTER TABLE logs ADD COLUMN x",
             *("ALTER TABLE logs RENAME TO y", "ALTER TABLE logs DROP COLUMN message"),
-            *("UPDATE logs SET message = ''", "UPDATE logs SET id = 7", "UPDATE answers SET answer = ''"),
-            *("UPDATE counts SET span = 0", "UPDATE sqlite_sequence SET seq = 0", "DELETE FROM sqlite_sequence"),
-            *("CREATE TABLE x (y)", "CREATE INDEX x ON logs (message)", "CREATE VIEW x AS SELECT 1"),
+            *("UPDATE logs SET message = ''", "UPDATE logs SET id = 7"),
+            "UPDATE answers SET answer = ''",
+            *("UPDATE counts SET span = 0", "UPDATE sqlite_sequence SET seq = 0"),
+            "DELETE FROM sqlite_sequence",
+            *("CREATE TABLE x (y)", "CREATE INDEX x ON logs (message)"),
+            "CREATE VIEW x AS SELECT 1",
             "CREATE TRIGGER x AFTER INSERT ON logs BEGIN DELETE FROM logs; END",
-            *("CREATE TEMP TABLE x (y)", "CREATE TEMP TRIGGER x AFTER INSERT ON logs BEGIN SELECT 1; END"),
-            *("ATTACH ':memory:' AS x", "DETACH main", "VACUUM", "VACUUM INTO '/dev/null'", "REINDEX", "ANALYZE"),
-            *("PRAGMA writable_schema = ON", "PRAGMA journal_mode = DELETE", "PRAGMA synchronous = OFF"),
-            *("PRAGMA user_version = 2", "PRAGMA application_id = 0", "PRAGMA ignore_check_constraints = ON"),
-            *("INSERT INTO sqlite_master VALUES ('table', 'x', 'x', 0, '')", "DELETE FROM sqlite_master"),
+            "CREATE TEMP TABLE x (y)",
+            "CREATE TEMP TRIGGER x AFTER INSERT ON logs BEGIN SELECT 1; END",
+            *("ATTACH ':memory:' AS x", "DETACH main", "VACUUM", "VACUUM INTO '/dev/null'"),
+            *("REINDEX", "ANALYZE"),
+            *("PRAGMA writable_schema = ON", "PRAGMA journal_mode = DELETE"),
+            "PRAGMA synchronous = OFF",
+            *("PRAGMA user_version = 2", "PRAGMA application_id = 0"),
+            "PRAGMA ignore_check_constraints = ON",
+            "INSERT INTO sqlite_master VALUES ('table', 'x', 'x', 0, '')",
+            "DELETE FROM sqlite_master",
             "SELECT load_extension('x')",
         ):
             with self.subTest(statement), self.assertRaises(sqlite3.Error):
@@ -167,7 +161,8 @@ class TheStoreItself(unittest.TestCase):
         store = store_of(self)
         commit(store, batch_of(record("keep me")))
         for statement in (
-            *("DELETE FROM logs", "UPDATE logs SET message = ''", "DROP TABLE logs", "CREATE TABLE x (y)"),
+            *("DELETE FROM logs", "UPDATE logs SET message = ''", "DROP TABLE logs"),
+            "CREATE TABLE x (y)",
             "INSERT INTO answers VALUES (x'', x'', '', 0)",
             *("PRAGMA user_version = 2", "PRAGMA journal_mode = DELETE", "VACUUM"),
         ):
@@ -180,32 +175,111 @@ class TheStoreItself(unittest.TestCase):
             self.assertEqual(db.execute("PRAGMA user_version").fetchone(), (1,))
 
 
+class Commits(unittest.TestCase):
+    def test_a_key_of_a_batch_that_failed_is_free_for_the_next_in_the_same_commit(self):
+        store = store_of(self)
+        bad, good = batch_of(record(severity=7)), batch_of(record("good"))
+        bad.key = good.key = b"k" * 32
+        bad.body_hash = good.body_hash = b"b" * 32
+        self.assertEqual([bool(error) for error in commit(store, bad, good)], [True, False])
+        self.assertFalse(good.repeated)
+        self.assertEqual([r.message for r in store.page(module.Query())[0]], ["good"])
+
+    def test_an_answer_that_can_not_be_sent_stops_no_other(self):
+        store, done = store_of(self), threading.Semaphore(0)
+        with self.assertLogs(module.log, "ERROR"), store._writing:
+            store.commit(batch_of(record("first")), lambda: 1 / 0)
+            store.commit(batch_of(record("second")), done.release)
+            eventually(lambda: store.waiting.qsize() == 1)
+            store._writing.release()
+            told = done.acquire(timeout=20)
+            store._writing.acquire()
+        self.assertTrue(told, "the second was not told")
+        self.assertEqual(commit(store, batch_of(record("after"))), [None])
+
+    def test_health_is_looked_at_once_a_second_while_all_is_well_and_each_time_while_it_is_not(
+        self,
+    ):
+        store = store_of(self)
+        with mock.patch.object(store, "probe") as probe:
+            for _ in range(5):
+                store.check()
+            self.assertEqual(probe.call_count, 1)
+        store._checked = 0.0
+        with mock.patch.object(store, "probe", side_effect=module.Unavailable("full")) as probe:
+            for _ in range(3):
+                with self.assertRaises(module.Unavailable):
+                    store.check()
+            self.assertEqual(probe.call_count, 3)
+
+    def test_every_commit_and_a_new_files_name_are_synced(self):
+        with mock.patch.object(module.os, "fsync", wraps=module.os.fsync) as fsync:
+            store = store_of(self)
+        self.assertEqual(fsync.call_count, 1, "the folder, after the new file is in its place")
+        store._db.set_authorizer(None)
+        self.assertEqual(store._db.execute("PRAGMA synchronous").fetchone(), (2,), "FULL")
+
+    def stop_overdue(self, store: module.SQLiteStore, over: threading.Event) -> None:
+        """Does now and then what a thread of the server does."""
+        while not over.wait(0.1):
+            store.stop_overdue()
+
+    def test_a_query_past_its_deadline_is_503_and_its_connection_serves_the_next(self):
+        store = store_of(self)
+        long = """
+            WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000000)
+            SELECT sum(i) FROM n
+        """
+        with mock.patch.object(module, "QUERY_SECONDS", 0):
+            over = threading.Event()
+            self.addCleanup(over.set)
+            threading.Thread(target=self.stop_overdue, args=[store, over], daemon=True).start()
+            with self.assertRaises(module.Unavailable) as caught, store.reading() as read:
+                list(read(long, []))
+            over.set()
+        self.assertIn("Narrow", caught.exception.hint)
+        for _ in range(module.READERS):
+            self.assertEqual(store.page(module.Query())[0], [])
+
+
 class AStoreThatCanNotCommit(unittest.TestCase):
-    """503 with Retry-After and a sentence, /health too; reading goes on, and writing by itself afterwards."""
+    """503 with Retry-After and a sentence, /health too;
+    reading goes on, and writing by itself afterwards."""
 
     def assert_refuses(self, server: Server, seconds: float = 10) -> None:
         began = time.monotonic()
         answer = server.post({"message": "refused"})
         self.assertTrue(is_refused(answer), answer)
         self.assertLess(time.monotonic() - began, seconds)
-        health = eventually(lambda: (a := server.get("/health")).status != 200 and a, 5, "/health is content")
+        health = eventually(
+            lambda: (a := server.get("/health")).status != 200 and a, why="/health is content"
+        )
         self.assertTrue(is_refused(health), health)
         self.assertEqual(health.json["error"], answer.json["error"])
         before = server.get("/logs?contains=before")
         self.assertEqual((before.status, len(before.json)), (200, 1), before.text)
-        self.assertEqual(server.get("/stats").json["total"], server.sql("SELECT count(*) FROM logs")[0][0])
+        self.assertEqual(
+            server.get("/stats").json["total"], server.sql("SELECT count(*) FROM logs")[0][0]
+        )
 
     def assert_goes_on(self, server: Server) -> None:
-        answer = eventually(lambda: (a := server.post({"message": "after"})).status == 200 and a, 5, "it stays refused")
+        answer = eventually(
+            lambda: (a := server.post({"message": "after"})).status == 200 and a,
+            why="it stays refused",
+        )
         self.assertEqual(server.get(f"/logs/{answer.json['first_id']}").json["message"], "after")
-        eventually(lambda: server.get("/health").status == 200, 5, "/health stays bad")
-        self.assertEqual(server.sql("SELECT message FROM logs ORDER BY id"), [("before",), ("after",)])
+        eventually(lambda: server.get("/health").status == 200, why="/health stays bad")
+        self.assertEqual(
+            server.sql("SELECT message FROM logs ORDER BY id"), [("before",), ("after",)]
+        )
         check_database(self, server)
 
     def test_database_locked_by_another_process(self):
         with Server(constants={"LOCK_SECONDS": 0.2}) as server:
             server.post({"message": "before"})
-            with contextlib.closing(sqlite3.connect(server.database, isolation_level=None)) as other:
+            with contextlib.closing(
+                sqlite3.connect(server.database, isolation_level=None)
+            ) as other:
                 other.execute("BEGIN EXCLUSIVE")
                 self.assert_refuses(server)
                 self.assertIn("lock", server.post({"message": "refused"}).json["error"])
@@ -219,11 +293,15 @@ class AStoreThatCanNotCommit(unittest.TestCase):
             other.execute("BEGIN EXCLUSIVE")
             answers: list[Answer] = []
             began = time.monotonic()
-            threads = post_at_once(server, answers, *[json.dumps({"message": "refused"}).encode()] * 12)
+            threads = post_at_once(
+                server, answers, *[json.dumps({"message": "refused"}).encode()] * 12
+            )
             for thread in threads:
                 thread.join(20)
             self.assertEqual([is_refused(answer) for answer in answers], [True] * 12, answers)
-            self.assertLess(time.monotonic() - began, 5, "s; 12 waits one after the other would be 6 s")
+            self.assertLess(
+                time.monotonic() - began, 5, "s; 12 waits one after the other would be 6 s"
+            )
             (patient,) = post_at_once(server, answers, b'{"message": "waits"}')
             other.execute("COMMIT")
             patient.join(20)
@@ -240,12 +318,17 @@ class AStoreThatCanNotCommit(unittest.TestCase):
                 thread.start()
             began = time.monotonic()
             self.assertTrue(is_refused(server.post({"message": "refused"})))
-            self.assertLess(time.monotonic() - began, 5, "s; 12 waits one after the other would be 6 s")
+            self.assertLess(
+                time.monotonic() - began, 5, "s; 12 waits one after the other would be 6 s"
+            )
             for thread in asking:
                 thread.join(20)
 
     def test_file_moved_away_and_put_back(self):
-        for name, put_another in {"nothing in its place": False, "another file in its place": True}.items():
+        for name, put_another in {
+            "nothing in its place": False,
+            "another file in its place": True,
+        }.items():
             with self.subTest(name), Server() as server:
                 server.post({"message": "before"})
                 aside = server.folder / "aside.db"
@@ -281,7 +364,10 @@ class AStoreThatCanNotCommit(unittest.TestCase):
             server.post({"message": "before"})
             files = [str(server.database), f"{server.database}-wal"]
             self.addCleanup(subprocess.run, ["chattr", "-i", *files], capture_output=True)
-            if not shutil.which("chattr") or subprocess.run(["chattr", "+i", *files], capture_output=True).returncode:
+            if (
+                not shutil.which("chattr")
+                or subprocess.run(["chattr", "+i", *files], capture_output=True).returncode
+            ):
                 self.skipTest("needs root, and a file system with the flag")
             self.assert_refuses(server)
             subprocess.run(["chattr", "-i", *files], check=True)
@@ -289,7 +375,9 @@ class AStoreThatCanNotCommit(unittest.TestCase):
 
     def test_disk_full(self):
         folder = folder_of(self)
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "logs", folder], capture_output=True).returncode:
+        if subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=3m", "logs", folder], capture_output=True
+        ).returncode:
             self.skipTest("needs root, and Linux")
         self.addCleanup(subprocess.run, ["umount", "-l", folder], check=True)
         with Server(folder) as server:
@@ -297,12 +385,17 @@ class AStoreThatCanNotCommit(unittest.TestCase):
             with contextlib.suppress(OSError), open(folder / "filler", "wb", buffering=0) as filler:
                 while True:
                     filler.write(bytes(4096))
-            # what lies on the disk already may be written once more, so it may take some records until it is full
+            # what lies on the disk already may be written once more,
+            # so it may take some records until it is full
             count = "SELECT count(*) FROM logs"
-            stored = eventually(lambda: is_refused(server.post({"message": "x" * 20_000})) and server.sql(count))
+            stored = eventually(
+                lambda: is_refused(server.post({"message": "x" * 20_000})) and server.sql(count)
+            )
             answer = server.post({"message": "x" * 20_000})
             self.assertIn("full", answer.json["error"])
-            self.assertTrue(is_refused(eventually(lambda: (a := server.get("/health")).status == 503 and a, 5)))
+            self.assertTrue(
+                is_refused(eventually(lambda: (a := server.get("/health")).status == 503 and a))
+            )
             self.assertEqual(server.get("/stats").json["total"], stored[0][0])
             (folder / "filler").unlink()
             eventually(lambda: server.post({"message": "after"}).status == 200, 5)
@@ -320,6 +413,20 @@ class AStoreThatCanNotCommit(unittest.TestCase):
             self.assert_refuses(server)
             resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (no_limit, no_limit))
             self.assert_goes_on(server)
+
+    def test_a_short_lock_is_waited_for(self):
+        with (
+            Server(constants={"LOCK_SECONDS": 20}) as server,
+            contextlib.closing(sqlite3.connect(server.database, isolation_level=None)) as other,
+        ):
+            other.execute("BEGIN EXCLUSIVE")
+            answers = []
+            (patient,) = post_at_once(server, answers, b'{"message": "waits"}')
+            patient.join(0.3)
+            self.assertEqual(answers, [], "it did not wait")
+            other.execute("COMMIT")
+            patient.join(20)
+            self.assertEqual(answers[0].status, 200)
 
 
 class Killed(unittest.TestCase):
@@ -349,11 +456,13 @@ class Killed(unittest.TestCase):
                 server.post([{"message": f"m{n}", "details": "x" * 500}] * 100)
             server.stop(signal.SIGKILL)
             wal = pathlib.Path(f"{server.database}-wal").read_bytes()
-            # https://www.sqlite.org/fileformat.html#the_write_ahead_log: 32 bytes, then frames of 24 bytes and a page
+            # https://www.sqlite.org/fileformat.html#the_write_ahead_log:
+            # 32 bytes, then frames of 24 bytes and a page
             frames = [wal[at : at + 24 + 4096] for at in range(32, len(wal) - 4119, 24 + 4096)]
             newest = [frame[24:] for frame in frames if frame[:4] == b"\0\0\0\1"][-1]
             with open(server.database, "r+b") as file:
-                file.write(newest)  # the first page, which says how many there are; then it was killed
+                # The first page, which says how many there are; then it was killed.
+                file.write(newest)
             server.start()
             self.assertEqual(server.get("/stats").json["total"], 2000)
             self.assertEqual(server.post({"message": "after"}).json["first_id"], 2001)
@@ -400,7 +509,8 @@ class Killed(unittest.TestCase):
 
     def test_sigterm_leaves_one_whole_file_though_a_query_is_under_way(self):
         with Server(constants={"SHUTDOWN_SECONDS": 0.2}) as server:
-            server.post([{"message": "a" * 20_000}] * 500)  # it takes long to find that a text is not there
+            # It takes long to find that a text is not there.
+            server.post([{"message": "a" * 20_000}] * 500)
             before = seconds_at_work(server)
             with Wire(server) as wire:
                 wire.send(SLOW_QUERY)
@@ -410,8 +520,13 @@ class Killed(unittest.TestCase):
 
     def test_sigterm_does_not_wait_for_those_who_never_finish(self):
         settings = {"SHUTDOWN_SECONDS": 0.5}
-        with Server(constants=settings) as server, Wire(server) as half, Wire(server) as idle, Wire(server) as follower:
-            half.send(b"POST /logs HTTP/1.1\r\nHost: localhost\r\nAuthorization: Token test-app\r\n")
+        with (
+            Server(constants=settings) as server,
+            Wire(server) as half,
+            Wire(server) as idle,
+            Wire(server) as follower,
+        ):
+            half.send(POST)
             half.send(b"Content-Length: 99\r\n\r\n{")
             idle.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
             self.assertEqual(idle.answer().status, 200)
@@ -429,29 +544,55 @@ class Tokens(unittest.TestCase):
         path = folder_of(self) / "config.json"
         path.write_text(json.dumps(configuration(read_tokens=[READER])), encoding="utf-8")
         config = module.load_config(path)
-        compare_digest = mock.patch.object(module.hmac, "compare_digest", wraps=module.hmac.compare_digest)
-        for secret, found in ((TOKEN, "app"), (OTHER_TOKEN, "web"), ("unknown", None), ("", None), (TOKEN[:-1], None)):
+        compare_digest = mock.patch.object(
+            module.hmac, "compare_digest", wraps=module.hmac.compare_digest
+        )
+        for secret, found in (
+            (TOKEN, "app"),
+            (OTHER_TOKEN, "web"),
+            ("unknown", None),
+            ("", None),
+            (TOKEN[:-1], None),
+        ):
             with self.subTest(secret), compare_digest as compare:
                 token = config.token_of(secret, "service", "shipper")
                 self.assertEqual(token.service if token else None, found)
                 self.assertEqual(compare.call_count, 4, "it stopped at a match, or did not compare")
 
     def test_no_token_shows_in_errors_answers_or_the_database(self):
-        secrets = {"app": "tkn-app-91f3", "web": "tkn-web-77a2", "read": "tkn-read-5c0e", "wrong": "tkn-wrong-11d8"}
+        secrets = {
+            "app": "tkn-app-91f3",
+            "web": "tkn-web-77a2",
+            "read": "tkn-read-5c0e",
+            "wrong": "tkn-wrong-11d8",
+        }
         config = configuration(read_tokens=[secrets["read"]], shipper_tokens=["tkn-shipper-08bb"])
         for name in ("app", "web"):
             config["services"][name]["token"] = secrets[name]
         with Server(config=config) as server:
-            seen = [server.post({"message": "m"}, token, Idempotency_Key="k") for token in secrets.values()]
-            seen += [server.post({"message": "m", "service": "web"}, secrets["app"]), server.post("{", secrets["app"])]
+            seen = [
+                server.post({"message": "m"}, token, Idempotency_Key="k")
+                for token in secrets.values()
+            ]
+            seen += [
+                server.post({"message": "m", "service": "web"}, secrets["app"]),
+                server.post("{", secrets["app"]),
+            ]
             for scheme in ("Token", "Bearer", "Digest", "Basic", ""):
                 for secret in secrets.values():
                     seen.append(server.get("/logs", Authorization=f"{scheme} {secret}"))
             for path in ("/metrics", "/stats", "/", "/x"):
                 seen.append(server.get(path, Authorization=f"Token {secrets['read']}"))
             server.process.send_signal(signal.SIGHUP)
-            seen += [server.request("DELETE", "/logs", None, {"Authorization": f"Token {secrets['app']}"})]
-            said = b"".join(str(answer).encode() + answer.body for answer in seen) + "".join(server.errors).encode()
+            seen += [
+                server.request(
+                    "DELETE", "/logs", None, {"Authorization": f"Token {secrets['app']}"}
+                )
+            ]
+            said = (
+                b"".join(str(answer).encode() + answer.body for answer in seen)
+                + "".join(server.errors).encode()
+            )
             files = b"".join(file.read_bytes() for file in server.folder.glob("logs.db*"))
             self.assertNotIn(b"tkn-", said)
             self.assertNotIn(b"tkn-", files)
@@ -463,7 +604,9 @@ class Tokens(unittest.TestCase):
             "a text in place of a list": lambda c: c["server"].update(read_tokens="tkn-1"),
             "a list with a number": lambda c: c["server"].update(shipper_tokens=["tkn-1", 5]),
             "a list in place of a text": lambda c: c["services"]["app"].update(token=["tkn-1"]),
-            "a token used twice": lambda c: [s.update(token="tkn-1") for s in c["services"].values()],
+            "a token used twice": lambda c: [
+                s.update(token="tkn-1") for s in c["services"].values()
+            ],
             "a token under an unknown key": lambda c: c["services"]["app"].update(tokn="tkn-1"),
         }.items():
             with self.subTest(name), self.assertRaises(RuntimeError) as caught:
@@ -475,29 +618,40 @@ class Tokens(unittest.TestCase):
 
 
 class Bounds(unittest.TestCase):
-    def test_a_token_over_its_rate_gets_429_and_is_served_again_after_the_time_that_it_is_told(self):
+    def test_a_token_over_its_rate_gets_429_and_is_served_again_after_the_time_that_it_is_told(
+        self,
+    ):
         with Server(max_records_per_second=20) as server:
             began = time.monotonic()
             self.assertEqual(server.post([{"message": "m"}] * 30).status, 200)
             refused = server.post({"message": "too soon"})
-            self.assertEqual((refused.status, set(refused.json)), (429, {"error", "hint"}), refused.text)
+            self.assertEqual(
+                (refused.status, set(refused.json)), (429, {"error", "hint"}), refused.text
+            )
+            told_at = time.monotonic()
             retry_after = int(refused.headers["retry-after"])
             self.assertIn(retry_after, range(1, 6))
             self.assertEqual(server.post({"message": "another's"}, OTHER_TOKEN).status, 200)
             self.assertEqual(server.get("/logs").status, 200)
-            eventually(lambda: server.post({"message": "in time"}).status == 200, retry_after, "it was told less")
+            eventually(lambda: time.monotonic() >= told_at + retry_after)
+            answer = server.post({"message": "in time"})
+            self.assertEqual(answer.status, 200, "it was told less")
             while server.post({"message": "more"}).status == 200:
                 pass
             total = server.get("/stats").json["total"]
-            self.assertEqual(server.sql("SELECT count(*) FROM logs WHERE message = 'too soon'"), [(0,)])
+            self.assertEqual(
+                server.sql("SELECT count(*) FROM logs WHERE message = 'too soon'"), [(0,)]
+            )
             self.assertEqual(server.sql("SELECT count(*) FROM logs"), [(total,)])
             self.assertLessEqual(total - 1, 30 + 20 * (time.monotonic() - began))
 
     def test_what_waits_for_a_commit_is_bounded(self):
         body = json.dumps({"message": "x" * 200_000}).encode()
-        with Server(constants={"MAX_BODIES_BYTES": 1 << 20, "LOCK_SECONDS": 20}) as server:
+        with Server(constants={"MAX_BODIES_BYTES": 1 << 20, "LOCK_SECONDS": 60}) as server:
             answers: list[Answer] = []
-            with contextlib.closing(sqlite3.connect(server.database, isolation_level=None)) as other:
+            with contextlib.closing(
+                sqlite3.connect(server.database, isolation_level=None)
+            ) as other:
                 other.execute("BEGIN EXCLUSIVE")
                 threads = post_at_once(server, answers, *[body] * 12)
                 eventually(lambda: len(answers) >= 7)  # five fit, and wait
@@ -512,15 +666,37 @@ class Bounds(unittest.TestCase):
 
     def test_a_compressed_body_counts_as_what_it_becomes(self):
         body = gzip.compress(json.dumps({"message": "x" * 200_000}).encode())
-        with Server(constants={"MAX_BODIES_BYTES": 1 << 20, "LOCK_SECONDS": 20}) as server:
+        with Server(constants={"MAX_BODIES_BYTES": 1 << 20, "LOCK_SECONDS": 60}) as server:
             answers: list[Answer] = []
-            with contextlib.closing(sqlite3.connect(server.database, isolation_level=None)) as other:
+            with contextlib.closing(
+                sqlite3.connect(server.database, isolation_level=None)
+            ) as other:
                 other.execute("BEGIN EXCLUSIVE")
                 threads = post_at_once(server, answers, *[body] * 12, Content_Encoding="gzip")
-                eventually(lambda: len(answers) >= 7, 5, "200 KB each, they all fit into 1 MiB")
+                eventually(lambda: len(answers) >= 7, why="200 KB each, they all fit into 1 MiB")
                 self.assertTrue(all(map(is_refused, answers)), answers)
             for thread in threads:
                 thread.join(20)
+
+    def test_a_token_saves_up_a_second_at_most_and_is_told_when_its_debt_is_paid(self):
+        limits, token, clock = module.Limits(), module.Token("t", "service", "app"), mock.Mock()
+        with mock.patch.object(module, "time", clock):
+            clock.monotonic.return_value = 1000.0
+            for records, seconds in (
+                (10, "1"),
+                (9, "1"),
+                (11, "3"),
+                (1000, "5"),
+            ):  # 10 it has; the rest is debt
+                with self.subTest(records=records):
+                    limits.spend(token, records, 10)
+                    with self.assertRaises(module.Refusal) as caught:
+                        limits.spend(token, 0, 10)
+                    self.assertEqual(caught.exception.headers["Retry-After"], seconds)
+            clock.monotonic.return_value += 1_000_000  # it was silent for days
+            limits.spend(token, 10, 10)
+            with self.assertRaises(module.Refusal):
+                limits.spend(token, 0, 10)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Thousands of requests that are almost right, over raw connections, from a seed that is told when a test fails.
+"""Thousands of requests that are almost right, over raw connections, from a seed that is told when
+a test fails.
 
 A longer run, of so many requests, and with another seed:
 
@@ -26,12 +27,21 @@ SEED = int(os.environ.get("LOG_SERVER_FUZZ_SEED", "20261124"))
 
 BODIES = (
     b'{"message": "one"}',
-    b'[{"message": "a", "severity": "ERROR", "k": [1, 2.5, null, {"x": "y"}]}, {"msg": "b", "level": 30, "ts": 17954}]',
-    b'{"message": "a"}\n{"message": "b", "timestamp": "2026-11-24T02:14:12.123456+01:00"}\n\n{"log": "c"}\n',
+    (
+        b'[{"message": "a", "severity": "ERROR", "k": [1, 2.5, null, {"x": "y"}]},'
+        b' {"msg": "b", "level": 30, "ts": 17954}]'
+    ),
+    (
+        b'{"message": "a"}\n{"message": "b", "timestamp": "2026-11-24T02:14:12.123456+01:00"}\n'
+        b'\n{"log": "c"}\n'
+    ),
     b'{"logs": [{"message": "m", "attributes": {"user": "bob"}}, {"message": ""}]}',
     b"msg=%25s+rows&args=%283%2C%29&levelname=INFO&levelno=20&exc_info=None",
     '{"message": "café 😀 \\ud83d\\ude00", "service": "app"}'.encode(),
-    b'{"resourceLogs": [{"resource": {}, "scopeLogs": [{"logRecords": [{"body": {"stringValue": "m"}}]}]}]}',
+    (
+        b'{"resourceLogs": [{"resource": {},'
+        b' "scopeLogs": [{"logRecords": [{"body": {"stringValue": "m"}}]}]}]}'
+    ),
 )
 QUERIES = (
     "/logs?severity=ERROR,CRITICAL&limit=5",
@@ -48,13 +58,19 @@ QUERIES = (
 )
 # What breaks parsers.
 PIECES = (
-    *(b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b",", b"/", b"?", b"&", b"=", b"%", b"%00", b"%FF", b"#", b'"'),
-    *(b"'", b"\\", b"{", b"}", b"[", b"]", b"[" * 200, b"{" * 200, b"null", b"true", b"NaN", b"-Infinity", b"1e999"),
+    *(b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b",", b"/", b"?", b"&", b"=", b"%", b"%00"),
+    *(b"%FF", b"#", b'"'),
+    *(b"'", b"\\", b"{", b"}", b"[", b"]", b"[" * 200, b"{" * 200, b"null", b"true", b"NaN"),
+    *(b"-Infinity", b"1e999"),
     *(b"9" * 400, b"-1", b"0x1"),
-    *(b"\\ud800", b"\\u0000", b"\xff", b"\xfe", b"\xed\xa0\x80", b"\xef\xbb\xbf", "é".encode(), "\u2028".encode()),
-    *(b"HTTP/1.0", b"HTTP/1.1", b"HTTP/2.0", b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n"),
-    *(b"\r\n\r\n", b"0\r\n\r\n", b"Expect: 100-continue\r\n", b"Connection: close\r\n", b"Content-Encoding: gzip\r\n"),
-    *(b"Idempotency-Key: k\r\n", b"%s", b"%(a)s", b"%n", b"../", b"<script>", b"' OR 1=1 --", b"message", b"timestamp"),
+    *(b"\\ud800", b"\\u0000", b"\xff", b"\xfe", b"\xed\xa0\x80", b"\xef\xbb\xbf", "é".encode()),
+    "\u2028".encode(),
+    *(b"HTTP/1.0", b"HTTP/1.1", b"HTTP/2.0", b"Content-Length: 5\r\n"),
+    b"Transfer-Encoding: chunked\r\n",
+    *(b"\r\n\r\n", b"0\r\n\r\n", b"Expect: 100-continue\r\n", b"Connection: close\r\n"),
+    b"Content-Encoding: gzip\r\n",
+    *(b"Idempotency-Key: k\r\n", b"%s", b"%(a)s", b"%n", b"../", b"<script>", b"' OR 1=1 --"),
+    *(b"message", b"timestamp"),
     *(b"attributes", b"A" * 5000),
 )
 
@@ -83,16 +99,22 @@ class Fuzzer:
         path = self.random.choice(QUERIES).encode()
         if self.random.random() < 0.5:
             path = urllib.parse.quote(self.mutated(path), safe="/?&=,.:%+'\"").encode()
-        method = self.random.choice((b"GET", b"GET", b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"get", b"PATCH"))
+        method = self.random.choice(
+            (b"GET", b"GET", b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"get", b"PATCH")
+        )
         return b"%b %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % (method, path)
 
     def post(self) -> bytes:
         body = self.random.choice(BODIES)
         if self.random.random() < 0.5:
             body = self.mutated(body)
-        token = self.random.choice((*[TOKEN] * 12, *[OTHER_TOKEN] * 6, *[SHIPPER] * 4, "unknown", ""))
+        token = self.random.choice(
+            (*[TOKEN] * 12, *[OTHER_TOKEN] * 6, *[SHIPPER] * 4, "unknown", "")
+        )
         path = "/v1/logs" if body.startswith(b'{"resource') else "/logs"
-        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Token {token}\r\n".encode()
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Token {token}\r\n".encode()
+        )
         if self.random.random() < 0.2:
             head += b"Idempotency-Key: %d\r\n" % self.random.randrange(50)
         encoding, encode = self.random.choice(ENCODINGS)
@@ -154,15 +176,21 @@ class Fuzzer:
         if not places:
             return data
         at = self.random.choice(places)
-        return data[:at] + self.random.choice((b"0", b"9", b"-1", b"99999999999", b"_", b" ", b"")) + data[at + 1 :]
+        return (
+            data[:at]
+            + self.random.choice((b"0", b"9", b"-1", b"99999999999", b"_", b" ", b""))
+            + data[at + 1 :]
+        )
 
 
 MUTATIONS: tuple[Callable[[Fuzzer, bytes], bytes], ...] = (
-    *(Fuzzer.insert, Fuzzer.replace, Fuzzer.delete, Fuzzer.cut, Fuzzer.double, Fuzzer.flip, Fuzzer.line, Fuzzer.number),
+    *(Fuzzer.insert, Fuzzer.replace, Fuzzer.delete, Fuzzer.cut, Fuzzer.double, Fuzzer.flip),
+    *(Fuzzer.line, Fuzzer.number),
 )
 ENCODINGS: tuple[tuple[bytes, Callable[[bytes], bytes]], ...] = (
     *([(b"", bytes)] * 12),
-    *((b"gzip", gzip.compress), (b"gzip", gzip.compress), (b"deflate", zlib.compress), (b"br", bytes)),
+    *((b"gzip", gzip.compress), (b"gzip", gzip.compress), (b"deflate", zlib.compress)),
+    (b"br", bytes),
 )
 
 
@@ -177,7 +205,8 @@ class Client:
         self.otlp = 0  # records stored by POST /v1/logs, whose answer does not say how many
 
     def send(self, data: bytes, is_framed: bool) -> None:
-        """Sends a request whose end is where it says on a connection that stays; any other on one of its own."""
+        """Sends a request whose end is where it says on a connection that stays;
+        any other on one of its own."""
         before = self.newest() if b"/v1/logs" in data else 0
         for part in [self.keep(data)] if is_framed else self.spend(data):
             status = int(part[9:12])
@@ -204,7 +233,8 @@ class Client:
         return f"HTTP/1.1 {answer.status}\r\n{head.title()}\r\n".encode() + answer.body
 
     def spend(self, data: bytes) -> list[bytes]:
-        """Sends on a connection of its own, to its end; the answers, however many it takes for requests."""
+        """Sends on a connection of its own, to its end;
+        the answers, however many it takes for requests."""
         with Wire(self.server) as wire, contextlib.suppress(ConnectionError):
             received = wire.send(data).end().reader.read()
             return re.split(rb"^(?=HTTP/1\.1 \d{3} [A-Z])", received, flags=re.MULTILINE)[1:]
@@ -225,13 +255,21 @@ class Fuzz(unittest.TestCase):
             client.kept.close()
             self.assertEqual([line for line in server.errors if "unexpected" in line], [])
             self.assertGreater(client.statuses[200], REQUESTS / 6, client.statuses)
-            self.assertGreater(client.statuses[400] + client.statuses[422], REQUESTS / 8, client.statuses)
+            self.assertGreater(
+                client.statuses[400] + client.statuses[422], REQUESTS / 8, client.statuses
+            )
             self.assertEqual(server.post({"message": "still there"}).status, 200)
-            self.assertEqual(server.sql("SELECT count(*) FROM logs"), [(client.accepted + client.otlp + 1,)])
+            self.assertEqual(
+                server.sql("SELECT count(*) FROM logs"), [(client.accepted + client.otlp + 1,)]
+            )
             self.assertEqual(server.get("/stats").json["total"], client.accepted + client.otlp + 1)
             self.assertGreater(client.otlp, REQUESTS / 50)
             records = server.get("/logs?limit=0").json
-            self.assertEqual(len(records), client.accepted + client.otlp + 1, "what was stored can't be read back")
+            self.assertEqual(
+                len(records),
+                client.accepted + client.otlp + 1,
+                "what was stored can't be read back",
+            )
             check_database(self, server)
             eventually(lambda: proc(server, "Threads") < 10, 10, "threads stay")
             self.assertLess(peak_mib(server), 200)

@@ -1,4 +1,5 @@
-"""GET /logs, /stats and the other pages: what is asked for, in the order and form asked for, and nothing else."""
+"""GET /logs, /stats and the other pages: what is asked for, in the order and form asked for,
+and nothing else."""
 
 from __future__ import annotations
 
@@ -12,18 +13,27 @@ import random
 import re
 import socket
 import threading
+import time
 import unittest
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from tests.support import SHIPPER, Answer, Json, ServerTests
+from tests.support import (
+    DAY,
+    SECOND,
+    SHIPPER,
+    Answer,
+    Json,
+    Server,
+    ServerTests,
+    microseconds,
+    timestamp,
+)
+from tests.support import SEVERITIES as SEVERITY_NUMBERS
 
-SEVERITIES = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+SEVERITIES = tuple(SEVERITY_NUMBERS)
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
-EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
-MICROSECOND = datetime.timedelta(microseconds=1)
-SECOND, DAY = 1_000_000, 86_400_000_000
 
 Pairs = list[tuple[str, str]]  # of a query string
 
@@ -33,23 +43,14 @@ def encode(parameters: Pairs | dict[str, Any]) -> str:
     return urllib.parse.urlencode(parameters)
 
 
-def microseconds(text: str) -> int:
-    """A timestamp that was answered, as a number."""
-    return (datetime.datetime.fromisoformat(text) - EPOCH) // MICROSECOND
-
-
-def timestamp(number: int) -> str:
-    """A timestamp as the server writes it."""
-    return (EPOCH + number * MICROSECOND).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
 def ago(**amount: float) -> str:
     """A moment so far back from now."""
     return (datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(**amount)).isoformat()
 
 
 def check_same(got: Iterable[Any], expected: Iterable[Any]) -> None:
-    """Fails at the first place where two long lists differ; the diff that assertEqual makes of them takes minutes."""
+    """Fails at the first place where two long lists differ;
+    the diff that assertEqual makes of them takes minutes."""
     for place, (one, other) in enumerate(itertools.zip_longest(got, expected, fillvalue="nothing")):
         assert one == other, f"at {place}: {one}, not {other}"
 
@@ -61,13 +62,16 @@ class Reading(ServerTests):
         self.service = self.id().rpartition(".")[2]
 
     def given(self, *records: dict[str, Json]) -> list[dict[str, Json]]:
-        """Posts records of the test's service; gives them as they are read back, in the order of their ids."""
+        """Posts records of the test's service;
+        gives them as they are read back, in the order of their ids."""
         body = [{"service": self.service, **record} for record in records]
         answer = self.server.post(body, SHIPPER)
         self.assertEqual((answer.status, answer.json["rejected"]), (200, 0), answer.text)
         query = encode({"limit": 0, "service": ",".join({record["service"] for record in body})})
         found = {record["id"]: record for record in self.server.get(f"/logs?{query}").json}
-        return [found[number] for number in range(answer.json["first_id"], answer.json["last_id"] + 1)]
+        return [
+            found[number] for number in range(answer.json["first_id"], answer.json["last_id"] + 1)
+        ]
 
     def ask(self, query: str | Pairs | dict[str, Any] = "", path: str = "/logs") -> Answer:
         """Asks for the records of the test's service."""
@@ -136,7 +140,8 @@ class Filters(Reading):
         ("limit=6", "f e d c b a"),
         ("limit=0", "f e d c b a"),
         ("limit=0&order=asc&severity=INFO", "b f"),
-        ("severity=INFO,ERROR&timestamp_start=2026-11-02&timestamp_end=2026-11-03T11:00Z&order=asc", "b d"),
+        ("severity=INFO,ERROR&timestamp_start=2026-11-02&timestamp_end=2026-11-03T11:00Z&order=asc",
+         "b d"),
         ("severity=INFO&limit=1&order=asc&contains=B", "b"),
     )
 
@@ -173,8 +178,21 @@ class Filters(Reading):
         self.assertEqual(self.found(), " ".join(map(str, range(149, 49, -1))))
 
     def test_since_counts_back_from_now(self) -> None:
-        back = ({"days": 8}, {"days": 6}, {"hours": 3}, {"minutes": 20}, {"minutes": 10}, {"seconds": 5}, {"days": -1})
-        self.given(*({"message": name, "timestamp": ago(**b)} for name, b in zip("abcdefg", back, strict=True)))
+        back = (
+            {"days": 8},
+            {"days": 6},
+            {"hours": 3},
+            {"minutes": 20},
+            {"minutes": 10},
+            {"seconds": 5},
+            {"days": -1},
+        )
+        self.given(
+            *(
+                {"message": name, "timestamp": ago(**b)}
+                for name, b in zip("abcdefg", back, strict=True)
+            )
+        )
         for query, messages in (
             ("since=15m", "g f e"),
             ("since=2h", "g f e d"),
@@ -194,12 +212,17 @@ class Filters(Reading):
 
     def test_ranges_of_the_time_of_receipt_are_inclusive(self) -> None:
         # Received in the order of their names, but happened in the opposite one.
-        records = [self.given({"message": m, "timestamp": t})[0] for m, t in zip("abcd", (4, 3, 2, 1), strict=True)]
+        records = [
+            self.given({"message": m, "timestamp": t})[0]
+            for m, t in zip("abcd", (4, 3, 2, 1), strict=True)
+        ]
         moments = [microseconds(record["received_at"]) for record in records]
         for start in (None, *moments, moments[1] + 1, moments[3] + 1):
             for end in (None, *moments, moments[2] - 1, moments[0] - 1):
                 bounds = {"received_at_start": start, "received_at_end": end}
-                query = {name: timestamp(value) for name, value in bounds.items() if value is not None}
+                query = {
+                    name: timestamp(value) for name, value in bounds.items() if value is not None
+                }
                 with self.subTest(query):
                     expected = [
                         record["message"]
@@ -207,16 +230,22 @@ class Filters(Reading):
                         if (start is None or start <= moment) and (end is None or moment <= end)
                     ]
                     self.assertEqual(self.found(query), " ".join(expected))
-                    self.assertEqual(self.found({**query, "order": "asc"}), " ".join(reversed(expected)))
+                    self.assertEqual(
+                        self.found({**query, "order": "asc"}), " ".join(reversed(expected))
+                    )
                     self.assertEqual(self.ask(query, "/stats").json["total"], len(expected))
 
     def test_a_date_alone_as_the_end_of_receipt_is_that_whole_day(self) -> None:
         (record,) = self.given({"message": "m", "timestamp": 0})
         today = datetime.date.fromisoformat(record["received_at"][:10])
         for days, messages in ((-1, ""), (0, "m"), (1, "m")):
-            self.assertEqual(self.found({"received_at_end": today + datetime.timedelta(days)}), messages)
+            self.assertEqual(
+                self.found({"received_at_end": today + datetime.timedelta(days)}), messages
+            )
         for days, messages in ((-1, "m"), (0, "m"), (1, "")):
-            self.assertEqual(self.found({"received_at_start": today + datetime.timedelta(days)}), messages)
+            self.assertEqual(
+                self.found({"received_at_start": today + datetime.timedelta(days)}), messages
+            )
 
     def test_contains_finds_text_in_the_message_ignoring_case(self) -> None:
         for message, text in (
@@ -248,7 +277,10 @@ class Filters(Reading):
 
     def test_contains_takes_its_text_as_it_is(self) -> None:
         self.given({"message": "abc\u0000def 100 percent"})
-        for text in ("a%c", "a_c", "abcd", "%", "_", "*", "[abc]", "c\u0000e", "\\", "'", "abc def", ".*", "ab c"):
+        for text in (
+            "a%c", "a_c", "abcd", "%", "_", "*", "[abc]", "c\u0000e", "\\", "'", "abc def", ".*",
+            "ab c",
+        ):
             with self.subTest(text):
                 self.assertEqual(self.ask({"contains": text}).json, [])
                 self.assertEqual(self.ask({"contains": text}, "/stats").json["total"], 0)
@@ -265,9 +297,18 @@ class Filters(Reading):
             {"message": "empty", "attributes": {"k": ""}},
             {"message": "accent", "attributes": {"k": "É\"'\\\n"}},
             {"message": "missing", "attributes": {"other": "bob"}},
-            {"message": "nested", "attributes": {"other": {"k": "bob", "l": [{"k": "bob"}, {"k": 3}, "k", 3]}}},
-            {"message": "in a text", "attributes": {"other": ', "k": "bob", "k": 3, ', "another": '"k":"bob","k":3'}},
-            {"message": "in a name", "attributes": {', "k": "bob", ': 1, '"k": 3, "': 3, "o.k": "bob", "kk": "bob"}},
+            {
+                "message": "nested",
+                "attributes": {"other": {"k": "bob", "l": [{"k": "bob"}, {"k": 3}, "k", 3]}},
+            },
+            {
+                "message": "in a text",
+                "attributes": {"other": ', "k": "bob", "k": 3, ', "another": '"k":"bob","k":3'},
+            },
+            {
+                "message": "in a name",
+                "attributes": {', "k": "bob", ': 1, '"k": 3, "': 3, "o.k": "bob", "kk": "bob"},
+            },
             {"message": "none"},
         )
         for value, messages in (
@@ -291,16 +332,23 @@ class Filters(Reading):
         ):
             with self.subTest(value):
                 self.assertEqual(self.found({"attr.k": value, "order": "asc"}), messages)
-                self.assertEqual(self.ask({"attr.k": value}, "/stats").json["total"], len(messages.split()))
+                self.assertEqual(
+                    self.ask({"attr.k": value}, "/stats").json["total"], len(messages.split())
+                )
 
     def test_the_name_of_an_attribute_is_taken_as_it_is(self) -> None:
-        names = ("http.status", "http", "a b", "ñ", "$", "$.a", "a[0]", "[0]", "#", "A", "a", "a'b", "%", "a\\b", 'a"b')
+        names = (
+            "http.status", "http", "a b", "ñ", "$", "$.a", "a[0]", "[0]", "#", "A", "a", "a'b", "%",
+            "a\\b", 'a"b',
+        )
         for name in names:
             self.given({"message": "m", "attributes": {name: f"value of {name}"}})
         for name in names:
             with self.subTest(name):
                 found = self.ask({f"attr.{name}": f"value of {name}"}).json
-                self.assertEqual([record["attributes"] for record in found], [{name: f"value of {name}"}])
+                self.assertEqual(
+                    [record["attributes"] for record in found], [{name: f"value of {name}"}]
+                )
                 self.assertEqual(self.ask({f"attr.{name}": "another"}).json, [])
 
     def test_a_dotted_name_does_not_reach_into_an_object(self) -> None:
@@ -319,8 +367,10 @@ class Filters(Reading):
 
     def test_odd_queries_are_answered(self) -> None:
         for query in (
-            *("contains=%FF", "contains=%00", "contains=%", "contains=%zz", "contains=a=b", "attr.%FF=x"),
-            *("service=%00", "service=';DROP TABLE logs;--", "service=%22", "attr.k=%27%22%5C", "attr.$=1"),
+            *("contains=%FF", "contains=%00", "contains=%", "contains=%zz", "contains=a=b"),
+            "attr.%FF=x",
+            *("service=%00", "service=';DROP TABLE logs;--", "service=%22", "attr.k=%27%22%5C"),
+            "attr.$=1",
             *("&&", "limit=5&", "order=asc&", "attr.=x"),
         ):
             with self.subTest(query):
@@ -362,7 +412,10 @@ class Pages(Reading):
         severities = itertools.cycle(SEVERITIES)
         times = itertools.cycle(moments)
         return self.given(
-            *({"message": f"{n}", "timestamp": next(times), "severity": next(severities)} for n in range(count))
+            *(
+                {"message": f"{n}", "timestamp": next(times), "severity": next(severities)}
+                for n in range(count)
+            )
         )
 
     def test_many_equal_timestamps_lose_and_repeat_nothing(self) -> None:
@@ -376,10 +429,14 @@ class Pages(Reading):
             kept.sort(key=lambda record: (record["timestamp"], record["id"]))
             for order, limit in itertools.product(("asc", "desc"), limits):
                 with self.subTest(order, filters=filters, limit=limit):
-                    expected = [record["id"] for record in (kept if order == "asc" else reversed(kept))]
+                    expected = [
+                        record["id"] for record in (kept if order == "asc" else reversed(kept))
+                    ]
                     pages = list(self.walk(f"order={order}&limit={limit}{filters}"))
                     check_same((record["id"] for page in pages for record in page), expected)
-                    self.assertEqual({len(page) for page in pages[:-1]} - {limit}, set(), "full but for the last")
+                    self.assertEqual(
+                        {len(page) for page in pages[:-1]} - {limit}, set(), "full but for the last"
+                    )
                     self.assertTrue(pages[-1], "no empty page at the end")
 
     def test_every_filter_holds_on_every_page(self) -> None:
@@ -399,15 +456,25 @@ class Pages(Reading):
 
     def test_the_link_says_when_since_began_and_each_parameter_once(self) -> None:
         self.given(*({"message": f"{n}", "timestamp": ago(minutes=n)} for n in range(5)))
-        for filters in ("since=1h", "since=1h&timestamp_start=2026-01-01", "timestamp_start=2026-01-01"):
+        for filters in (
+            "since=1h",
+            "since=1h&timestamp_start=2026-01-01",
+            "timestamp_start=2026-01-01",
+        ):
             with self.subTest(filters):
                 path = f"/logs?limit=2&{filters}&service={self.service}"
                 links = [self.next_page(self.server.get(path))]
                 links.append(self.next_page(self.server.get(links[0])))
                 first, second = (urllib.parse.parse_qs(link.partition("?")[2]) for link in links)
                 self.assertEqual(set(first), {"limit", "service", "timestamp_start", "cursor"})
-                self.assertEqual({name: len(values) for name, values in second.items()}, dict.fromkeys(first, 1))
-                self.assertEqual(first["timestamp_start"], second["timestamp_start"], "the same moment on every page")
+                self.assertEqual(
+                    {name: len(values) for name, values in second.items()}, dict.fromkeys(first, 1)
+                )
+                self.assertEqual(
+                    first["timestamp_start"],
+                    second["timestamp_start"],
+                    "the same moment on every page",
+                )
 
     def test_records_that_are_added_meanwhile_disturb_no_page(self) -> None:
         for order in ("asc", "desc"):
@@ -419,7 +486,10 @@ class Pages(Reading):
                     seen.update(record["id"] for record in page)
                     if number < 9:
                         self.many(6)  # of the same timestamps
-                        self.given({"message": "early", "timestamp": 0}, {"message": "late", "timestamp": 4102444800})
+                        self.given(
+                            {"message": "early", "timestamp": 0},
+                            {"message": "late", "timestamp": 4102444800},
+                        )
                 self.assertLessEqual(before, set(seen), "nothing that was there is lost")
                 self.assertEqual(set(seen.values()), {1}, "nothing is repeated")
 
@@ -439,11 +509,14 @@ class Formats(Reading):
     """The same records as JSON, as lines of JSON and as CSV."""
 
     DIFFICULT = (
-        {"message": "quotes \"double\" and 'single', commas, \t", "attributes": {"a": [1, {"b": None}], "ñ": "é\n"}},
+        {"message": "quotes \"double\" and 'single', commas, \t",
+         "attributes": {"a": [1, {"b": None}], "ñ": "é\n"}},
         {"message": "two\nlines\r\nand\rmore", "severity": "ERROR"},
         {"message": "=1+1", "timestamp": "0001-01-01"},
-        {"message": "a\u0000b \u2028 \u0085 😀 </script>", "timestamp": "9999-12-31T23:59:59.999999Z"},
-        {"message": " blanks around ", "attributes": {"large": 12345678901234567890123, "float": 0.1}},
+        {"message": "a\u0000b \u2028 \u0085 😀 </script>",
+         "timestamp": "9999-12-31T23:59:59.999999Z"},
+        {"message": " blanks around ",
+         "attributes": {"large": 12345678901234567890123, "float": 0.1}},
         {"message": '"', "timestamp": -1},
     )
 
@@ -452,7 +525,10 @@ class Formats(Reading):
         kind = answer.headers["content-type"].partition(";")[0]
         if kind == "text/csv":
             rows = list(csv.DictReader(io.StringIO(answer.text, newline=""), strict=True))
-            return [{**row, "id": int(row["id"]), "attributes": json.loads(row["attributes"])} for row in rows]
+            return [
+                {**row, "id": int(row["id"]), "attributes": json.loads(row["attributes"])}
+                for row in rows
+            ]
         if kind == "application/x-ndjson":
             return [json.loads(line) for line in answer.body.split(b"\n")[:-1]]
         self.assertEqual(kind, "application/json")
@@ -507,8 +583,12 @@ class Formats(Reading):
     def test_http_1_0_gets_a_stream_without_chunks(self) -> None:
         self.given({"message": "m"}, {"message": "n"})
         with socket.create_connection(("127.0.0.1", self.server.port), timeout=10) as connection:
-            connection.sendall(f"GET /logs?limit=0&service={self.service} HTTP/1.0\r\n\r\n".encode())
-            head, _, body = b"".join(iter(lambda: connection.recv(1 << 16), b"")).partition(b"\r\n\r\n")
+            connection.sendall(
+                f"GET /logs?limit=0&service={self.service} HTTP/1.0\r\n\r\n".encode()
+            )
+            head, _, body = b"".join(iter(lambda: connection.recv(1 << 16), b"")).partition(
+                b"\r\n\r\n"
+            )
         self.assertNotIn(b"chunked", head)
         self.assertEqual(len(json.loads(body)), 2)
 
@@ -523,12 +603,16 @@ class Follow(Reading):
 
     def follow(self, query: str = "") -> Iterator[str]:
         """The messages that come, as they come; blank lines are passed over."""
-        connection = self.server.connection(timeout=5)
+        connection = self.server.connection()
         self.addCleanup(connection.close)
         connection.request("GET", f"/logs?follow=1&service={self.service}&{query}")
         response = connection.getresponse()
-        self.assertEqual((response.status, response.getheader("Content-Type")), (200, "application/x-ndjson"))
-        return (json.loads(line)["message"] for line in iter(response.readline, b"") if line.strip())
+        self.assertEqual(
+            (response.status, response.getheader("Content-Type")), (200, "application/x-ndjson")
+        )
+        return (
+            json.loads(line)["message"] for line in iter(response.readline, b"") if line.strip()
+        )
 
     def test_it_answers_at_once_even_if_there_is_nothing_yet(self) -> None:
         lines = self.follow("limit=5")
@@ -554,12 +638,19 @@ class Follow(Reading):
         self.given({"message": "a", "timestamp": "2100-01-01"}, {"message": "b", "timestamp": 0})
         lines = self.follow()
         self.assertEqual([next(lines), next(lines)], ["a", "b"])
-        self.given({"message": "c", "timestamp": "1900-01-01"}, {"message": "d", "timestamp": "2200-01-01"})
+        self.given(
+            {"message": "c", "timestamp": "1900-01-01"}, {"message": "d", "timestamp": "2200-01-01"}
+        )
         self.assertEqual([next(lines), next(lines)], ["c", "d"])
 
     def test_filters_hold_for_what_comes_too(self) -> None:
         lines = self.follow("min_severity=ERROR&contains=yes")
-        for message, severity in (("yes 1", "ERROR"), ("yes 2", "INFO"), ("no", "ERROR"), ("yes 3", "CRITICAL")):
+        for message, severity in (
+            ("yes 1", "ERROR"),
+            ("yes 2", "INFO"),
+            ("no", "ERROR"),
+            ("yes 3", "CRITICAL"),
+        ):
             self.given({"message": message, "severity": severity})
         self.assertEqual([next(lines), next(lines)], ["yes 1", "yes 3"])
 
@@ -568,14 +659,19 @@ class Follow(Reading):
         for start in (0, 100, 249, 250):
             after = records[start - 1]["id"] if start else records[0]["id"] - 1
             lines = self.follow(f"after={after}")
-            self.assertEqual(list(itertools.islice(lines, 250 - start)), [f"{n}" for n in range(start, 250)])
+            self.assertEqual(
+                list(itertools.islice(lines, 250 - start)), [f"{n}" for n in range(start, 250)]
+            )
         self.given({"message": "last"})
         self.assertEqual(next(lines), "last")
 
     def test_nothing_is_missed_while_many_write(self) -> None:
         def write(writer: int) -> None:
             for n in range(25):
-                body = [{"service": self.service, "message": f"{writer} {n} {part}"} for part in range(3)]
+                body = [
+                    {"service": self.service, "message": f"{writer} {n} {part}"}
+                    for part in range(3)
+                ]
                 self.server.post(body, SHIPPER)
 
         lines = self.follow()
@@ -585,8 +681,22 @@ class Follow(Reading):
         got = list(itertools.islice(lines, 4 * 25 * 3))
         for thread in writers:
             thread.join()
-        stored = self.server.sql("SELECT message FROM logs WHERE service = ? ORDER BY id", self.service)
+        stored = self.server.sql(
+            "SELECT message FROM logs WHERE service = ? ORDER BY id", self.service
+        )
         check_same(got, (message for (message,) in stored))
+
+    def test_a_blank_line_comes_when_nothing_else_has_come_for_a_while(self) -> None:
+        with Server(constants={"HEARTBEAT_SECONDS": 0.2}) as server:
+            server.post({"message": "m"})
+            connection = server.connection()
+            self.addCleanup(connection.close)
+            began = time.monotonic()
+            connection.request("GET", "/logs?follow=1")
+            response = connection.getresponse()
+            self.assertTrue(json.loads(response.readline()))
+            self.assertEqual([response.readline(), response.readline()], [b"\n", b"\n"])
+            self.assertGreater(time.monotonic() - began, 0.4)
 
 
 class Statistics(Reading):
@@ -625,25 +735,36 @@ class Statistics(Reading):
             [
                 {"start": "2026-11-01T00:00:00.000000Z", **nothing, "DEBUG": 1},
                 {"start": "2026-11-02T00:00:00.000000Z", **nothing, "INFO": 1, "WARNING": 1},
-                {"start": "2026-11-03T00:00:00.000000Z", **nothing, "INFO": 1, "ERROR": 1, "CRITICAL": 1},
+                {"start": "2026-11-03T00:00:00.000000Z", **nothing, "INFO": 1, "ERROR": 1,
+                 "CRITICAL": 1},
             ],
         )
         first, last = (microseconds(Filters.RECORDS[n]["timestamp"]) for n in (0, -1))
-        for step, minutes in (("1h", 60), ("15m", 15), ("90m", 90), ("12h", 720), ("30d", 43200), ("2w", 20160)):
+        for step, minutes in (
+            ("1h", 60), ("15m", 15), ("90m", 90), ("12h", 720), ("30d", 43200), ("2w", 20160),
+        ):
             with self.subTest(step):
                 bars = self.stats(f"step={step}")["histogram"]
                 length = minutes * 60 * SECOND
-                starts = [timestamp(start) for start in range(first // length * length, last + 1, length)]
+                starts = [
+                    timestamp(start) for start in range(first // length * length, last + 1, length)
+                ]
                 self.assertEqual([bar["start"] for bar in bars], starts)
                 self.assertEqual(sum(bar[name] for bar in bars for name in SEVERITIES), 6)
 
     def test_a_histogram_fills_the_range_that_is_asked_for(self) -> None:
         self.given({"message": "m", "timestamp": "2026-11-02T10:30:00Z", "severity": "ERROR"})
-        bars = self.stats("step=6h&timestamp_start=2026-11-02&timestamp_end=2026-11-03")["histogram"]
-        starts = [f"2026-11-{day}T{hour}:00:00.000000Z" for day in ("02", "03") for hour in ("00", "06", "12", "18")]
+        answer = self.stats("step=6h&timestamp_start=2026-11-02&timestamp_end=2026-11-03")
+        bars = answer["histogram"]
+        starts = [
+            f"2026-11-{day}T{hour}:00:00.000000Z"
+            for day in ("02", "03")
+            for hour in ("00", "06", "12", "18")
+        ]
         self.assertEqual([bar["start"] for bar in bars], starts)
         self.assertEqual([bar["ERROR"] for bar in bars], [0, 1, 0, 0, 0, 0, 0, 0])
-        bars = self.stats("step=1d&timestamp_start=2026-12-01&timestamp_end=2026-12-05")["histogram"]
+        answer = self.stats("step=1d&timestamp_start=2026-12-01&timestamp_end=2026-12-05")
+        bars = answer["histogram"]
         self.assertEqual([sum(bar[s] for s in SEVERITIES) for bar in bars], [0] * 5)
 
     def test_a_range_that_cuts_minutes_is_exact(self) -> None:
@@ -666,7 +787,11 @@ class Statistics(Reading):
         self.assertEqual(answer["total"], 2)
         self.assertEqual(answer["first_timestamp"], "0001-01-01T00:00:00.000000Z")
         self.assertEqual(answer["last_timestamp"], "9999-12-31T23:59:59.999999Z")
-        for query in ("timestamp_end=0001-01-02&step=7d", "timestamp_start=9999-12-31&step=7d", "step=1d"):
+        for query in (
+            "timestamp_end=0001-01-02&step=7d",
+            "timestamp_start=9999-12-31&step=7d",
+            "step=1d",
+        ):
             with self.subTest(query):
                 path = f"/stats?service={self.service}&{query}"
                 self.assertIn(self.server.get(path).status, (200, 400))
@@ -677,7 +802,9 @@ class Statistics(Reading):
 class OtherPages(Reading):
     """The rest of what can be asked for, and what can not."""
 
-    def test_a_question_that_is_wrong_is_400_and_names_parameter_value_and_what_is_allowed(self) -> None:
+    def test_a_question_that_is_wrong_is_400_and_names_parameter_value_and_what_is_allowed(
+        self,
+    ) -> None:
         for path, parameter, value, allowed in (
             ("/logs", "severity", "LOUD", "CRITICAL"),
             ("/logs", "severity", "INFO,", "CRITICAL"),
@@ -707,7 +834,8 @@ class OtherPages(Reading):
             ("/logs", "cursor", "x", "cursor"),
             ("/logs", "cursor", "MTp4", "cursor"),
             ("/logs", "cursor", "ñ", "cursor"),
-            ("/logs", "cursor", "OTk5OTk5OTk5OTk5OTk5OTk5OTk5OToxCg==", "cursor"),  # a number beyond 64 bits
+            # A number beyond 64 bits.
+            ("/logs", "cursor", "OTk5OTk5OTk5OTk5OTk5OTk5OTk5OToxCg==", "cursor"),
             ("/logs", "format", "xml", "ndjson"),
             ("/logs", "follow", "yes", "1"),
             ("/logs", "after", "x", "0"),
@@ -731,13 +859,18 @@ class OtherPages(Reading):
                 self.assertEqual(set(answer.json), {"error", "hint"})
                 self.assertIn(parameter, answer.json["error"])
                 self.assertIn(allowed, answer.json["error"] + answer.json["hint"])
-                known = parameter in ("severity", "limit", "since", "order", "format", "cursor") and path == "/logs"
+                known = (
+                    parameter in ("severity", "limit", "since", "order", "format", "cursor")
+                    and path == "/logs"
+                )
                 if known and len(value) < 20 and value.isascii():
                     self.assertIn(value, answer.json["error"])
 
     def test_the_hint_for_an_unknown_parameter_lists_all_that_there_are(self) -> None:
-        filters = "severity min_severity service timestamp_start timestamp_end received_at_start received_at_end"
-        filters += " since contains attr.KEY"
+        filters = (
+            "severity min_severity service timestamp_start timestamp_end received_at_start"
+            " received_at_end since contains attr.KEY"
+        )
         for path, others in (("/logs", "order limit cursor format follow"), ("/stats", "step")):
             hint = self.server.get(f"{path}?colour=blue").json["hint"]
             for name in (filters + " " + others).split():
@@ -745,7 +878,12 @@ class OtherPages(Reading):
                     self.assertIn(name, hint)
 
     def test_a_parameter_that_may_be_there_once_is_400_when_it_is_there_twice(self) -> None:
-        for query in ("limit=1&limit=2", "order=asc&order=asc", "contains=a&contains=b", "since=1h&since=2h"):
+        for query in (
+            "limit=1&limit=2",
+            "order=asc&order=asc",
+            "contains=a&contains=b",
+            "since=1h&since=2h",
+        ):
             with self.subTest(query):
                 answer = self.server.get(f"/logs?{query}")
                 self.assertEqual(answer.status, 400)
@@ -759,8 +897,10 @@ class OtherPages(Reading):
 
     def test_what_is_not_there_is_404(self) -> None:
         for path in (
-            *("/nothing", "/logs/", "/Logs", "/logs/1/2", "//logs", "/stats/", "/v1", "/logs.json", "/schema.sql"),
-            *("/logs/0", "/logs/999999999", "/logs/x", "/logs/-1", "/logs/1.0", "/logs/" + "9" * 30, "/logs/%00"),
+            *("/nothing", "/logs/", "/Logs", "/logs/1/2", "//logs", "/stats/", "/v1", "/logs.json"),
+            "/schema.sql",
+            *("/logs/0", "/logs/999999999", "/logs/x", "/logs/-1", "/logs/1.0"),
+            *("/logs/" + "9" * 30, "/logs/%00"),
             *("/..", "/../schema.sql", "/%2e%2e/schema.sql", "/favicon.ico"),
         ):
             with self.subTest(path):
@@ -784,9 +924,13 @@ class OtherPages(Reading):
 
     def test_another_method_is_405_and_allow_names_those_that_there_are(self) -> None:
         for path, allowed in self.METHODS:
-            for method in {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"} - allowed:
+            for method in {
+                "GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW",
+            } - allowed:
                 with self.subTest(method, path=path):
-                    answer = self.server.request(method, path, b"{}" if method in ("PUT", "POST", "PATCH") else None)
+                    answer = self.server.request(
+                        method, path, b"{}" if method in ("PUT", "POST", "PATCH") else None
+                    )
                     self.assertEqual(answer.status, 405, answer.text)
                     self.assertEqual(set(answer.headers["allow"].split(", ")), allowed)
                     if method != "HEAD":
@@ -795,14 +939,19 @@ class OtherPages(Reading):
     def test_head_gives_the_headers_of_get_and_no_body(self) -> None:
         self.given(*({"message": f"{n}"} for n in range(5)))
         for path in (
-            *("/", "/health", "/stats", "/logs?limit=2", "/logs?format=csv", "/logs/1", "/logs?limit=0"),
+            *("/", "/health", "/stats", "/logs?limit=2", "/logs?format=csv", "/logs/1"),
+            "/logs?limit=0",
             *("/logs/0", "/logs?limit=x", "/nothing", "/metrics"),
         ):
             with self.subTest(path):
                 head, get = (self.server.request(method, path) for method in ("HEAD", "GET"))
                 self.assertEqual((head.status, head.body), (get.status, b""))
-                ignored = {"date", *(["content-length"] if path == "/metrics" else [])}  # it counts requests
-                left = [{k: v for k, v in answer.headers.items() if k not in ignored} for answer in (head, get)]
+                # It counts requests.
+                ignored = {"date", *(["content-length"] if path == "/metrics" else [])}
+                left = [
+                    {k: v for k, v in answer.headers.items() if k not in ignored}
+                    for answer in (head, get)
+                ]
                 self.assertEqual(left[0], left[1])
 
     def test_a_connection_goes_on_after_head_and_after_an_error(self) -> None:
@@ -831,14 +980,18 @@ class OtherPages(Reading):
 
     def test_the_root_is_a_page_for_a_browser(self) -> None:
         answer = self.server.get("/", Accept=BROWSER)
-        self.assertEqual((answer.status, answer.headers["content-type"]), (200, "text/html; charset=utf-8"))
+        self.assertEqual(
+            (answer.status, answer.headers["content-type"]), (200, "text/html; charset=utf-8")
+        )
         self.assertTrue(answer.text.lower().startswith("<!doctype html>"))
         self.assertEqual(answer.headers["x-content-type-options"], "nosniff")
 
     def test_health_says_that_all_is_well(self) -> None:
         for _ in range(3):
             answer = self.server.get("/health")
-            self.assertEqual((answer.status, answer.headers["content-type"]), (200, "application/json"))
+            self.assertEqual(
+                (answer.status, answer.headers["content-type"]), (200, "application/json")
+            )
             self.assertEqual(answer.json["status"], "ok")
 
     def metrics(self) -> dict[str, float]:
@@ -853,7 +1006,9 @@ class OtherPages(Reading):
                 self.assertNotIn(match[1], described[match[2]], "once only")
                 described[match[2]].add(match[1])
             else:
-                match = re.fullmatch(r'([a-z_]+)(\{([a-z_]+="([^"\\\n]|\\["\\n])*",?)*\})? (\S+)', line)
+                match = re.fullmatch(
+                    r'([a-z_]+)(\{([a-z_]+="([^"\\\n]|\\["\\n])*",?)*\})? (\S+)', line
+                )
                 assert match, line
                 self.assertEqual(described[match[1]], {"HELP", "TYPE"}, line)
                 self.assertNotIn(line.rpartition(" ")[0], samples, "once only")
@@ -866,7 +1021,10 @@ class OtherPages(Reading):
         self.server.post([{"message": "m", "service": self.service}, {"message": ""}], SHIPPER)
         self.server.post({"message": ""})
         for _ in range(2):  # a repeat takes and refuses nothing
-            body = [{"message": "m", "service": self.service}, {"message": "", "service": self.service}]
+            body = [
+                {"message": "m", "service": self.service},
+                {"message": "", "service": self.service},
+            ]
             self.server.post(body, SHIPPER, Idempotency_Key="counted once")
         self.server.get("/nothing")
         after = self.metrics()
@@ -874,9 +1032,15 @@ class OtherPages(Reading):
         taken = "logs_records_accepted_total"
         self.assertEqual(grown[f'{taken}{{service="{self.service}",severity="ERROR"}}'], 3)
         self.assertEqual(grown[f'{taken}{{service="{self.service}",severity="INFO"}}'], 2)
-        refused = [value for name, value in grown.items() if name.startswith("logs_records_rejected_total")]
+        refused = [
+            value for name, value in grown.items() if name.startswith("logs_records_rejected_total")
+        ]
         self.assertEqual(sum(refused), 3)
-        requests = {name: value for name, value in grown.items() if name.startswith("logs_http_requests_total")}
+        requests = {
+            name: value
+            for name, value in grown.items()
+            if name.startswith("logs_http_requests_total")
+        }
         for status in ('"422"', '"404"'):
             self.assertEqual(sum(value for name, value in requests.items() if status in name), 1)
         self.assertEqual(after["logs_store_records"], self.server.get("/stats").json["total"])
@@ -894,13 +1058,60 @@ class OtherPages(Reading):
 
     def test_a_label_may_hold_any_text(self) -> None:
         self.given({"message": "m", "service": 'a "b" \\ c\nd\te ñ'})
-        self.assertTrue(any('service="a \\"b\\" \\\\ c\\nd\te ñ"' in name for name in self.metrics()))
+        self.assertTrue(
+            any('service="a \\"b\\" \\\\ c\\nd\te ñ"' in name for name in self.metrics())
+        )
 
     def test_the_columns_of_csv_and_of_the_table_are_the_fields_of_a_record(self) -> None:
         (record,) = self.given({"message": "m"})
         columns = {name for _, name, *_ in self.server.sql("PRAGMA table_info(logs)")}
         self.assertEqual(columns, set(record))
         self.assertEqual(self.ask("format=csv").text.splitlines()[0].split(","), list(record))
+
+
+class Bounds(Reading):
+    """Each bound on a query and its answer, from both its sides."""
+
+    def test_contains_has_a_thousand_characters_at_most(self) -> None:
+        self.given({"message": "x" * 1001})
+        self.assertEqual(len(self.ask({"contains": "x" * 1000}).json), 1)
+        answer = self.server.get("/logs?" + encode({"contains": "x" * 1001}))
+        self.assertEqual(answer.status, 400, answer.text)
+        self.assertIn("1,000", answer.json["hint"])
+
+    def test_a_page_has_ten_thousand_records_at_most(self) -> None:
+        for limit, status in ((10_000, 200), (10_001, 400)):
+            self.assertEqual(self.server.get(f"/logs?limit={limit}").status, status)
+
+    def test_a_histogram_has_ten_thousand_steps_at_most(self) -> None:
+        for end, status in (("02:46:39", 200), ("02:46:40", 400)):
+            query = f"step=1s&timestamp_start=2026-11-24T00:00:00Z&timestamp_end=2026-11-24T{end}Z"
+            answer = self.server.get(f"/stats?service={self.service}&{query}")
+            self.assertEqual(answer.status, status, answer.text[:200])
+            if status == 200:
+                self.assertEqual(len(answer.json["histogram"]), 10_000)
+
+    def test_a_page_of_large_records_ends_after_8_mib_and_the_pages_hold_them_all(self) -> None:
+        body = [{"service": self.service, "message": "x" * 200_000}] * 50
+        self.assertEqual(self.server.post(body, SHIPPER).json["accepted"], 50)
+        first = self.ask("limit=100")
+        self.assertIn("link", first.headers)
+        self.assertLess(len(first.body), (8 << 20) + 400_000)
+
+    def test_more_kinds_than_one_statement_can_merge_are_found_in_order(self) -> None:
+        names = [f"{self.service} {n}" for n in range(600)]
+        body = [
+            {"message": "m", "service": name, "timestamp": n, "severity": "ERROR"}
+            for n, name in enumerate(names)
+        ]
+        self.assertEqual(self.server.post(body, SHIPPER).json["accepted"], 600)
+        found = self.server.get(
+            "/logs?min_severity=ERROR&timestamp_end=599&limit=1000&order=asc"
+        ).json
+        self.assertEqual([r["service"] for r in found], names)
+        self.assertEqual(
+            self.server.get("/stats?min_severity=ERROR&timestamp_end=599").json["total"], 600
+        )
 
 
 class Known(NamedTuple):
@@ -921,11 +1132,18 @@ Test = Callable[[Known], bool]
 class Model(ServerTests):
     """Random questions, and the answers that a few lines of Python give."""
 
-    settings = {"constants": {"SAMPLE_RECORDS": 50}}  # so that what is rare is looked for in both ways
+    # So that what is rare is looked for in both ways.
+    settings = {"constants": {"SAMPLE_RECORDS": 50}}
     SEED = 20261124
     SERVICES = ("pagos", "pedidos", "usuarios", "chat_atencion", "rare, with a comma", "ñ")
-    WORDS = ("payment", "Refused", "timeout", "AFTER", "30 s", "user", "ñandú", "100%", "a_b", "'quoted'", "\n")
-    STEPS = (("1s", 1), ("1m", 60), ("15m", 900), ("37m", 2220), ("1h", 3600), ("6h", 21600), ("1d", 86400))
+    WORDS = (
+        "payment", "Refused", "timeout", "AFTER", "30 s", "user", "ñandú", "100%", "a_b",
+        "'quoted'", "\n",
+    )
+    STEPS = (
+        ("1s", 1), ("1m", 60), ("15m", 900), ("37m", 2220), ("1h", 3600), ("6h", 21600),
+        ("1d", 86400),
+    )
     LONG_STEPS = (("7d", 7 * 86400), ("5w", 35 * 86400), ("600d", 600 * 86400))
 
     records: list[Known]
@@ -938,7 +1156,8 @@ class Model(ServerTests):
         while len(cls.records) < 2000:
             batch = [cls.random_record(choose) for _ in range(choose.choice((1, 2, 10, 100, 300)))]
             assert cls.server.post(batch, SHIPPER).json["rejected"] == 0
-            cls.records += [Known(0, 0, 0, "", 0, "", {})] * len(batch)  # counted, and read back below
+            # Counted, and read back below.
+            cls.records += [Known(0, 0, 0, "", 0, "", {})] * len(batch)
         cls.records = [
             Known(
                 microseconds(r["timestamp"]),
@@ -954,11 +1173,14 @@ class Model(ServerTests):
 
     @classmethod
     def random_moment(cls, choose: random.Random) -> int:
-        """Microseconds since 1970: anywhere from 1900 to 2150, often in one week, often on a boundary."""
+        """Microseconds since 1970: anywhere from 1900 to 2150, often in one week,
+        often on a boundary."""
         week = microseconds("2026-11-20T00:00:00Z")
         moment = choose.choice(
             (
-                choose.randrange(microseconds("1900-01-01T00:00:00Z"), microseconds("2150-01-01T00:00:00Z")),
+                choose.randrange(
+                    microseconds("1900-01-01T00:00:00Z"), microseconds("2150-01-01T00:00:00Z")
+                ),
                 choose.randrange(-30 * DAY, 30 * DAY),
                 week + choose.randrange(7 * DAY),
                 week + choose.randrange(7 * DAY),
@@ -999,14 +1221,20 @@ class Model(ServerTests):
             value, exact = timestamp(moment), moment
             if choose.random() < 0.3:
                 value, exact = value[:10], moment // DAY * DAY + (DAY - 1 if end else 0)
-            add(name, value, lambda r: getattr(r, field) <= exact if end else getattr(r, field) >= exact)
+            add(
+                name,
+                value,
+                lambda r: getattr(r, field) <= exact if end else getattr(r, field) >= exact,
+            )
 
         severities = choose.sample(range(5), choose.randint(1, 3))
         names = [choose.choice((SEVERITIES[n], SEVERITIES[n].lower())) for n in severities]
         add("severity", ",".join(names), lambda r: r.severity in severities)
         least = choose.randrange(5)
         add("min_severity", SEVERITIES[least], lambda r: r.severity >= least)
-        services = choose.sample([s for s in self.SERVICES if "," not in s] + ["unknown"], choose.randint(1, 3))
+        services = choose.sample(
+            [s for s in self.SERVICES if "," not in s] + ["unknown"], choose.randint(1, 3)
+        )
         add("service", ",".join(services), lambda r: r.service in services)
         known = [choose.choice(self.records) for _ in range(4)]
         for name, end in (("start", False), ("end", True)):
@@ -1020,7 +1248,10 @@ class Model(ServerTests):
         part = word[begin : begin + choose.randint(1, 4)]
         part = part.swapcase() if part.isascii() else part
         add("contains", part, lambda r: part.lower() in r.message.lower())
-        for key, values in (("user", ("bob", "", "null", "true", "7", "no")), ("http.status", ("404", "500.5"))):
+        for key, values in (
+            ("user", ("bob", "", "null", "true", "7", "no")),
+            ("http.status", ("404", "500.5")),
+        ):
             self.attribute(add, key, choose.choice(values))
         return pairs, tests
 
@@ -1029,18 +1260,26 @@ class Model(ServerTests):
         add(
             f"attr.{key}",
             value,
-            lambda r: key in r.attributes and (r.attributes[key] == value or json.dumps(r.attributes[key]) == value),
+            lambda r: (
+                key in r.attributes
+                and (r.attributes[key] == value or json.dumps(r.attributes[key]) == value)
+            ),
         )
 
     def expected(self, tests: list[Test], descending: bool = False) -> list[Known]:
         """What the model finds, in order."""
-        return sorted((r for r in self.records if all(test(r) for test in tests)), reverse=descending)
+        return sorted(
+            (r for r in self.records if all(test(r) for test in tests)), reverse=descending
+        )
 
     def test_random_queries_find_what_the_model_finds(self) -> None:
         choose = random.Random(self.SEED + 1)
         for number in range(200):
             pairs, tests = self.random_filters(choose)
-            order, limit = choose.choice(("asc", "desc", None)), choose.choice((None, None, 0, 1, 7, 500))
+            order, limit = (
+                choose.choice(("asc", "desc", None)),
+                choose.choice((None, None, 0, 1, 7, 500)),
+            )
             expected = [record.id for record in self.expected(tests, order != "asc")]
             pairs += [("order", order)] if order else []
             pairs += [("limit", str(limit))] if limit is not None else []
@@ -1082,15 +1321,23 @@ class Model(ServerTests):
                 answer = self.server.get(path)
                 self.assertEqual(answer.status, 200, answer.text)
                 self.assertEqual(answer.json["total"], len(expected))
-                self.assertEqual(answer.json["by_service"], collections.Counter(r.service for r in expected))
+                self.assertEqual(
+                    answer.json["by_service"], collections.Counter(r.service for r in expected)
+                )
                 severities = collections.Counter(SEVERITIES[r.severity] for r in expected)
-                self.assertEqual({k: v for k, v in answer.json["by_severity"].items() if v}, severities)
+                self.assertEqual(
+                    {k: v for k, v in answer.json["by_severity"].items() if v}, severities
+                )
                 ends = [timestamp(expected[n].timestamp) if expected else None for n in (0, -1)]
-                self.assertEqual([answer.json["first_timestamp"], answer.json["last_timestamp"]], ends)
+                self.assertEqual(
+                    [answer.json["first_timestamp"], answer.json["last_timestamp"]], ends
+                )
                 if "step" in dict(pairs) and bars is not None:
                     check_same(answer.json["histogram"], bars)
 
-    def bars(self, records: list[Known], step: int, query: dict[str, str]) -> list[dict[str, Json]] | None:
+    def bars(
+        self, records: list[Known], step: int, query: dict[str, str]
+    ) -> list[dict[str, Json]] | None:
         """The histogram of the model; None where it would be too long."""
         first = records[0].timestamp if records else None
         last = records[-1].timestamp if records else None
@@ -1105,13 +1352,15 @@ class Model(ServerTests):
             return None
         counts = collections.Counter((r.timestamp // step * step, r.severity) for r in records)
         return [
-            {"start": timestamp(begin)} | {name: counts[begin, n] for n, name in enumerate(SEVERITIES)}
+            {"start": timestamp(begin)}
+            | {name: counts[begin, n] for n, name in enumerate(SEVERITIES)}
             for begin in begins
         ]
 
 
 class LargeStore(ServerTests):
-    """With some ten thousands of records, ranges are read in another way; the answers are the same."""
+    """With some ten thousands of records, ranges are read in another way;
+    the answers are the same."""
 
     records: list[Known]
 
@@ -1121,14 +1370,17 @@ class LargeStore(ServerTests):
         choose = random.Random(7)
         for _ in range(5):
             lines = [
-                f'{{"message": "m", "service": "s{choose.randrange(3)}", "severity": "{choose.choice(SEVERITIES)}",'
+                f'{{"message": "m", "service": "s{choose.randrange(3)}",'
+                f' "severity": "{choose.choice(SEVERITIES)}",'
                 f' "timestamp": {1795486452_000000 + choose.randrange(10**9)}}}'
                 for _ in range(5000)
             ]
             assert cls.server.post("\n".join(lines), SHIPPER).status == 200
         cls.records = [
             Known(row[0], row[1], row[2], row[3], row[4] // 10 - 1, "", {})
-            for row in cls.server.sql("SELECT timestamp, id, received_at, service, severity FROM logs ORDER BY 1, 2")
+            for row in cls.server.sql(
+                "SELECT timestamp, id, received_at, service, severity FROM logs ORDER BY 1, 2"
+            )
         ]
 
     def test_streams_and_ranges_of_receipt_find_all_in_order(self) -> None:
@@ -1139,7 +1391,8 @@ class LargeStore(ServerTests):
             ("severity=ERROR", lambda r: r.severity == 3),
             ("service=s1&min_severity=ERROR", lambda r: r.service == "s1" and r.severity >= 3),
             (f"received_at_start={early}", lambda r: r.received_at >= received[1]),
-            (f"received_at_end={late}&service=s0,s2", lambda r: r.received_at <= received[-2] and r.service != "s1"),
+            (f"received_at_end={late}&service=s0,s2",
+             lambda r: r.received_at <= received[-2] and r.service != "s1"),
             (
                 f"received_at_start={early}&received_at_end={early}&severity=INFO",
                 lambda r: r.received_at == received[1] and r.severity == 1,
@@ -1148,10 +1401,12 @@ class LargeStore(ServerTests):
         for query, test in cases:
             expected = [record.id for record in self.records if test(record)]
             with self.subTest(query):
-                whole = self.server.get(f"/logs?limit=0&format=csv&order=asc&{query}").text.splitlines()[1:]
+                whole = self.server.get(
+                    f"/logs?limit=0&format=csv&order=asc&{query}"
+                ).text.splitlines()[1:]
                 check_same((int(line.partition(",")[0]) for line in whole), expected)
                 page = self.server.get(f"/logs?limit=500&{query}")
-                check_same((record["id"] for record in page.json), expected[: -501 : -1])
+                check_same((record["id"] for record in page.json), expected[:-501:-1])
             with self.subTest(query, path="/stats"):
                 self.assertEqual(self.server.get(f"/stats?{query}").json["total"], len(expected))
 

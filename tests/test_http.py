@@ -1,14 +1,16 @@
 """HTTP as it comes from careless and from hostile clients, byte by byte.
 
-Each gets a right answer or a closed connection: no request is ever read out of another's body, none stops
-the server, and none takes more than a bounded time and memory.
+Each gets a right answer or a closed connection: no request is ever read out of another's body, none
+stops the server, and none takes more than a bounded time and memory.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import gzip
+import io
 import itertools
 import json
 import socket
@@ -17,12 +19,12 @@ import unittest
 import urllib.parse
 import zlib
 from typing import ClassVar
+from unittest import mock
 
-from tests.load import Wire, check_database, forget_peak, peak_mib, seconds_at_work
-from tests.support import TOKEN, Answer, Json, Server, eventually
+import server as module
+from tests.load import GET, POST, Wire, check_database, forget_peak, peak_mib, seconds_at_work
+from tests.support import Answer, Json, Server, eventually
 
-POST = f"POST /logs HTTP/1.1\r\nHost: localhost\r\nAuthorization: Token {TOKEN}\r\n".encode()
-GET = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 RECORD = b'{"message": "hello"}'
 MIB = 1 << 20
 
@@ -32,7 +34,11 @@ HIDDEN = POST + b'Connection: close\r\nContent-Length: 23\r\n\r\n{"message": "sm
 
 def post(body: bytes = RECORD, *headers: bytes) -> bytes:
     """A request with these header lines and a Content-Length."""
-    return POST + b"".join(line + b"\r\n" for line in headers) + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    return (
+        POST
+        + b"".join(line + b"\r\n" for line in headers)
+        + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    )
 
 
 def chunked(*chunks: bytes) -> bytes:
@@ -45,7 +51,8 @@ def chunk(data: bytes, extension: bytes = b"") -> bytes:
 
 
 class HTTPTest(unittest.TestCase):
-    """One server for all tests of a class; in the end it must be the same process, in order, and silent."""
+    """One server for all tests of a class; in the end it must be the same process, in order,
+    and silent."""
 
     server: ClassVar[Server]
     smuggled = 0  # records that earlier tests have complained of
@@ -123,7 +130,9 @@ class Framing(HTTPTest):
     def test_huge_lengths(self):
         for length in (10 * MIB + 1, 1 << 31, 1 << 63, 10**18, 10**30, 10**4000):
             with self.subTest(length=len(str(length))):
-                self.assert_refused(POST + b"Content-Length: %d\r\n\r\n" % length + HIDDEN, 413, 400)
+                self.assert_refused(
+                    POST + b"Content-Length: %d\r\n\r\n" % length + HIDDEN, 413, 400
+                )
 
     def test_chunks_that_are_none_are_refused(self):
         for name, body in {
@@ -157,8 +166,13 @@ class Framing(HTTPTest):
             "leading zeros": (b"00014\r\n" + RECORD + b"\r\n", b"000\r\n\r\n"),
             "extensions": (chunk(RECORD, b';name="a b";x'), b"0;last\r\n\r\n"),
             "a trailer": (chunk(RECORD), b"0\r\nContent-Length: 99\r\nX-Sum: 1\r\n\r\n"),
-            "a trailer that names another token": (chunk(RECORD), b"0\r\nAuthorization: Token none\r\n\r\n"),
-            "upper case": (chunk(b'{"message":'), b"A\r\n" + b'"' + b"a" * 8 + b'"' + b"\r\n", chunk(b"}"), chunk(b"")),
+            "a trailer that names another token": (
+                chunk(RECORD), b"0\r\nAuthorization: Token none\r\n\r\n",
+            ),
+            "upper case": (
+                chunk(b'{"message":'), b"A\r\n" + b'"' + b"a" * 8 + b'"' + b"\r\n", chunk(b"}"),
+                chunk(b""),
+            ),
         }.items():
             with self.subTest(name):
                 answers = self.talk(chunked(*chunks) + GET)
@@ -198,29 +212,45 @@ class Framing(HTTPTest):
     def test_first_lines_that_are_none_are_refused(self):
         for line in (
             *(b"GET /health", b"GET", b"\r\n", b" ", b"GET /health HTTP/2.0", b"PRI * HTTP/2.0"),
-            *(b"GET /health HTTP/0.9", b"GET /health HTTP/1.1\r", b"GET http:// HTTP/1.1", b"OPTIONS * HTTP/1.1"),
+            *(b"GET /health HTTP/0.9", b"GET /health HTTP/1.1\r", b"GET http:// HTTP/1.1"),
+            b"OPTIONS * HTTP/1.1",
             *(b"CONNECT localhost:80 HTTP/1.1", b"GET /health HTTP/1.1 ", b"GET  /health HTTP/1.1"),
             *(b"GET\t/health\tHTTP/1.1", b" GET /health HTTP/1.1", b"GET /health HTTP"),
-            *(b"GET /health HTTP/11", b"GET /health HTTP/1.1.1", b"GET /health http/1.1", b"GET /health HTTP/1.10"),
-            *(b"GET /health HTTP/-1.1", b"GET /health FTP/1.1", b"GET /hea lth HTTP/1.1", b"GET health HTTP/1.1"),
-            *(b"GET /health\0 HTTP/1.1", b"GET /\0 HTTP/1.1", b"G\0ET / HTTP/1.1", b"GET /health HTTP/1.1\0"),
-            *(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", bytes(range(256)), b"G(E)T /health HTTP/1.1"),
-            *(b"GET ftp://localhost/health HTTP/1.1", b"GET /" + b"a" * 65536 + b" HTTP/1.1", b"GET /" + b"a" * 65536),
+            *(b"GET /health HTTP/11", b"GET /health HTTP/1.1.1", b"GET /health http/1.1"),
+            b"GET /health HTTP/1.10",
+            *(b"GET /health HTTP/-1.1", b"GET /health FTP/1.1", b"GET /hea lth HTTP/1.1"),
+            b"GET health HTTP/1.1",
+            *(b"GET /health\0 HTTP/1.1", b"GET /\0 HTTP/1.1", b"G\0ET / HTTP/1.1"),
+            b"GET /health HTTP/1.1\0",
+            *(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", bytes(range(256))),
+            b"G(E)T /health HTTP/1.1",
+            *(b"GET ftp://localhost/health HTTP/1.1", b"GET /" + b"a" * 65536 + b" HTTP/1.1"),
+            b"GET /" + b"a" * 65536,
         ):
             with self.subTest(line[:40]):
-                self.assert_refused(line + b"\r\nHost: localhost\r\nX: y\r\n\r\n" + HIDDEN, 400, 414, 431, 505)
+                self.assert_refused(
+                    line + b"\r\nHost: localhost\r\nX: y\r\n\r\n" + HIDDEN, 400, 414, 431, 505
+                )
 
     def test_lines_that_end_in_lf_alone_are_understood_or_refused_but_never_in_two_ways(self):
-        answers = self.talk((POST + b"Content-Length: %d\r\n\r\n" % len(HIDDEN)).replace(b"\r\n", b"\n") + HIDDEN)
+        answers = self.talk(
+            (POST + b"Content-Length: %d\r\n\r\n" % len(HIDDEN)).replace(b"\r\n", b"\n") + HIDDEN
+        )
         self.assertLessEqual(len(answers), 1, answers)
         self.assertLessEqual({answer.status for answer in answers}, {400, 422})
 
     def test_whole_addresses_and_empty_lines_are_taken(self):
         for name, (data, status) in {
             "absolute": (b"GET http://localhost/health HTTP/1.1\r\nHost: localhost\r\n\r\n", 200),
-            "absolute without a path": (b"GET http://localhost HTTP/1.1\r\nHost: localhost\r\n\r\n", 200),
-            "absolute, another host": (b"GET http://example.org/logs HTTP/1.1\r\nHost: localhost\r\n\r\n", 421),
-            "absolute, the header lies": (b"GET http://localhost/logs HTTP/1.1\r\nHost: example.org\r\n\r\n", 200),
+            "absolute without a path": (
+                b"GET http://localhost HTTP/1.1\r\nHost: localhost\r\n\r\n", 200,
+            ),
+            "absolute, another host": (
+                b"GET http://example.org/logs HTTP/1.1\r\nHost: localhost\r\n\r\n", 421,
+            ),
+            "absolute, the header lies": (
+                b"GET http://localhost/logs HTTP/1.1\r\nHost: example.org\r\n\r\n", 200,
+            ),
             "an empty line before": (b"\r\n" + GET, 200),
             "lower case": (b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n", 200),
             "HTTP/1.9": (b"GET /health HTTP/1.9\r\nHost: localhost\r\n\r\n", 200),
@@ -253,7 +283,8 @@ class Connections(HTTPTest):
         unsent = bytearray(post() * 20_000)
 
         def is_cut_off() -> bool:
-            with contextlib.suppress(BlockingIOError):  # the server has not yet taken what was sent before
+            # The server has not yet taken what was sent before.
+            with contextlib.suppress(BlockingIOError):
                 del unsent[: deaf.send(unsent)]
             began = time.monotonic()
             self.assertEqual(self.server.post({"message": "heard"}).status, 200)
@@ -261,7 +292,8 @@ class Connections(HTTPTest):
             return False
 
         with socket.socket() as deaf:
-            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # a thousand answers fit into what is left
+            # A thousand answers fit into what is left.
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             deaf.connect(("127.0.0.1", self.server.port))
             deaf.setblocking(False)
             with self.assertRaises(ConnectionError):
@@ -292,12 +324,17 @@ class Connections(HTTPTest):
         }.items():
             for kind, data in {
                 "length": head + length + b"\r\n" + HIDDEN,
-                "chunked": head + b"Transfer-Encoding: chunked\r\n\r\n" + chunk(HIDDEN) + chunk(b""),
+                "chunked": head
+                + b"Transfer-Encoding: chunked\r\n\r\n"
+                + chunk(HIDDEN)
+                + chunk(b""),
             }.items():
                 with self.subTest(name, body=kind), Wire(self.server) as wire:
                     wire.send(data + GET).end()
                     first = wire.answer(head[:4].decode().strip())
-                    self.assertIn(first.status, {status, 417} if "417" in name else {status}, first.text)
+                    self.assertIn(
+                        first.status, {status, 417} if "417" in name else {status}, first.text
+                    )
                     rest = wire.answers()
                     self.assertLessEqual([answer.json for answer in rest], [{"status": "ok"}])
 
@@ -316,7 +353,9 @@ class Connections(HTTPTest):
                 answer = wire.send(data).answer()
                 self.assertEqual((answer.status, answer.headers.get("connection")), (status, None))
             wire.send(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
-            self.assertEqual([(a.status, a.headers["connection"]) for a in wire.answers()], [(200, "close")])
+            self.assertEqual(
+                [(a.status, a.headers["connection"]) for a in wire.answers()], [(200, "close")]
+            )
 
     def test_http_1_0_is_answered_and_closed(self):
         self.server.post([{"message": "m"}] * 50)
@@ -328,20 +367,31 @@ class Connections(HTTPTest):
                 self.assertNotIn("transfer-encoding", answers[0].headers)
                 self.assertTrue(answers[0].json)
         with self.subTest("POST"):
-            self.assertEqual([a.status for a in self.talk(post().replace(b"HTTP/1.1", b"HTTP/1.0"))], [200])
+            self.assertEqual(
+                [a.status for a in self.talk(post().replace(b"HTTP/1.1", b"HTTP/1.0"))], [200]
+            )
         with self.subTest("chunked, which HTTP/1.0 does not know"):
-            self.assert_refused(chunked(chunk(HIDDEN), chunk(b"")).replace(b"HTTP/1.1", b"HTTP/1.0", 1), 400, 411)
+            self.assert_refused(
+                chunked(chunk(HIDDEN), chunk(b"")).replace(b"HTTP/1.1", b"HTTP/1.0", 1), 400, 411
+            )
 
     def test_head_is_get_without_the_body(self):
         number = self.server.post({"message": "m"}).json["first_id"]
-        for path in ("/", "/logs", f"/logs/{number}", "/logs/0", "/stats", "/estadisticas", "/health", "/logs?limit=x"):
+        for path in (
+            "/", "/logs", f"/logs/{number}", "/logs/0", "/stats", "/estadisticas", "/health",
+            "/logs?limit=x",
+        ):
             with self.subTest(path), Wire(self.server) as wire:
                 wire.send(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
                 expected = wire.answer()
                 wire.send(f"HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() + GET)
                 answer = wire.answer("HEAD")
                 self.assertEqual(answer.status, expected.status)
-                unlike = {name for name in expected.headers if answer.headers.get(name) != expected.headers[name]}
+                unlike = {
+                    name
+                    for name in expected.headers
+                    if answer.headers.get(name) != expected.headers[name]
+                }
                 self.assertLessEqual(unlike, {"date"})
                 self.assertEqual(wire.answer().json, {"status": "ok"})
         for path in ("/logs?limit=0", "/logs?follow=1", "/metrics"):
@@ -370,12 +420,15 @@ class Connections(HTTPTest):
             wire.send(POST + expect % (11 * MIB))
             self.assertEqual([answer.status for answer in wire.answers()], [413])
         with self.subTest("HTTP/1.0 does not know it"):
-            answers = self.talk((POST + expect % len(RECORD)).replace(b"HTTP/1.1", b"HTTP/1.0") + RECORD)
+            answers = self.talk(
+                (POST + expect % len(RECORD)).replace(b"HTTP/1.1", b"HTTP/1.0") + RECORD
+            )
             self.assertEqual([answer.status for answer in answers], [200])
 
     def test_a_refusal_is_read_even_by_who_is_still_sending(self):
         for name, head in {
-            "401": b"POST /logs HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (5 * MIB),
+            "401": b"POST /logs HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+            % (5 * MIB),
             "413": POST + b"Content-Length: %d\r\n\r\n" % (20 * MIB),
         }.items():
             with self.subTest(name), Wire(self.server) as wire:
@@ -400,14 +453,65 @@ class Connections(HTTPTest):
         }.items():
             with self.subTest(name):
                 self.assertLessEqual({answer.status for answer in self.talk(data)}, {400, 408, 422})
-                self.assertEqual(self.server.sql("SELECT count(*) FROM logs WHERE message LIKE 'cut%'"), [(0,)])
+                self.assertEqual(
+                    self.server.sql("SELECT count(*) FROM logs WHERE message LIKE 'cut%'"), [(0,)]
+                )
+
+
+class Deadlines(unittest.TestCase):
+    def test_who_is_slow_with_a_request_gets_408_and_who_does_not_read_is_cut_off(self):
+        with Server() as server:
+            server.post([{"message": "x" * 10_000}] * 800)
+            server.constants = {"HEADER_SECONDS": 0.1, "REQUEST_SECONDS": 0.1, "SEND_SECONDS": 0.1}
+            server.restart()
+            for data in (
+                b"GET / HTTP/1.1\r\nHost: loc",
+                POST + b"Content-Length: 99\r\n\r\n{",
+                POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhe",
+            ):
+                with self.subTest(data), Wire(server) as wire:
+                    answer = wire.send(data).answer()
+                    assert answer
+                    self.assertEqual((answer.status, answer.headers["connection"]), (408, "close"))
+            # A busy machine may take longer to notice who does not read.
+            answers = map(functools.partial(self.read_late, server), (0.7, 3, 15))
+            cut_off = any(not answer.endswith(b"0\r\n\r\n") for answer in answers)
+            self.assertTrue(cut_off, "it waits on, or half an answer looks whole")
+
+    def read_late(self, server: Server, seconds: float) -> bytes:
+        """What comes of an answer of 8 MB of which nothing is read for so many seconds."""
+        received = b""
+        with socket.socket() as deaf, contextlib.suppress(ConnectionError):
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.settimeout(20)
+            deaf.connect(("127.0.0.1", server.port))
+            deaf.sendall(b"GET /logs?limit=0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            time.sleep(seconds)
+            while not received.endswith(b"0\r\n\r\n") and (piece := deaf.recv(1 << 20)):
+                received += piece
+        self.assertTrue(received.startswith(b"HTTP/1.1 200"), received[:100])
+        return received
+
+    def test_connections_past_the_bound_get_503_and_a_place_that_is_free_is_taken(self):
+        with Server(constants={"MAX_CONNECTIONS": 2}) as server, Wire(server) as one:
+            one.send(GET).answer()
+            with Wire(server) as two:
+                self.assertEqual(two.send(GET).answer().status, 200)
+                with Wire(server) as three:
+                    answer = three.answer()
+                    self.assertEqual((answer.status, answer.headers["connection"]), (503, "close"))
+                    self.assertIn("retry-after", answer.headers)
+            eventually(lambda: server.get("/health").status == 200)
 
 
 class Sizes(HTTPTest):
     def test_the_bound_on_a_body_counts_what_it_becomes(self):
         limit = RECORD.ljust(10 * MIB)
         over = RECORD.ljust(10 * MIB + 1)
-        for name, (body, status) in {"10 MiB": (limit, 200), "10 MiB and a byte": (over, 413)}.items():
+        for name, (body, status) in {
+            "10 MiB": (limit, 200),
+            "10 MiB and a byte": (over, 413),
+        }.items():
             for encoding, encoded in {
                 "identity": body,
                 "gzip": gzip.compress(body, 1),
@@ -417,22 +521,33 @@ class Sizes(HTTPTest):
                 "gzip of two members": gzip.compress(body[:999], 1) + gzip.compress(body[999:], 1),
             }.items():
                 with self.subTest(name, encoding=encoding):
-                    answer = self.server.post(encoded, Content_Encoding=encoding.split(" of")[0].split()[-1])
+                    answer = self.server.post(
+                        encoded, Content_Encoding=encoding.split(" of")[0].split()[-1]
+                    )
                     self.assertEqual(answer.status, status, answer.text)
             with self.subTest(name, encoding="chunked"):
                 halves = chunk(body[:999]), chunk(body[999:]), chunk(b"")
-                self.assertEqual([answer.status for answer in self.talk(chunked(*halves))], [status])
+                self.assertEqual(
+                    [answer.status for answer in self.talk(chunked(*halves))], [status]
+                )
 
     def test_a_decompression_bomb_is_refused_before_it_is_large(self):
         member = gzip.compress(bytes(64 * MIB))
-        bombs = {"one": member, "many in a row": member * 16, "deflate": zlib.compress(bytes(64 * MIB))}
-        self.server.post(gzip.compress(RECORD.ljust(10 * MIB)), Content_Encoding="gzip")  # what is lawful
+        bombs = {
+            "one": member,
+            "many in a row": member * 16,
+            "deflate": zlib.compress(bytes(64 * MIB)),
+        }
+        # What is lawful.
+        self.server.post(gzip.compress(RECORD.ljust(10 * MIB)), Content_Encoding="gzip")
         forget_peak(self.server)
         before = peak_mib(self.server)
         for name, bomb in bombs.items():
             with self.subTest(name):
                 began = seconds_at_work(self.server)
-                answer = self.server.post(bomb, Content_Encoding="deflate" if name == "deflate" else "gzip")
+                answer = self.server.post(
+                    bomb, Content_Encoding="deflate" if name == "deflate" else "gzip"
+                )
                 self.assertEqual(answer.status, 413)
                 self.assertLess(seconds_at_work(self.server) - began, 1)
         self.assertLess(peak_mib(self.server) - before, 60)
@@ -454,6 +569,29 @@ class Sizes(HTTPTest):
         self.assertLess(seconds_at_work(self.server) - began, 1, "s for a MiB of empty members")
 
 
+class Heads(HTTPTest):
+    def test_a_hundred_headers_are_taken_and_one_more_is_refused(self):
+        for extra, status in ((97, 200), (98, 431)):
+            with self.subTest(headers=3 + extra):
+                lines = b"".join(b"X-%d: b\r\n" % n for n in range(extra))
+                data = POST + lines + b"Content-Length: %d\r\n\r\n" % len(RECORD) + RECORD
+                self.assertEqual([answer.status for answer in self.talk(data)], [status])
+
+    def test_an_answer_that_is_broken_off_does_not_look_whole(self):
+        def pages():
+            yield b"half"
+            raise module.Unavailable("The query was stopped.")
+
+        handler = module.Handler.__new__(module.Handler)
+        handler.unread = handler.closing = False
+        handler.version, handler.wfile, handler.server = "1.1", io.BytesIO(), mock.Mock()
+        handler.server.app.stopping.is_set.return_value = False
+        asked = module.Request("GET", "/logs", "limit=0", {}, bytes)
+        with self.assertLogs(module.log, "ERROR"), self.assertRaises(ConnectionAbortedError):
+            handler.send(asked, module.Response(200, pages()))
+        self.assertTrue(handler.wfile.getvalue().endswith(b"4\r\nhalf\r\n"))
+
+
 def zlib_with_dictionary(data: bytes) -> bytes:
     compressor = zlib.compressobj(zdict=b"message")
     return compressor.compress(data) + compressor.flush()
@@ -461,7 +599,13 @@ def zlib_with_dictionary(data: bytes) -> bytes:
 
 def form(message: str, arguments: str, exception: str = "None") -> bytes:
     """What logging.handlers.HTTPHandler would post."""
-    fields = {"msg": message, "args": arguments, "levelname": "INFO", "levelno": "20", "exc_info": exception}
+    fields = {
+        "msg": message,
+        "args": arguments,
+        "levelname": "INFO",
+        "levelno": "20",
+        "exc_info": exception,
+    }
     return urllib.parse.urlencode(fields).encode()
 
 
@@ -471,7 +615,8 @@ def fill(piece: bytes, opening: bytes = b"", closing: bytes = b"") -> bytes:
 
 
 class HostileBodies(HTTPTest):
-    """Each is answered within a few seconds, in bounded memory. What must be refused is; the rest may be stored."""
+    """Each is answered within a few seconds, in bounded memory. What must be refused is;
+    the rest may be stored."""
 
     def assert_survives(self, body: bytes, *statuses: int, mib: int, seconds: float = 3) -> Answer:
         forget_peak(self.server)
@@ -488,7 +633,10 @@ class HostileBodies(HTTPTest):
         for name, body in {
             "100,000 arrays": b"[" * 100_000 + b"]" * 100_000,
             "100,000 objects": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
-            "100,000 deep in an attribute": b'{"message":"m","a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+            "100,000 deep in an attribute": b'{"message":"m","a":'
+            + b"[" * 100_000
+            + b"]" * 100_000
+            + b"}",
             "10 MiB of [": fill(b"["),
             '10 MiB of {"a":': fill(b'{"a":'),
             "10 MiB of [{": fill(b"[{"),
@@ -500,7 +648,8 @@ class HostileBodies(HTTPTest):
         def nested(depth: int) -> bytes:
             return b'{"message":"deep","a":%b1%b}' % (b'{"a":' * depth, b"}" * depth)
 
-        depths = [*range(0, 1200, 20), 2000, 5000, 9000, 12_000]  # 64 KiB of attributes have no room for more
+        # 64 KiB of attributes have no room for more.
+        depths = [*range(0, 1200, 20), 2000, 5000, 9000, 12_000]
         deepest = max(depth for depth in depths if self.server.post(nested(depth)).status == 200)
         self.assertGreaterEqual(deepest, 20)
         self.assertEqual(self.server.get("/logs?contains=deep&limit=1").status, 200)
@@ -510,9 +659,15 @@ class HostileBodies(HTTPTest):
     def test_numbers(self):
         for name, (body, statuses) in {
             "a million digits": (b'{"message":"m","n":' + b"1" * 1_000_000 + b"}", (422,)),
-            "a million digits after the point": (b'{"message":"m","n":1.' + b"1" * 1_000_000 + b"}", (200, 422)),
-            "a million digits as a time": (b'{"message":"m","ts":"' + b"1" * 1_000_000 + b'"}', (422,)),
-            "a million digits as a level": (b'{"message":"m","level":"' + b"1" * 1_000_000 + b'"}', (422,)),
+            "a million digits after the point": (
+                b'{"message":"m","n":1.' + b"1" * 1_000_000 + b"}", (200, 422),
+            ),
+            "a million digits as a time": (
+                b'{"message":"m","ts":"' + b"1" * 1_000_000 + b'"}', (422,),
+            ),
+            "a million digits as a level": (
+                b'{"message":"m","level":"' + b"1" * 1_000_000 + b'"}', (422,),
+            ),
             "NaN": (b'{"message":"m","n":NaN}', (422,)),
             "Infinity": (b'{"message":"m","n":[{"a":-Infinity}]}', (422,)),
             "beyond a double": (b'{"message":"m","n":1e999}', (422,)),
@@ -529,7 +684,9 @@ class HostileBodies(HTTPTest):
     def test_text_that_is_no_unicode_and_keys_given_twice(self):
         for name, (body, message, attributes) in {
             "a lone surrogate": (b'{"message":"a\\ud800b"}', "a\ufffdb", {}),
-            "a surrogate in a key": (b'{"message":"m","\\udfff":"\\ud800"}', "m", {"\ufffd": "\ufffd"}),
+            "a surrogate in a key": (
+                b'{"message":"m","\\udfff":"\\ud800"}', "m", {"\ufffd": "\ufffd"},
+            ),
             "a pair": (b'{"message":"\\ud83d\\ude00"}', "😀", {}),
             "a pair the wrong way round": (b'{"message":"\\ude00\\ud83d"}', "\ufffd\ufffd", {}),
             "bytes that are no UTF-8": (b'{"message":"a\xff\xfeb"}', "a\ufffd\ufffdb", {}),
@@ -545,7 +702,9 @@ class HostileBodies(HTTPTest):
     def test_ten_mib_of_little_things(self):
         many = 600
         for name, (body, statuses, mib) in {
-            "a million tiny records": (fill(b'{"log":"a"},', b"[", b'{"log":"a"}]'), (200, 413, 422), many),
+            "a million tiny records": (
+                fill(b'{"log":"a"},', b"[", b'{"log":"a"}]'), (200, 413, 422), many,
+            ),
             "objects in a row": (fill(b"{}"), (413, 422), many),
             "arrays in a row": (fill(b"[]"), (413, 422), many),
             "one record of many attributes": (
@@ -565,7 +724,9 @@ class HostileBodies(HTTPTest):
             "a width of 200 million": form("%200000000d", "(1,)"),
             "a width from the arguments": form("%*d", "(200000000, 1)"),
             "a precision of 200 million": form("%.200000000f", "(1.5,)"),
-            "a width of 200 million behind a name with parentheses": form("%(a(b)c)200000000d", "{'a(b)c': 1}"),
+            "a width of 200 million behind a name with parentheses": form(
+                "%(a(b)c)200000000d", "{'a(b)c': 1}"
+            ),
             "names without an end": form("%(" * 100_000, "(1,)"),
             "a width of 999 many times over": form("%(a)999s" * 20_000, "{'a': 1}"),
             "arguments many times over": form("%(a)s" * 3000, repr({"a": "x" * 100_000})),
@@ -573,14 +734,19 @@ class HostileBodies(HTTPTest):
             "signs": form("%s", "-" * 300_000 + "1"),
             "a long sum": form("%s", "1+" * 300_000 + "1"),
             "a long list": form("%s", "[" + "1," * 300_000 + "]"),
-            "an exception that is almost one": form("m", "()", "(<class 'a'>, " + "'>, , <" * 20_000),
+            "an exception that is almost one": form(
+                "m", "()", "(<class 'a'>, " + "'>, , <" * 20_000
+            ),
             "code": form("%s", "__import__('os')._exit(1)"),
         }.items():
             with self.subTest(name):
                 self.assert_survives(body, 200, 422, mib=400)
 
     def test_long_values_of_every_field(self):
-        for field in ("timestamp", "severity", "level", "service", "attributes", "message", "id", "received_at", "x"):
+        for field in (
+            "timestamp", "severity", "level", "service", "attributes", "message", "id",
+            "received_at", "x",
+        ):
             for name, value in {
                 "digits": "1" * 1_000_000,
                 "dashes": "1-" * 500_000,
@@ -594,28 +760,41 @@ class HostileBodies(HTTPTest):
 
 class HostileQueries(HTTPTest):
     VALUES = (  # percent signs go out as they are
-        *("' OR 1=1 --", '" OR 1=1 --', "1); DELETE FROM logs; --", "'; DROP TABLE logs; --", "' UNION SELECT 1 --"),
-        *("%00", "%FF", "a%00b", "%", "%zz", "%u0041", "%ED%A0%80", "%22", "+", "\\", "é", "_", "$", "[0]", "a.b"),
-        *("?1", "-1", "9" * 30, "1e9", "0x10", "1_000", "٣", "NaN", "x" * 2000, "2026-13-45", "0000-00-00"),
+        *("' OR 1=1 --", '" OR 1=1 --', "1); DELETE FROM logs; --", "'; DROP TABLE logs; --"),
+        "' UNION SELECT 1 --",
+        *("%00", "%FF", "a%00b", "%", "%zz", "%u0041", "%ED%A0%80", "%22", "+", "\\", "é", "_"),
+        *("$", "[0]", "a.b"),
+        *("?1", "-1", "9" * 30, "1e9", "0x10", "1_000", "٣", "NaN", "x" * 2000, "2026-13-45"),
+        "0000-00-00",
         *("9999-12-31T23:59:59.999999-23:59", "0001-01-01T00:00:00+23:59"),
     )
     NAMES = (
-        *("severity", "min_severity", "service", "timestamp_start", "timestamp_end", "received_at_start", "since"),
-        *("received_at_end", "contains", "order", "limit", "cursor", "format", "follow", "after", "step", "attr.k"),
-        *("attr.", "attr", "attr.k'", 'attr.k"', "attr.%00", "attr.$", "attr.[0]", "attr.%FF", "", "'", "%00", "%"),
+        *("severity", "min_severity", "service", "timestamp_start", "timestamp_end"),
+        *("received_at_start", "since"),
+        *("received_at_end", "contains", "order", "limit", "cursor", "format", "follow", "after"),
+        *("step", "attr.k"),
+        *("attr.", "attr", "attr.k'", 'attr.k"', "attr.%00", "attr.$", "attr.[0]", "attr.%FF", ""),
+        *("'", "%00", "%"),
     )
     NUMBERS = (
-        *("1'", "0x1", "-1", "+1", "1_0", "9" * 30, "%00", "1%00", "%FF", "%31%30%30%30%30", "١", "1.0", "a" * 2000),
+        *("1'", "0x1", "-1", "+1", "1_0", "9" * 30, "%00", "1%00", "%FF", "%31%30%30%30%30", "١"),
+        *("1.0", "a" * 2000),
         *("..", "%2e%2e", "%", "%zz"),
     )
 
     def test_every_parameter_takes_every_value_or_refuses_it(self):
         self.server.post([{"message": f"m{n}", "k": n} for n in range(20)])
         with Wire(self.server) as wire:
-            for path, name, value in itertools.product(("/logs", "/stats"), self.NAMES, self.VALUES):
-                query = f"{urllib.parse.quote(name, safe='%')}={urllib.parse.quote(value, safe='%')}"
+            for path, name, value in itertools.product(
+                ("/logs", "/stats"), self.NAMES, self.VALUES
+            ):
+                query = (
+                    f"{urllib.parse.quote(name, safe='%')}={urllib.parse.quote(value, safe='%')}"
+                )
                 with self.subTest(path, query=query[:200]):
-                    answer = wire.send(f"GET {path}?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()).answer()
+                    answer = wire.send(
+                        f"GET {path}?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+                    ).answer()
                     self.assertIsNotNone(answer)
                     self.assertIn(answer.status, {200, 400}, answer.text)
                     if answer.status == 400:
@@ -625,7 +804,10 @@ class HostileQueries(HTTPTest):
 
     def test_a_cursor_that_was_made_up_is_taken_or_refused(self):
         big = 1 << 70
-        for text in ("", "x", "1:2", ":", "a:b", "1:2:3", "-1:-1", f"{big}:1", f"1:{big}", "٣:٣", "1_0:1", "1.5:1"):
+        for text in (
+            "", "x", "1:2", ":", "a:b", "1:2:3", "-1:-1", f"{big}:1", f"1:{big}", "٣:٣", "1_0:1",
+            "1.5:1",
+        ):
             with self.subTest(text):
                 cursor = urllib.parse.quote(base64.urlsafe_b64encode(text.encode()))
                 self.assertIn(self.server.get(f"/logs?cursor={cursor}").status, {200, 400})

@@ -27,14 +27,20 @@ def request(*records: Json, service: str | None = "app", **resource: Json) -> Js
     """An ExportLogsServiceRequest with these LogRecords."""
     named = {} if service is None else {"service_name": text(service)}
     scope_logs = [{"scope": {"name": "app.js"}, "logRecords": list(records)}]
-    return {"resourceLogs": [{"resource": {"attributes": pairs(**named, **resource)}, "scopeLogs": scope_logs}]}
+    return {
+        "resourceLogs": [
+            {"resource": {"attributes": pairs(**named, **resource)}, "scopeLogs": scope_logs},
+        ]
+    }
 
 
 # What the exporter of OpenTelemetry for JavaScript sends.
 JAVASCRIPT = {
     "resourceLogs": [
         {
-            "resource": {"attributes": [{"key": "service.name", "value": {"stringValue": "checkout"}}]},
+            "resource": {
+                "attributes": [{"key": "service.name", "value": {"stringValue": "checkout"}}]
+            },
             "scopeLogs": [
                 {
                     "scope": {"name": "app.js"},
@@ -47,7 +53,8 @@ JAVASCRIPT = {
                             "body": {"stringValue": "hello world"},
                             "attributes": [
                                 {"key": "n", "value": {"intValue": 3}},
-                                {"key": "tags", "value": {"arrayValue": {"values": [{"stringValue": "x"}]}}},
+                                {"key": "tags",
+                                 "value": {"arrayValue": {"values": [{"stringValue": "x"}]}}},
                             ],
                             "droppedAttributesCount": 0,
                             "traceId": "5b8efff798038103d269b633813fc60c",
@@ -57,7 +64,11 @@ JAVASCRIPT = {
                             "timeUnixNano": NANOSECONDS,
                             "severityNumber": 17,
                             "severityText": "ERROR",
-                            "body": {"kvlistValue": {"values": [{"key": "code", "value": {"intValue": 7}}]}},
+                            "body": {
+                                "kvlistValue": {
+                                    "values": [{"key": "code", "value": {"intValue": 7}}]
+                                }
+                            },
                         },
                     ],
                 }
@@ -86,7 +97,10 @@ class Otlp(ServerTests):
 
     def test_a_request_of_the_javascript_exporter_is_stored(self) -> None:
         first, second = self.stored(JAVASCRIPT)
-        self.assertEqual((first["service"], first["severity"], first["message"]), ("checkout", "INFO", "hello world"))
+        self.assertEqual(
+            (first["service"], first["severity"], first["message"]),
+            ("checkout", "INFO", "hello world"),
+        )
         self.assertEqual(first["timestamp"], MOMENT)
         attributes = first["attributes"]
         self.assertEqual((attributes["n"], attributes["tags"]), (3, ["x"]))
@@ -123,7 +137,11 @@ class Otlp(ServerTests):
                 self.assertEqual((answer.status, answer.json), (200, {}), answer.text)
 
     def test_what_a_content_type_says_of_json_is_not_looked_at(self) -> None:
-        for content_type in ("application/json; charset=utf-8", "text/plain", "application/x-www-form-urlencoded"):
+        for content_type in (
+            "application/json; charset=utf-8",
+            "text/plain",
+            "application/x-www-form-urlencoded",
+        ):
             with self.subTest(content_type):
                 self.assertEqual(len(self.stored(JAVASCRIPT, Content_Type=content_type)), 2)
 
@@ -143,14 +161,18 @@ class Otlp(ServerTests):
         ({"bytesValue": "AQID"}, "AQID"),
         ({"arrayValue": {"values": []}}, []),
         ({"arrayValue": {}}, []),
-        ({"arrayValue": {"values": [{"intValue": "1"}, {"stringValue": "a"}, {"arrayValue": {}}]}}, [1, "a", []]),
+        ({"arrayValue": {"values": [{"intValue": "1"}, {"stringValue": "a"}, {"arrayValue": {}}]}},
+         [1, "a", []]),
         ({"kvlistValue": {"values": []}}, {}),
-        ({"kvlistValue": {"values": pairs(a={"intValue": 1}, b={"kvlistValue": {}})}}, {"a": 1, "b": {}}),
+        ({"kvlistValue": {"values": pairs(a={"intValue": 1}, b={"kvlistValue": {}})}},
+         {"a": 1, "b": {}}),
         ({}, None),
     )
 
     def test_every_kind_of_value_is_kept_in_attributes(self) -> None:
-        records = self.stored(request(*({"body": text("m"), "attributes": pairs(v=v)} for v, _ in self.VALUES)))
+        records = self.stored(
+            request(*({"body": text("m"), "attributes": pairs(v=v)} for v, _ in self.VALUES))
+        )
         for (value, expected), record in zip(self.VALUES, records, strict=True):
             with self.subTest(value):
                 self.assertEqual(record["attributes"]["v"], expected)
@@ -162,17 +184,23 @@ class Otlp(ServerTests):
         for (value, expected), record in zip(cases, records, strict=True):
             with self.subTest(value):
                 message = record["message"]
-                self.assertEqual(message if isinstance(expected, str) else json.loads(message), expected)
+                self.assertEqual(
+                    message if isinstance(expected, str) else json.loads(message), expected
+                )
 
     def test_attributes_of_the_resource_and_of_the_record_are_joined(self) -> None:
         sent = {"body": text("m"), "attributes": pairs(user=text("bob"), region=text("own"))}
-        (record,) = self.stored(request(sent, host_name=text("web1"), region=text("of the resource")))
+        (record,) = self.stored(
+            request(sent, host_name=text("web1"), region=text("of the resource"))
+        )
         attributes = {"host.name": "web1", "region": "own", "user": "bob", "scope": "app.js"}
         self.assertEqual(record["attributes"], attributes)
 
     def test_severity_numbers_stand_for_severities(self) -> None:
         names = ["DEBUG"] * 8 + ["INFO"] * 4 + ["WARNING"] * 4 + ["ERROR"] * 4 + ["CRITICAL"] * 4
-        records = self.stored(request(*({"body": text("m"), "severityNumber": n} for n in range(1, 25))))
+        records = self.stored(
+            request(*({"body": text("m"), "severityNumber": n} for n in range(1, 25)))
+        )
         for number, (name, record) in enumerate(zip(names, records, strict=True), 1):
             with self.subTest(number=number):
                 self.assertEqual(record["severity"], name)
@@ -225,11 +253,20 @@ class Otlp(ServerTests):
                 self.assertEqual(record["service"], expected)
 
     def test_null_is_the_same_as_absent(self) -> None:
-        nothing = {"attributes": None, "timeUnixNano": None, "severityNumber": None, "severityText": None}
+        nothing = {
+            "attributes": None,
+            "timeUnixNano": None,
+            "severityNumber": None,
+            "severityText": None,
+        }
         document = request({"body": text("m"), **nothing})
-        document["resourceLogs"][0]["schemaUrl"] = document["resourceLogs"][0]["scopeLogs"][0]["scope"] = None
+        resource = document["resourceLogs"][0]
+        resource["schemaUrl"] = None
+        resource["scopeLogs"][0]["scope"] = None
         (record,) = self.stored(document)
-        self.assertEqual((record["message"], record["severity"], record["attributes"]), ("m", "INFO", {}))
+        self.assertEqual(
+            (record["message"], record["severity"], record["attributes"]), ("m", "INFO", {})
+        )
 
     def test_what_could_not_be_stored_of_a_request_is_a_partial_success(self) -> None:
         good = {"body": text("good")}
@@ -239,8 +276,10 @@ class Otlp(ServerTests):
             ("a body too long", {"body": text("x" * ((256 << 10) + 1))}),
             ("a time that is none", {"body": text("m"), "timeUnixNano": "soon"}),
             ("a severity that is none", {"body": text("m"), "severityNumber": 99}),
-            ("a number that is none", {"body": text("m"), "attributes": pairs(n={"intValue": "three"})}),
-            ("a key that is no text", {"body": text("m"), "attributes": [{"key": 5, "value": text("x")}]}),
+            ("a number that is none",
+             {"body": text("m"), "attributes": pairs(n={"intValue": "three"})}),
+            ("a key that is no text",
+             {"body": text("m"), "attributes": [{"key": 5, "value": text("x")}]}),
         ):
             with self.subTest(name):
                 ((before,),) = self.server.sql("SELECT count(*) FROM logs")
@@ -265,7 +304,9 @@ class Otlp(ServerTests):
         body = request({"body": text("mine")})
         body["resourceLogs"] += request({"body": text("not mine")}, service="web")["resourceLogs"]
         answer = self.send(body, TOKEN)
-        self.assertEqual((answer.status, answer.json["partialSuccess"]["rejectedLogRecords"]), (200, "1"))
+        self.assertEqual(
+            (answer.status, answer.json["partialSuccess"]["rejectedLogRecords"]), (200, "1")
+        )
         self.assertIn("web", answer.json["partialSuccess"]["errorMessage"])
         self.assertEqual(self.send(request({"body": text("m")}, service="web"), TOKEN).status, 403)
 
@@ -299,7 +340,9 @@ class Otlp(ServerTests):
 
     def test_more_records_than_a_batch_may_have_are_413(self) -> None:
         record = {"body": {"stringValue": "a"}}
-        answer = self.send({"resourceLogs": [{"scopeLogs": [{"logRecords": [record] * 50_001}] * 2}]})
+        answer = self.send(
+            {"resourceLogs": [{"scopeLogs": [{"logRecords": [record] * 50_001}] * 2}]}
+        )
         self.assertEqual(answer.status, 413, answer.text)
         self.assertIn("100,000", answer.json["message"])
 
@@ -322,9 +365,20 @@ class Otlp(ServerTests):
     def test_a_repeat_with_an_idempotency_key_stores_nothing(self) -> None:
         body = request({"body": text("once")}, {"body": text("")})
         answers = [self.send(body, Idempotency_Key="otlp") for _ in range(3)]
-        self.assertEqual(["idempotent-replayed" in answer.headers for answer in answers], [False, True, True])
+        self.assertEqual(
+            ["idempotent-replayed" in answer.headers for answer in answers], [False, True, True]
+        )
         self.assertEqual(len({(answer.status, answer.body) for answer in answers}), 1, answers)
-        self.assertEqual(self.server.sql("SELECT count(*) FROM logs WHERE message = 'once'"), [(1,)])
+        self.assertEqual(
+            self.server.sql("SELECT count(*) FROM logs WHERE message = 'once'"), [(1,)]
+        )
+
+    def test_refused_in_part_for_another_service_and_in_part_otherwise_is_422(self):
+        body = request({"body": text("not mine")}, service="web")
+        body["resourceLogs"] += request({"body": text("")})["resourceLogs"]
+        self.assertEqual(
+            self.server.post(body, TOKEN, "/v1/logs", Content_Type="application/json").status, 422
+        )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import concurrent.futures
-import contextlib
 import datetime
 import gzip
 import http.client
@@ -15,7 +14,6 @@ import logging.handlers
 import pathlib
 import queue
 import socket
-import sqlite3
 import unittest
 import urllib.parse
 import warnings
@@ -23,7 +21,16 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from tests.support import OTHER_TOKEN, READER, SHIPPER, TOKEN, Answer, Json, Server, ServerTests, eventually
+from tests.support import (
+    OTHER_TOKEN,
+    READER,
+    SHIPPER,
+    TOKEN,
+    Answer,
+    Json,
+    Server,
+    ServerTests,
+)
 
 KIB, MIB = 1 << 10, 1 << 20
 MAX_BODY = 10 * MIB
@@ -64,15 +71,21 @@ class Bodies(ServerTests):
         ("lines", b'{"message": "a"}\n{"message": "b"}\n', ["a", "b"]),
         ("lines, the last one open", b'{"message": "a"}\n{"message": "b"}', ["a", "b"]),
         ("lines that end in CR LF", b'{"message": "a"}\r\n{"message": "b"}\r\n', ["a", "b"]),
-        ("blank lines first, between and last", b'\n\r\n \t\n{"message": "a"}\n\n\n{"message": "b"}\n \n', ["a", "b"]),
-        ("objects back to back", b'{"message": "a"}{"message": "b"}{"message": "c"}', ["a", "b", "c"]),
-        ("objects with blanks between", b'{"message": "a"} {"message": "b"}\t{"message": "c"}', ["a", "b", "c"]),
-        ("arrays one after the other", b'[{"message": "a"}]\n[{"message": "b"}, {"message": "c"}]', ["a", "b", "c"]),
+        ("blank lines first, between and last",
+         b'\n\r\n \t\n{"message": "a"}\n\n\n{"message": "b"}\n \n', ["a", "b"]),
+        ("objects back to back", b'{"message": "a"}{"message": "b"}{"message": "c"}',
+         ["a", "b", "c"]),
+        ("objects with blanks between", b'{"message": "a"} {"message": "b"}\t{"message": "c"}',
+         ["a", "b", "c"]),
+        ("arrays one after the other", b'[{"message": "a"}]\n[{"message": "b"}, {"message": "c"}]',
+         ["a", "b", "c"]),
         ("an array, then objects", b'[{"message": "a"}]{"message": "b"}', ["a", "b"]),
         ('{"logs": [...]}', b'{"logs": [{"message": "a"}, {"message": "b"}]}', ["a", "b"]),
-        ('{"logs": [...]} on each line', b'{"logs": [{"message": "a"}]}\n{"logs": [{"message": "b"}]}', ["a", "b"]),
+        ('{"logs": [...]} on each line',
+         b'{"logs": [{"message": "a"}]}\n{"logs": [{"message": "b"}]}', ["a", "b"]),
         ("UTF-8 with a mark in front", b'\xef\xbb\xbf{"message": "\xc3\xa9"}', ["é"]),
-        ("UTF-16 with a mark in front", '{"message": "é"}\n{"message": "b"}'.encode("utf-16"), ["é", "b"]),
+        ("UTF-16 with a mark in front", '{"message": "é"}\n{"message": "b"}'.encode("utf-16"),
+         ["é", "b"]),
         ("UTF-16, little-endian", '{"message": "é"}'.encode("utf-16-le"), ["é"]),
         ("UTF-16, big-endian", '[{"message": "é"}]'.encode("utf-16-be"), ["é"]),
         ("UTF-32", '{"message": "é"}'.encode("utf-32"), ["é"]),
@@ -86,7 +99,11 @@ class Bodies(ServerTests):
                 self.assertEqual([record["message"] for record in self.accept(body)], messages)
 
     def test_what_a_content_type_says_is_not_looked_at(self) -> None:
-        bodies = [body for name, body, _ in self.FORMS if name in ("an object", "an array", "lines", "a form")]
+        bodies = [
+            body
+            for name, body, _ in self.FORMS
+            if name in ("an object", "an array", "lines", "a form")
+        ]
         for content_type in (
             "application/json",
             "application/json; charset=latin-1",
@@ -103,7 +120,9 @@ class Bodies(ServerTests):
                     self.accept(body, Content_Type=content_type)
 
     def test_a_form_of_any_fields_is_a_record(self) -> None:
-        (record,) = self.accept(b"message=hello&level=warn&time=2026-11-24&user=bob&note=a%26b&empty=")
+        (record,) = self.accept(
+            b"message=hello&level=warn&time=2026-11-24&user=bob&note=a%26b&empty="
+        )
         self.assertEqual(record["severity"], "WARNING")
         self.assertEqual(record["timestamp"], "2026-11-24T00:00:00.000000Z")
         self.assertEqual(record["attributes"], {"user": "bob", "note": "a&b", "empty": ""})
@@ -169,11 +188,19 @@ class Bodies(ServerTests):
                 first = self.server.get(f"/logs/{answer['first_id']}").json
                 self.assertEqual((answer["accepted"], first["message"]), (2, "ñandú"))
 
-    def exchange(self, authorization: str, *headers: str) -> tuple[socket.socket, http.client.HTTPResponse]:
-        """Sends the head of a POST that waits for the word; gives the connection and what comes back."""
+    def exchange(
+        self, authorization: str, *headers: str
+    ) -> tuple[socket.socket, http.client.HTTPResponse]:
+        """Sends the head of a POST that waits for the word;
+        gives the connection and what comes back."""
         connection = socket.create_connection(("127.0.0.1", self.server.port), timeout=10)
         self.addCleanup(connection.close)
-        lines = ["POST /logs HTTP/1.1", "Host: localhost", f"Authorization: {authorization}", *headers]
+        lines = [
+            "POST /logs HTTP/1.1",
+            "Host: localhost",
+            f"Authorization: {authorization}",
+            *headers,
+        ]
         connection.sendall("\r\n".join([*lines, "Expect: 100-continue", "", ""]).encode())
         return connection, http.client.HTTPResponse(connection, method="POST")
 
@@ -231,7 +258,7 @@ class Bodies(ServerTests):
             with self.subTest(body=body):
                 self.assertEqual(self.server.post(body).status, 422)
 
-    def test_a_body_that_is_not_parseable_is_422_with_the_position_of_the_fault_and_nothing_is_stored(self) -> None:
+    def test_a_body_that_can_not_be_parsed_is_422_with_the_position_of_the_fault(self) -> None:
         before = self.server.get("/stats").json["total"]
         for body, line, column in (
             (b"hello", 1, 1),
@@ -251,12 +278,38 @@ class Bodies(ServerTests):
                 self.assertIn(f"line {line} column {column}", answer.json["error"])
         self.assertEqual(self.server.get("/stats").json["total"], before)
 
+    def test_a_body_of_a_hundred_gzip_members_is_taken_and_one_of_more_is_not(self) -> None:
+        for members, status in ((100, 200), (101, 422)):
+            with self.subTest(members=members):
+                data = gzip.compress(b'{"message": "a"}') + gzip.compress(b"\n") * (members - 1)
+                answer = self.server.post(data, Content_Encoding="gzip")
+                self.assertEqual(answer.status, status, answer.text)
+
+    def test_a_multipart_form_is_415_and_the_hint_says_how_to_send_it(self) -> None:
+        form = b'--x\r\nContent-Disposition: form-data; name="message"\r\n\r\nhello\r\n--x--\r\n'
+        answer = self.server.post(form, Content_Type="multipart/form-data; boundary=x")
+        self.assertEqual(answer.status, 415, answer.text)
+        self.assertIn("curl -d", answer.json["hint"])
+
+    def test_an_encoding_that_is_not_known_is_answered_with_those_that_are(self) -> None:
+        answer = self.server.post(b"x", Content_Encoding="br")
+        self.assertEqual(answer.headers["accept-encoding"], "gzip, deflate")
+
+    def test_a_level_outside_of_pinos_scale_is_the_nearest_on_it(self) -> None:
+        for number, name in ((0, "DEBUG"), (69, "CRITICAL"), (70, "CRITICAL"), (999, "CRITICAL")):
+            with self.subTest(number=number):
+                self.assertEqual(
+                    self.accept({"message": "m", "level": number})[0]["severity"], name
+                )
+
 
 class HandlerForm(ServerTests):
-    """What the standard library's own HTTPHandler posts: a form of everything that its record has."""
+    """What the standard library's own HTTPHandler posts:
+    a form of everything that its record has."""
 
     def setUp(self) -> None:
-        self.enterContext(warnings.catch_warnings(action="ignore", category=ResourceWarning))  # it closes no socket
+        # It closes no socket.
+        self.enterContext(warnings.catch_warnings(action="ignore", category=ResourceWarning))
 
     def logger(self, token: str = TOKEN, queued: bool = False) -> logging.Logger:
         """A logger that posts to the server, and is closed with the test."""
@@ -386,14 +439,24 @@ class Fields(ServerTests):
         record = self.one({"message": "hello"})
         names = ["id", "timestamp", "received_at", "service", "severity", "message", "attributes"]
         self.assertEqual(list(record), names)
-        self.assertEqual((record["service"], record["severity"], record["attributes"]), ("app", "INFO", {}))
-        self.assertEqual(record["timestamp"], record["received_at"], "no timestamp: the time of receipt")
+        self.assertEqual(
+            (record["service"], record["severity"], record["attributes"]), ("app", "INFO", {})
+        )
+        self.assertEqual(
+            record["timestamp"], record["received_at"], "no timestamp: the time of receipt"
+        )
 
     def test_it_lies_in_the_database_as_schema_sql_says(self) -> None:
-        sent = {"message": "ñ", "timestamp": "2026-11-24T02:14:12.123456Z", "severity": "ERROR", "user": "bob"}
+        sent = {
+            "message": "ñ",
+            "timestamp": "2026-11-24T02:14:12.123456Z",
+            "severity": "ERROR",
+            "user": "bob",
+        }
         record = self.one(sent)
         rows = self.server.sql(
-            "SELECT timestamp, service, severity, message, attributes FROM logs WHERE id = ?", record["id"]
+            "SELECT timestamp, service, severity, message, attributes FROM logs WHERE id = ?",
+            record["id"],
         )
         self.assertEqual(rows, [(1795486452123456, "app", 40, "ñ", '{"user": "bob"}')])
 
@@ -402,7 +465,8 @@ class Fields(ServerTests):
             (("message", "msg", "log"), ("a", "b", "c"), "message", ("a", "b", "c")),
             (
                 ("timestamp", "time", "ts", "date", "created", "@timestamp"),
-                ("2001-01-01", "2002-01-01", "2003-01-01", "2004-01-01", "2005-01-01", "2006-01-01"),
+                ("2001-01-01", "2002-01-01", "2003-01-01", "2004-01-01", "2005-01-01",
+                 "2006-01-01"),
                 "timestamp",
                 tuple(f"200{n}-01-01T00:00:00.000000Z" for n in range(1, 7)),
             ),
@@ -415,14 +479,18 @@ class Fields(ServerTests):
         ):
             for first, name in enumerate(names):
                 with self.subTest(name):
-                    fields = dict(zip(reversed(names[first:]), reversed(values[first:]), strict=True))
+                    fields = dict(
+                        zip(reversed(names[first:]), reversed(values[first:]), strict=True)
+                    )
                     record = self.one(fields)
                     self.assertEqual(record[field], expected[first])
                     del fields[name]
                     self.assertEqual(record["attributes"], fields, "what lost is an attribute")
 
     def test_null_is_the_same_as_absent(self) -> None:
-        record = self.one({"message": None, "msg": "a", "severity": None, "timestamp": None, "attributes": None})
+        record = self.one(
+            {"message": None, "msg": "a", "severity": None, "timestamp": None, "attributes": None}
+        )
         self.assertEqual((record["message"], record["severity"]), ("a", "INFO"))
         self.assertEqual(record["timestamp"], record["received_at"])
         self.assertEqual(record["attributes"], {})
@@ -505,17 +573,24 @@ class Fields(ServerTests):
 
     def test_epoch_numbers_keep_the_order_of_every_microsecond(self) -> None:
         start = 1795486452_000001
-        records = self.accept([{"message": "m", "timestamp": (start + n) / 1e6} for n in range(100)])
-        got = [datetime.datetime.fromisoformat(record["timestamp"]).timestamp() for record in records]
+        records = self.accept(
+            [{"message": "m", "timestamp": (start + n) / 1e6} for n in range(100)]
+        )
+        got = [
+            datetime.datetime.fromisoformat(record["timestamp"]).timestamp() for record in records
+        ]
         self.assertEqual(got, [(start + n) / 1e6 for n in range(100)])
 
     # Values that must be refused, by the field that is named then.
     BAD_VALUES: tuple[tuple[str, tuple[Json, ...]], ...] = (
-        ("timestamp", ("", " ", "yesterday", "now", "12:30", "2026-13-01", "2026-02-30", "2025-02-29")),
-        ("timestamp", ("2026-11-24T25:00:00Z", "2026-11-24T02:61:00Z", "2026-11-24T02:14:12+25:00")),
+        ("timestamp",
+         ("", " ", "yesterday", "now", "12:30", "2026-13-01", "2026-02-30", "2025-02-29")),
+        ("timestamp",
+         ("2026-11-24T25:00:00Z", "2026-11-24T02:61:00Z", "2026-11-24T02:14:12+25:00")),
         ("timestamp", ("2026-11-24T02:14:12X", "2026-11-24T", "2026-11-24T02:14:12Z and more")),
         ("timestamp", ("1795486452abc", "0x10", "NaN", "inf", "--1", "1" * 400)),
-        ("timestamp", ("0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00", "10000-01-01T00:00:00Z")),
+        ("timestamp",
+         ("0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00", "10000-01-01T00:00:00Z")),
         ("timestamp", (1e30, -1e30, 10**40, True, False, [], {}, [1795486452], {"$date": 1})),
         ("time", ("soon",)),
         ("@timestamp", ("soon",)),
@@ -527,7 +602,11 @@ class Fields(ServerTests):
         ("service", (5, True, ["app"], {"name": "app"})),
     )
     BAD: tuple[tuple[dict[str, Json], str], ...] = (
-        *(({"message": "m", field: value}, field) for field, values in BAD_VALUES for value in values),
+        *(
+            ({"message": "m", field: value}, field)
+            for field, values in BAD_VALUES
+            for value in values
+        ),
         ({}, "message"),
         ({"user": "bob"}, "message"),
         ({"message": "", "msg": "an alias does not help"}, "message"),
@@ -547,7 +626,16 @@ class Fields(ServerTests):
                     self.assertTrue(error["error"])
 
     def test_what_is_no_object_is_refused_and_the_rest_of_its_batch_stored(self) -> None:
-        sent = [{"message": "a"}, "text", 5, None, True, [], [{"message": "nested"}], {"message": "b"}]
+        sent = [
+            {"message": "a"},
+            "text",
+            5,
+            None,
+            True,
+            [],
+            [{"message": "nested"}],
+            {"message": "b"},
+        ]
         answer = self.server.post(sent).json
         self.assertEqual((answer["accepted"], answer["rejected"]), (2, 6))
         self.assertEqual([error["index"] for error in answer["errors"]], [1, 2, 3, 4, 5, 6])
@@ -585,7 +673,14 @@ class Fields(ServerTests):
                 self.assertEqual(self.one({"level": number})["severity"], name)
 
     def test_a_line_of_pino_is_taken_as_it_is(self) -> None:
-        line = {"level": 50, "time": 1795486452123, "pid": 43, "hostname": "web1", "msg": "oops", "err": {"code": 7}}
+        line = {
+            "level": 50,
+            "time": 1795486452123,
+            "pid": 43,
+            "hostname": "web1",
+            "msg": "oops",
+            "err": {"code": 7},
+        }
         record = self.one(line)
         self.assertEqual((record["severity"], record["message"]), ("ERROR", "oops"))
         self.assertEqual(record["timestamp"], "2026-11-24T02:14:12.123000Z")
@@ -695,7 +790,10 @@ class Fields(ServerTests):
         self.assertEqual(record["service"], "s\ufffd")
 
     def test_control_characters_are_kept(self) -> None:
-        for text in ("\u0000", "a\u0000b", "\u001b[31mred\u001b[0m", "two\nlines", "\r", "\u2028", "\ufeff", " "):
+        for text in (
+            "\u0000", "a\u0000b", "\u001b[31mred\u001b[0m", "two\nlines", "\r", "\u2028", "\ufeff",
+            " ",
+        ):
             with self.subTest(text):
                 self.assertEqual(self.one({"message": text})["message"], text)
 
@@ -714,12 +812,15 @@ class Fields(ServerTests):
 
     def test_with_a_service_token_logger_and_name_are_attributes(self) -> None:
         record = self.one({"logger": "b", "name": "c"})
-        self.assertEqual((record["service"], record["attributes"]), ("app", {"logger": "b", "name": "c"}))
+        self.assertEqual(
+            (record["service"], record["attributes"]), ("app", {"logger": "b", "name": "c"})
+        )
         self.assertEqual(self.one({"service": "app"})["attributes"], {})
 
     def test_what_get_gave_out_can_be_posted_again(self) -> None:
         sent: list[dict[str, Json]] = [
-            {"message": "ñ\n\u0000", "severity": "ERROR", "timestamp": "1969-12-31", "user": "bob", "n": [1, None]},
+            {"message": "ñ\n\u0000", "severity": "ERROR", "timestamp": "1969-12-31", "user": "bob",
+             "n": [1, None]},
             {"message": "b", "service": "web", "attributes": {"id": 1, "received_at": "x"}},
             {"message": "c", "service": "web", "timestamp": "2026-11-24T02:14:12.123456Z"},
         ]
@@ -734,7 +835,9 @@ class Fields(ServerTests):
                     self.assertGreater(new["id"], old["id"])
                     self.assertGreaterEqual(new["received_at"], old["received_at"])
                     own = ("id", "received_at")
-                    self.assertEqual(*({k: v for k, v in r.items() if k not in own} for r in (old, new)))
+                    self.assertEqual(
+                        *({k: v for k, v in r.items() if k not in own} for r in (old, new))
+                    )
 
     def test_an_id_or_a_received_at_alone_is_an_attribute(self) -> None:
         for fields in ({"id": 7}, {"received_at": "2026-11-24T00:00:00Z"}):
@@ -756,25 +859,39 @@ class Answers(ServerTests):
         answer = self.server.post([{"message": "a"}, {"message": "b"}, {"message": "c"}])
         self.assertEqual((answer.status, answer.headers["content-type"]), (200, "application/json"))
         self.assertEqual(tuple(answer.json), self.NUMBERS)
-        self.assertEqual((answer.json["accepted"], answer.json["rejected"], answer.json["errors"]), (3, 0, []))
+        self.assertEqual(
+            (answer.json["accepted"], answer.json["rejected"], answer.json["errors"]), (3, 0, [])
+        )
         self.assertEqual(answer.json["last_id"] - answer.json["first_id"], 2)
 
     def test_a_batch_that_is_stored_in_part(self) -> None:
-        answer = self.server.post([{"message": "a"}, {"message": "x", "severity": "LOUD"}, {"message": "b"}, {}])
+        answer = self.server.post(
+            [{"message": "a"}, {"message": "x", "severity": "LOUD"}, {"message": "b"}, {}]
+        )
         self.assertEqual(answer.status, 200)
         self.assertEqual(tuple(answer.json), self.NUMBERS)
         self.assertEqual((answer.json["accepted"], answer.json["rejected"]), (2, 2))
-        self.assertEqual([(e["index"], e["field"]) for e in answer.json["errors"]], [(1, "severity"), (3, "message")])
+        self.assertEqual(
+            [(e["index"], e["field"]) for e in answer.json["errors"]],
+            [(1, "severity"), (3, "message")],
+        )
         self.assertIn("LOUD", answer.json["errors"][0]["error"])
-        stored = [self.server.get(f"/logs/{answer.json[name]}").json["message"] for name in ("first_id", "last_id")]
+        stored = [
+            self.server.get(f"/logs/{answer.json[name]}").json["message"]
+            for name in ("first_id", "last_id")
+        ]
         self.assertEqual(stored, ["a", "b"])
 
     def test_the_first_hundred_errors_are_named_and_all_are_counted(self) -> None:
         for bad in (99, 100, 101, 150):
             with self.subTest(bad=bad):
-                answer = self.server.post([{"message": "good"}, *[{"message": ""}] * bad, {"message": "good"}]).json
+                answer = self.server.post(
+                    [{"message": "good"}, *[{"message": ""}] * bad, {"message": "good"}]
+                ).json
                 self.assertEqual((answer["accepted"], answer["rejected"]), (2, bad))
-                self.assertEqual([e["index"] for e in answer["errors"]], list(range(1, min(bad, 100) + 1)))
+                self.assertEqual(
+                    [e["index"] for e in answer["errors"]], list(range(1, min(bad, 100) + 1))
+                )
 
     def refused(self, answer: Answer, status: int) -> None:
         """Checks the answer to a batch of which nothing could be stored."""
@@ -801,7 +918,9 @@ class Answers(ServerTests):
                 self.assertEqual(answer.json["errors"][0]["field"], "service")
                 self.assertIn("web", answer.json["errors"][0]["error"])
         answer = self.server.post([other, {"message": "m", "service": "app"}, {"message": "m"}])
-        self.assertEqual((answer.status, answer.json["accepted"], answer.json["rejected"]), (200, 2, 1))
+        self.assertEqual(
+            (answer.status, answer.json["accepted"], answer.json["rejected"]), (200, 2, 1)
+        )
 
     def test_a_shipper_token_writes_any_service(self) -> None:
         names = ["app", "web", "one that is in no configuration", "ñ"]
@@ -811,7 +930,9 @@ class Answers(ServerTests):
     def test_what_was_answered_with_200_is_on_disk_and_can_be_read_at_once(self) -> None:
         for _ in range(20):
             number = self.server.post({"message": "read your own write"}).json["first_id"]
-            self.assertEqual(self.server.sql("SELECT count(*) FROM logs WHERE id = ?", number), [(1,)])
+            self.assertEqual(
+                self.server.sql("SELECT count(*) FROM logs WHERE id = ?", number), [(1,)]
+            )
             self.assertEqual(self.server.get("/logs?limit=1").json[0]["id"], number)
 
     def test_ids_are_contiguous_within_a_batch_and_ascend_with_the_commits(self) -> None:
@@ -820,14 +941,24 @@ class Answers(ServerTests):
 
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(post, [1, 7, 30, 600] * 10))
-        ranges = sorted((answer["first_id"], answer["last_id"], answer["accepted"]) for answer in answers)
-        self.assertEqual([last - first + 1 for first, last, _ in ranges], [accepted for *_, accepted in ranges])
+        ranges = sorted(
+            (answer["first_id"], answer["last_id"], answer["accepted"]) for answer in answers
+        )
+        self.assertEqual(
+            [last - first + 1 for first, last, _ in ranges], [accepted for *_, accepted in ranges]
+        )
         for (_, last, _), (first, _, _) in itertools.pairwise(ranges):
             self.assertGreater(first, last)
         for first, last, accepted in ranges:
-            rows = self.server.sql("SELECT message FROM logs WHERE id BETWEEN ? AND ? ORDER BY id", first, last)
-            self.assertEqual([message for (message,) in rows], [f"{accepted} {n}" for n in range(accepted)])
-        received = [moment for (moment,) in self.server.sql("SELECT received_at FROM logs ORDER BY id")]
+            rows = self.server.sql(
+                "SELECT message FROM logs WHERE id BETWEEN ? AND ? ORDER BY id", first, last
+            )
+            self.assertEqual(
+                [message for (message,) in rows], [f"{accepted} {n}" for n in range(accepted)]
+            )
+        received = [
+            moment for (moment,) in self.server.sql("SELECT received_at FROM logs ORDER BY id")
+        ]
         self.assertEqual(received, sorted(received))
 
 
@@ -848,7 +979,10 @@ class Tokens(ServerTests):
             basic("x", TOKEN).replace("Basic", "basic"),
         ):
             with self.subTest(authorization):
-                self.assertEqual(self.server.post({"message": "m"}, None, Authorization=authorization).status, 200)
+                self.assertEqual(
+                    self.server.post({"message": "m"}, None, Authorization=authorization).status,
+                    200,
+                )
 
     WRONG = (
         None,
@@ -913,7 +1047,8 @@ class Keys(ServerTests):
     def test_a_repeat_gets_the_first_answer_and_stores_nothing(self) -> None:
         for name, body in (
             ("whole", [{"message": "whole"}]),
-            ("in part", [{"message": "in part"}, {"message": ""}, {"message": "m", "level": "LOUD"}]),
+            ("in part",
+             [{"message": "in part"}, {"message": ""}, {"message": "m", "level": "LOUD"}]),
         ):
             with self.subTest(name):
                 first = self.server.post(body, Idempotency_Key=name)
@@ -939,7 +1074,9 @@ class Keys(ServerTests):
             self.assertEqual(answer.status, 422, answer.text)
             self.assertIn("Idempotency-Key", answer.json["error"])
         self.assertEqual((self.count("body"), self.count("other body")), (1, 0))
-        self.assertEqual(self.server.post({"message": "body"}, Idempotency_Key="bodies").json, first.json)
+        self.assertEqual(
+            self.server.post({"message": "body"}, Idempotency_Key="bodies").json, first.json
+        )
 
     def test_the_same_key_with_another_token_is_another_key(self) -> None:
         for token in (TOKEN, OTHER_TOKEN):
@@ -970,7 +1107,9 @@ class Keys(ServerTests):
                 answers = list(pool.map(post, [f"at once {n}"] * 8))
             self.assertEqual([answer.status for answer in answers], [200] * 8)
             self.assertEqual(len({answer.body for answer in answers}), 1)
-            self.assertEqual(sum("idempotent-replayed" not in answer.headers for answer in answers), 1)
+            self.assertEqual(
+                sum("idempotent-replayed" not in answer.headers for answer in answers), 1
+            )
         self.assertEqual(self.count("at once"), 5 * 50)
 
     def test_a_batch_that_was_refused_can_be_sent_again_with_its_key(self) -> None:
@@ -982,40 +1121,10 @@ class Keys(ServerTests):
             first = server.post({"message": "m"}, Idempotency_Key="restart")
             server.restart()
             repeat = server.post({"message": "m"}, Idempotency_Key="restart")
-            self.assertEqual((repeat.json, repeat.headers["idempotent-replayed"]), (first.json, "true"))
+            self.assertEqual(
+                (repeat.json, repeat.headers["idempotent-replayed"]), (first.json, "true")
+            )
             self.assertEqual(server.sql("SELECT count(*) FROM logs"), [(1,)])
-
-
-class Retention(unittest.TestCase):
-    """What is forgotten, and what is not."""
-
-    def test_no_id_is_given_twice_even_after_retention_emptied_the_store_and_a_restart(self) -> None:
-        with Server(retention={"max_age_days": 0.000001}) as server:
-            self.assertEqual(server.post([{"message": "soon gone"}] * 3).json["last_id"], 3)
-            eventually(lambda: server.sql("SELECT count(*) FROM logs") == [(0,)])
-            self.assertEqual(server.get("/stats").json["total"], 0)
-            server.restart()
-            self.assertEqual(server.post({"message": "after"}).json["first_id"], 4)
-
-    def test_a_key_is_kept_for_24_hours(self) -> None:
-        hour = 3_600_000_000
-        with Server(retention={"max_age_days": 1e12}) as server:  # no age is too large
-            for key, age in (("young", 23 * hour), ("old", 25 * hour)):
-                before = set(server.sql("SELECT key FROM answers"))
-                server.post({"message": key}, Idempotency_Key=key)
-                (row,) = set(server.sql("SELECT key FROM answers")) - before
-                self.write(server, "UPDATE answers SET created_at = created_at - ? WHERE key = ?", age, *row)
-            eventually(lambda: self.stored_anew(server, "old"))
-            self.assertFalse(self.stored_anew(server, "young"))
-
-    def stored_anew(self, server: Server, key: str) -> bool:
-        """Sends a batch again; whether the server took it for another."""
-        return "idempotent-replayed" not in server.post({"message": key}, Idempotency_Key=key).headers
-
-    def write(self, server: Server, statement: str, *parameters: Json) -> None:
-        """Changes the database behind the server's back: so time passes quickly."""
-        with contextlib.closing(sqlite3.connect(server.database, timeout=10)) as db, db:
-            db.execute(statement, parameters)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """The README: its commands are run, and what it names is there.
 
-A block marked `sh` whose lines begin with "$ " is a session: each command (lines that begin with "> " go on with
-it) is run in a shell, in a folder with copies of the programs, in the order of the page, and must print what is
-shown below it. A block marked `python` is run too, and prints nothing. Other blocks are not run.
+A block marked `sh` whose lines begin with "$ " is a session: each command (lines that begin with ">
+" go on with it) is run in a shell, in a folder with copies of the programs, in the order of the
+page, and must print what is shown below it. A block marked `python` is run too, and prints nothing.
+Other blocks are not run.
 """
 
 from __future__ import annotations
@@ -27,19 +28,23 @@ from collections.abc import Iterator
 from typing import Any
 
 import server
-from tests.support import ROOT, SHIPPER, TOKEN, Server
+from tests.support import README, ROOT, SHIPPER, TOKEN, Server, rows
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 DPKG_LOG = "/var/log/dpkg.log"
-PROGRAMS = ["curl", "jq", "awk", "sqlite3", "grep", "sort", "uniq", "head"]  # that a machine may lack
-WORDS = ["record", "batch", "commit", "store", "query", "cursor", "service token", "shipper token", "read token"]
+# That a machine may lack.
+PROGRAMS = ["curl", "jq", "awk", "sqlite3", "grep", "sort", "uniq", "head"]
+WORDS = [
+    "record", "batch", "commit", "store", "query", "cursor", "service token", "shipper token",
+    "read token",
+]
 OPTIONAL_KEYS = ["server.allowed_hosts", "server.tls.certificate", "server.tls.key"]
 UNITS = {"": 1, "s": 1, "KiB": 1 << 10, "MiB": 1 << 20, "h": server.HOUR}
 
 # What differs from run to run, and what stands for it in the comparison.
 VARYING = [
-    (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.(?!000000)\d{6}Z", "TIME"),  # those that a command gives have whole seconds
+    # Those that a command gives have whole seconds.
+    (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.(?!000000)\d{6}Z", "TIME"),
     (r"(?m)^Date: .*", "Date: TIME"),
     (r'("run": "|attr\.run=)[0-9a-f]{8}', r"\1RUN"),
     (r'"id":\d+(?=.*"run")', '"id":ID'),  # services that send at the same time
@@ -52,25 +57,24 @@ def commands(block: str) -> Iterator[tuple[str, str]]:
     """The commands of a session, each with the output that is shown."""
     for part in re.split(r"(?m)^\$ ", block)[1:]:
         lines = part.splitlines(keepends=True)
-        length = next((n for n, line in enumerate(lines) if n and not line.startswith("> ")), len(lines))
+        length = next(
+            (n for n, line in enumerate(lines) if n and not line.startswith("> ")), len(lines)
+        )
         yield "".join([lines[0], *(line[2:] for line in lines[1:length])]), "".join(lines[length:])
-
-
-def rows(heading: str) -> list[list[str]]:
-    """The cells of the table below a line that begins so."""
-    table = README.partition(f"\n{heading}")[2].partition("\n| --- ")[2].partition("\n\n")[0]
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()[1:]]
 
 
 def names_of_tests(pattern: str) -> set[str]:
     """The functions in the files of tests that begin with "test"."""
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in ROOT.glob(pattern)]
-    functions = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    functions = [
+        node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)
+    ]
     return {function.name for function in functions if function.name.startswith("test")}
 
 
 class Session:
-    """A folder with the programs, and a shell in it. The port is a free one, and the page never knows."""
+    """A folder with the programs, and a shell in it.
+    The port is a free one, and the page never knows."""
 
     def __init__(self, folder: str):
         self.folder = pathlib.Path(folder)
@@ -80,7 +84,9 @@ class Session:
         for name in ("server.py", "simulator.py", "schema.sql"):
             shutil.copy(ROOT / name, self.folder)
         config = (ROOT / "config.json").read_text(encoding="utf-8")
-        (self.folder / "config.json").write_text(config.replace("8000", self.port), encoding="utf-8")
+        (self.folder / "config.json").write_text(
+            config.replace("8000", self.port), encoding="utf-8"
+        )
         (self.folder / "bin").mkdir()
         python = self.folder / "bin" / "python"
         python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
@@ -106,13 +112,17 @@ class Session:
 
     def run(self, command: str, lines: int) -> str:
         """What a command prints; of one that goes on for ever, as many lines."""
-        process = self.start(f"{command.rstrip()} --speed 100" if "simulator.py" in command else command)
+        process = self.start(
+            f"{command.rstrip()} --speed 100" if "simulator.py" in command else command
+        )
         deadline = threading.Timer(20, self.end, [process])
         deadline.start()
         try:
             if "server.py" in command or "follow=1" in command:
                 assert process.stdout
-                return "".join(process.stdout.readline() for _ in range(lines)).replace(f":{self.port}", ":8000")
+                return "".join(process.stdout.readline() for _ in range(lines)).replace(
+                    f":{self.port}", ":8000"
+                )
             output, errors = process.communicate()
             assert process.returncode == 0, f"exit status {process.returncode}: {output}{errors}"
             return output.replace(f":{self.port}", ":8000")
@@ -142,19 +152,26 @@ class Commands(unittest.TestCase):
         for language, block in BLOCK.findall(README):
             numbers: tuple[dict[str, str], dict[str, str]] = {}, {}  # shown, and really
             if language == "python":
-                (session.folder / "recipe.py").write_text(block.replace("8000", session.port), encoding="utf-8")
+                (session.folder / "recipe.py").write_text(
+                    block.replace("8000", session.port), encoding="utf-8"
+                )
                 self.assertEqual(session.run("python recipe.py", 0), "")
             for command, shown in commands(block) if language == "sh" else ():
                 with self.subTest(command):
                     self.check_that_it_can_run(command)
                     real = session.run(command, shown.count("\n"))
                     texts = [self.mask(text) for text in (shown, real)]
-                    if DPKG_LOG in block:  # another machine has another log; equal numbers must be equal there
+                    # Another machine has another log; equal numbers must be equal there.
+                    if DPKG_LOG in block:
                         texts = [self.rename(text, known) for text, known in zip(texts, numbers)]
                     self.assertEqual(texts[1], texts[0])
 
     def check_that_it_can_run(self, command: str) -> None:
-        absent = [name for name in PROGRAMS if re.search(rf"\b{name}\b", command) and not shutil.which(name)]
+        absent = [
+            name
+            for name in PROGRAMS
+            if re.search(rf"\b{name}\b", command) and not shutil.which(name)
+        ]
         if absent:
             self.skipTest(f"not installed: {', '.join(absent)}")
         with contextlib.suppress(OSError):
@@ -168,7 +185,9 @@ class Commands(unittest.TestCase):
 
     def rename(self, text: str, known: dict[str, str]) -> str:
         """Puts a name in the place of each number, the same wherever it is the same number."""
-        return re.sub(r"\d{2,}", lambda match: known.setdefault(match[0], f"number {len(known)}"), text)
+        return re.sub(
+            r"\d{2,}", lambda match: known.setdefault(match[0], f"number {len(known)}"), text
+        )
 
 
 class Names(unittest.TestCase):
@@ -182,7 +201,10 @@ class Names(unittest.TestCase):
         self.assertEqual(set(re.findall(r"\btest_\w+", README)) - known - files, set())
 
     def test_every_promise_names_its_tests_and_says_where_they_are(self) -> None:
-        quick, slow = names_of_tests("tests/test_*.py"), names_of_tests("tests/integration/test_*.py")
+        quick, slow = (
+            names_of_tests("tests/test_*.py"),
+            names_of_tests("tests/integration/test_*.py"),
+        )
         promises, decisions = rows("## What is promised"), rows("## What it decides")
         self.assertGreater(min(len(promises), len(decisions)), 15)
         for promise, tests in promises + decisions:
@@ -207,7 +229,8 @@ class Names(unittest.TestCase):
         settings = dict(self.settings(config))
         self.assert_named([*settings, *OPTIONAL_KEYS, *config["services"]["NAME"]["logs"][0]])
         for key, sample, *_ in rows("## Settings"):
-            with self.subTest(key), contextlib.suppress(json.JSONDecodeError):  # some are told in words
+            # Some are told in words.
+            with self.subTest(key), contextlib.suppress(json.JSONDecodeError):
                 self.assertEqual(json.loads(sample.strip("`")), settings[key.strip("`")])
 
     def settings(self, value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -239,7 +262,9 @@ class Names(unittest.TestCase):
         self.assertEqual([word for word, _ in rows("## A record's way")], WORDS)
 
     def test_every_link_leads_somewhere(self) -> None:
-        headings = [re.sub(r"[^\w -]", "", line).lower() for line in re.findall(r"(?m)^#+ (.*)", README)]
+        headings = [
+            re.sub(r"[^\w -]", "", line).lower() for line in re.findall(r"(?m)^#+ (.*)", README)
+        ]
         anchors = {heading.replace(" ", "-") for heading in headings}
         for target in re.findall(r"\]\(([^)]+)\)", README):
             with self.subTest(target):
@@ -253,14 +278,21 @@ class Decisions(unittest.TestCase):
     """What the page says, and no other test shows."""
 
     def test_the_time_of_receipt_never_goes_back(self) -> None:
-        folder, later = self.enterContext(tempfile.TemporaryDirectory(prefix="readme-")), 4_102_444_800_000_000
+        folder, later = (
+            self.enterContext(tempfile.TemporaryDirectory(prefix="readme-")),
+            4_102_444_800_000_000,
+        )
         with contextlib.closing(sqlite3.connect(pathlib.Path(folder, "logs.db"))) as database:
             database.executescript((ROOT / "schema.sql").read_text(encoding="utf-8"))
-            database.execute("INSERT INTO logs VALUES (1, ?, 0, 'app', 20, 'the clock was wrong', '{}')", [later])
+            database.execute(
+                "INSERT INTO logs VALUES (1, ?, 0, 'app', 20, 'the clock was wrong', '{}')", [later]
+            )
             database.commit()
         with Server(folder) as running:
             running.post({"message": "today"})
-            self.assertEqual(running.sql("SELECT received_at FROM logs ORDER BY id"), [(later,), (later,)])
+            self.assertEqual(
+                running.sql("SELECT received_at FROM logs ORDER BY id"), [(later,), (later,)]
+            )
 
     def test_a_batch_of_too_many_records_is_refused_whole(self) -> None:
         with Server(constants={"MAX_RECORDS": 3}) as running:

@@ -1,13 +1,18 @@
-"""The simulator: each record exactly once whatever befalls the server, and the truth about what was not delivered."""
+"""The simulator stores each record exactly once, and says what was not delivered and why."""
 
 from __future__ import annotations
 
+import ast
 import collections
 import contextlib
+import functools
+import io
 import itertools
 import json
+import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +21,7 @@ import tempfile
 import threading
 import time
 import unittest
+from email.message import Message
 from unittest import mock
 
 import simulator
@@ -24,25 +30,43 @@ from tests.support import ROOT, Json, Server, eventually
 CONFIG = json.loads((ROOT / "config.json").read_text(encoding="utf-8"))
 NOTHING = simulator.Outcome(0, "no answer")
 STORED = simulator.Outcome(200, "", accepted=True)
+LOG = {"severity": "INFO", "message": "m", "weight": 1}
+SERVICE = simulator.Service("app", "http://server", "token", (1, 1), (0, 0), [LOG])
 
 
-def command(*arguments: str, give_up_after: float) -> list[str]:
-    """The simulator as a process of its own, with less patience where a test has no minute."""
-    program = f"import sys, simulator; simulator.GIVE_UP_AFTER_SECONDS = {give_up_after}; sys.exit(simulator.main())"
-    return [sys.executable, "-c", program, *arguments]
+def command(*arguments: str, **constants: float) -> list[str]:
+    """The command that runs the simulator as a process, with some of its constants changed."""
+    lines = ["import sys, simulator"]
+    for name, value in constants.items():
+        lines.append(f"simulator.{name} = {value}")
+    lines.append("sys.exit(simulator.main())")
+    return [sys.executable, "-c", "\n".join(lines), *arguments]
 
 
-def simulate(*arguments: str, give_up_after: float = 60) -> tuple[int, str, str]:
+def simulate(
+    *arguments: str, environment: dict[str, str] | None = None, **constants: float
+) -> tuple[int, str, str]:
     """Runs the simulator to its end; exit status, stdout, stderr."""
-    line = command(*arguments, give_up_after=give_up_after)
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, timeout=60, encoding="utf-8")
+    done = subprocess.run(
+        command(*arguments, **constants),
+        cwd=ROOT,
+        env=os.environ | (environment or {}),
+        capture_output=True,
+        timeout=60,
+        encoding="utf-8",
+    )
     return done.returncode, done.stdout, done.stderr
 
 
-def start(case: unittest.TestCase, *arguments: str) -> subprocess.Popen[str]:
-    """Starts the simulator; it does not outlive the test."""
-    line, pipe = command(*arguments, give_up_after=60), subprocess.PIPE
-    process = subprocess.Popen(line, cwd=ROOT, stdout=pipe, stderr=pipe, encoding="utf-8")
+def start(case: unittest.TestCase, *arguments: str, **constants: float) -> subprocess.Popen[str]:
+    """Starts the simulator; it ends with the test at the latest."""
+    process = subprocess.Popen(
+        command(*arguments, **constants),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
     case.addCleanup(process.kill)
     return process
 
@@ -62,7 +86,14 @@ def find(pattern: str, text: str) -> re.Match[str]:
 
 def totals(out: str) -> dict[str, int]:
     """The last row of the summary, by column."""
-    return dict(zip(simulator.COLUMNS, map(int, find("^total +(.*)$", out)[1].split()), strict=True))
+    numbers = find("^total +(.*)$", out)[1].split()
+    return dict(zip(simulator.COLUMNS, map(int, numbers), strict=True))
+
+
+def not_delivered(table: dict[str, int]) -> str:
+    """The line on stderr that says how many records were not delivered."""
+    missing = table["planned"] - table["delivered"]
+    return f"^{missing} of {table['planned']} records were not delivered$"
 
 
 def sample_server() -> Server:
@@ -72,7 +103,7 @@ def sample_server() -> Server:
 
 @contextlib.contextmanager
 def no_server():
-    """An address at which no one listens, nor will meanwhile."""
+    """An address at which nobody listens as long as the context is open."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{bound.getsockname()[1]}"
@@ -80,14 +111,15 @@ def no_server():
 
 @contextlib.contextmanager
 def listener(serve):
-    """A TCP server that hands each connection, and the one request on it, to `serve`; gives its address."""
+    """A TCP server that gives each connection and its one request to `serve`; its address."""
 
     def one(connection: socket.socket) -> None:
         with connection:
             serve(connection, receive_request(connection))
 
     def accept() -> None:
-        with contextlib.suppress(OSError):  # shut down: the test is over
+        # The listening socket is shut down when the test is over.
+        with contextlib.suppress(OSError):
             while True:
                 threading.Thread(target=one, args=[listening.accept()[0]], daemon=True).start()
 
@@ -95,9 +127,23 @@ def listener(serve):
         thread = threading.Thread(target=accept, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        with contextlib.suppress(OSError):  # some systems refuse it, and wake the accept by the close alone
+        # Some systems refuse a shutdown here. On these, close() ends the accept.
+        with contextlib.suppress(OSError):
             listening.shutdown(socket.SHUT_RDWR)
     thread.join(5)
+
+
+@contextlib.contextmanager
+def answering(*parts: bytes):
+    """A TCP server that sends the same bytes to everybody; its address and all requests to it."""
+    requests: list[bytes] = []
+
+    def serve(connection: socket.socket, request: bytes) -> None:
+        requests.append(request)
+        connection.sendall(b"".join(parts))
+
+    with listener(serve) as url:
+        yield url, requests
 
 
 def receive_request(connection: socket.socket) -> bytes:
@@ -114,7 +160,7 @@ def receive_request(connection: socket.socket) -> bytes:
 
 class ARun(unittest.TestCase):
     def assert_each_once(self, server: Server, out: str) -> None:
-        """What the simulator says it delivered is what the server counts and what the database holds."""
+        """The simulator, /stats and the database have the same number of records, all different."""
         delivered = totals(out)["delivered"]
         self.assertEqual(server.get("/stats").json["total"], delivered)
         self.assertEqual(server.sql("SELECT count(*) FROM logs"), [(delivered,)])
@@ -126,40 +172,60 @@ class ARun(unittest.TestCase):
             status, out, err = simulate("--url", server.url, "--speed", "50")
             self.assertEqual((status, err), (0, ""))
             self.assert_each_once(server, out)
-            table, stats = totals(out), server.get("/stats").json
+            table = totals(out)
+            stats = server.get("/stats").json
             self.assertEqual((table["failed"], table["retries"], table["replayed"]), (0, 0, 0))
             for severity in simulator.SEVERITIES:
                 self.assertEqual(table[severity], stats["by_severity"].get(severity, 0), severity)
             for name, service in CONFIG["services"].items():
                 least, most = service["iterations"]
                 self.assertTrue(least <= stats["by_service"][name] <= most, name)
-            number, path = find(r"^(\d+) records delivered, each exactly once: http://[^/]+(\S+)$", out).groups()
-            self.assertEqual(int(number), table["delivered"])
-            self.assertEqual(server.get(path).json["total"], table["delivered"])
+            last = find(r"^(\d+) records delivered, each exactly once: http://[^/]+(\S+)$", out)
+            self.assertEqual(int(last[1]), table["delivered"])
+            self.assertEqual(server.get(last[2]).json["total"], table["delivered"])
 
     def test_sends_the_messages_of_the_configuration_with_the_time_of_the_event(self):
         before = time.time() * 1e6
+        known = set()
+        for name, service in CONFIG["services"].items():
+            known |= {(name, log["severity"], log["message"]) for log in service["logs"]}
         with sample_server() as server:
             simulate("--url", server.url, "--speed", "50")
-            known = {(n, log["severity"], log["message"]) for n, s in CONFIG["services"].items() for log in s["logs"]}
             for record in server.get("/logs?limit=0").json:
                 self.assertIn((record["service"], record["severity"], record["message"]), known)
-            self.assertEqual(server.sql("SELECT count(*) FROM logs WHERE timestamp < ?", before), [(0,)])
-            self.assertEqual(server.sql("SELECT count(*) FROM logs WHERE timestamp > received_at"), [(0,)])
+            too_early = "SELECT count(*) FROM logs WHERE timestamp < ?"
+            self.assertEqual(server.sql(too_early, before), [(0,)])
+            too_late = "SELECT count(*) FROM logs WHERE timestamp > received_at"
+            self.assertEqual(server.sql(too_late), [(0,)])
 
     def test_one_seed_sends_the_same_messages_twice_and_both_times_they_are_stored(self):
+        seven = ("--speed", "50", "--seed", "7")
         with sample_server() as server:
-            outs = [simulate("--url", server.url, "--speed", "50", "--seed", "7")[1] for _ in range(2)]
+            outs = [simulate("--url", server.url, *seven)[1] for _ in range(2)]
             self.assertEqual(totals(outs[0]), totals(outs[1]))
-            groups = "SELECT count(*) FROM logs GROUP BY service, message, json_extract(attributes, '$.number')"
+            groups = """SELECT count(*) FROM logs
+                GROUP BY service, message, json_extract(attributes, '$.number')"""
             self.assertEqual(set(server.sql(groups)), {(2,)})
-            self.assertEqual(server.sql("SELECT count(*) FROM logs"), [(2 * totals(outs[0])["delivered"],)])
+            stored = server.sql("SELECT count(*) FROM logs")
+            self.assertEqual(stored, [(2 * totals(outs[0])["delivered"],)])
+
+    def test_without_a_seed_each_run_sends_other_messages(self):
+        with answering() as (url, requests):
+            for _ in range(2):
+                simulate("--url", url, "--speed", "100", GIVE_UP_AFTER_SECONDS=0)
+        orders = collections.defaultdict(list)
+        for request in requests:
+            record = json.loads(request.partition(b"\r\n\r\n")[2])
+            orders[record["attributes"]["run"]].append((record["service"], record["message"]))
+        first, second = orders.values()
+        self.assertNotEqual(sorted(first), sorted(second))
 
     def test_delivers_each_record_once_through_a_crash_and_a_restart_of_the_server(self):
         with sample_server() as server:
             process = start(self, "--url", server.url, "--speed", "8")
             for name, records in (("SIGKILL", 10), ("SIGTERM", 40)):
-                eventually(lambda least=records: server.sql("SELECT count(*) FROM logs")[0][0] >= least)
+                count = functools.partial(server.sql, "SELECT count(*) FROM logs")
+                eventually(lambda count=count, least=records: count()[0][0] >= least)
                 server.restart(getattr(signal, name, signal.SIGTERM))
             status, out, err = finish(process)
             self.assertEqual((status, err), (0, ""), out)
@@ -179,40 +245,55 @@ class ARun(unittest.TestCase):
                 client.sendall(answer)
 
         with sample_server() as server, listener(lose_the_first_answer) as url:
-            status, out, _ = simulate("--url", url, "--speed", "50")
+            arguments = ("--url", url, "--speed", "50")
+            status, out, _ = simulate(*arguments, FIRST_PAUSE_SECONDS=0.02)
             self.assertEqual(status, 0, out)
             self.assertEqual(set(tries.values()), {2})
             table = totals(out)
-            self.assertEqual([table[c] for c in ("planned", "retries", "replayed")], [len(tries)] * 3)
+            counts = [table[column] for column in ("planned", "retries", "replayed")]
+            self.assertEqual(counts, [len(tries)] * 3)
             self.assert_each_once(server, out)
+
+    def test_uses_no_proxy_of_the_environment(self):
+        with sample_server() as server, answering(b"") as (proxy, requests):
+            names = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
+            proxies = dict.fromkeys(names, proxy) | {"no_proxy": "", "NO_PROXY": ""}
+            status, out, _ = simulate("--url", server.url, "--speed", "100", environment=proxies)
+            self.assertEqual((status, requests), (0, []), out)
 
 
 class WhatWasNotDelivered(unittest.TestCase):
     def test_is_counted_when_no_server_answers(self):
         with no_server() as url:
-            status, out, err = simulate("--url", url, "--speed", "100", give_up_after=0.3)
+            arguments = ("--url", url, "--speed", "100")
+            status, out, err = simulate(*arguments, GIVE_UP_AFTER_SECONDS=0.3)
         table = totals(out)
         self.assertEqual((status, table["delivered"], table["failed"]), (1, 0, table["planned"]))
-        find(f"^{table['planned']} of {table['planned']} records were not delivered$", err)
-        find(rf"no answer from {url} \(.*\): is server.py running there\?$", err)
+        find(not_delivered(table), err)
+        find(rf"no answer from {url} \(\[.*\): is server.py running there\?$", err)
 
     def test_is_counted_when_the_server_refuses_one_service(self):
-        services = {**CONFIG["services"], "pagos": {**CONFIG["services"]["pagos"], "token": "not-known"}}
+        services = {**CONFIG["services"], "pagos": {**CONFIG["services"]["pagos"], "token": "no"}}
         with sample_server() as server, tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, "config.json")
             path.write_text(json.dumps({**CONFIG, "services": services}), encoding="utf-8")
-            status, out, err = simulate("--config", str(path), "--url", server.url, "--speed", "50")
+            arguments = ("--config", str(path), "--url", server.url, "--speed", "50")
+            status, out, err = simulate(*arguments)
             table = totals(out)
             self.assertEqual((status, table["retries"]), (1, 0))
-            find(f"^{table['failed']} of {table['planned']} records were not delivered$", err)
+            find(not_delivered(table), err)
             find(f"^  {table['failed']}: HTTP 401: .+$", err)
-            self.assertEqual(server.sql("SELECT count(*) FROM logs"), [(table["delivered"],)])
-            self.assertEqual(server.sql("SELECT count(*) FROM logs WHERE service = 'pagos'"), [(0,)])
+            stored = server.sql("SELECT count(*) FROM logs")
+            self.assertEqual(stored, [(table["delivered"],)])
+            refused = server.sql("SELECT count(*) FROM logs WHERE service = 'pagos'")
+            self.assertEqual(refused, [(0,)])
 
 
 @unittest.skipIf(sys.platform == "win32", "no such signals between processes")
 class ASignal(unittest.TestCase):
-    def stopped(self, process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str, str]:
+    def stopped(
+        self, process: subprocess.Popen[str], number: signal.Signals
+    ) -> tuple[int, str, str]:
         """Sends the signal and waits for the end, which must be soon."""
         began = time.monotonic()
         process.send_signal(number)
@@ -237,12 +318,25 @@ class ASignal(unittest.TestCase):
             status, out, err = self.stopped(process, signal.SIGINT)
             table = totals(out)
             self.assertEqual(status, 130)
-            find(f"^{table['planned'] - table['delivered']} of {table['planned']} records were not delivered$", err)
-            self.assertEqual(server.sql("SELECT count(*) FROM logs"), [(table["delivered"],)])
+            find(not_delivered(table), err)
+            stored = server.sql("SELECT count(*) FROM logs")
+            self.assertEqual(stored, [(table["delivered"],)])
+
+    def test_stops_it_in_time_though_a_server_takes_a_request_and_says_nothing(self):
+        silent = threading.Event()
+        self.addCleanup(silent.set)
+        with listener(lambda client, _: silent.wait(20)) as url:
+            arguments = ("--url", url, "--speed", "100")
+            constants = {"STOP_WITHIN_SECONDS": 0.3, "PROGRESS_SECONDS": 0.2}
+            process = start(self, *arguments, **constants)
+            assert process.stdout
+            self.assertTrue(process.stdout.readline())
+            status, out, _ = self.stopped(process, signal.SIGINT)
+            self.assertEqual((status, totals(out)["delivered"]), (130, 0))
 
 
 class Clock(threading.Event):
-    """Stands in for the Event `stop` and for the module time: who waits, moves it on."""
+    """Stands in for the Event `stop` and for the module time. A wait moves it forward at once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -262,15 +356,15 @@ class Clock(threading.Event):
 class TryingAgain(unittest.TestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        service = simulator.Service("app", "token", (1, 1), (0, 0), [])
-        self.thread = simulator.ServiceThread(service, "http://server", "run", 1, 1.0, self.clock)
+        self.thread = simulator.ServiceThread(SERVICE, 1, 1.0, self.clock)
 
     def deliver(self, answers) -> tuple[simulator.Outcome, list[mock._Call]]:
-        """Delivers one record to a server that answers so; the last outcome, and what each try sent."""
+        """Delivers a record to a server with these answers; the last one, and what was sent."""
         self.clock.pauses.clear()
-        with mock.patch("simulator.post", side_effect=answers) as post, mock.patch("simulator.time", self.clock):
+        post = mock.patch("simulator.post", side_effect=answers)
+        with post as sent, mock.patch("simulator.time", self.clock):
             outcome = self.thread.deliver({"message": "m"})
-        return outcome, post.call_args_list
+        return outcome, sent.call_args_list
 
     def test_sends_the_same_key_over_the_same_bytes_and_another_key_with_the_next_record(self):
         _, tries = self.deliver([NOTHING, NOTHING, STORED])
@@ -285,7 +379,8 @@ class TryingAgain(unittest.TestCase):
         }.items():
             for status in statuses:
                 with self.subTest(status=status):
-                    self.assertEqual(len(self.deliver([simulator.Outcome(status, ""), STORED])[1]), tries)
+                    _, sent = self.deliver([simulator.Outcome(status, ""), STORED])
+                    self.assertEqual(len(sent), tries)
 
     def test_pauses_longer_and_longer_up_to_a_bound_and_never_in_step(self):
         many = []
@@ -293,7 +388,8 @@ class TryingAgain(unittest.TestCase):
             self.deliver([NOTHING] * 12 + [STORED])
             many.append(list(self.clock.pauses))
         for number, pauses in enumerate(zip(*many, strict=True)):
-            bound = min(simulator.FIRST_PAUSE_SECONDS * 2**number, simulator.LONGEST_PAUSE_SECONDS)
+            doubled = simulator.FIRST_PAUSE_SECONDS * 2**number
+            bound = min(doubled, simulator.LONGEST_PAUSE_SECONDS)
             self.assertLessEqual(max(pauses), bound)
             self.assertGreater(max(pauses), bound / 2)
             self.assertLess(min(pauses), bound / 2)
@@ -301,6 +397,15 @@ class TryingAgain(unittest.TestCase):
     def test_waits_at_least_as_long_as_the_server_asks(self):
         self.deliver([simulator.Outcome(429, "", retry_after=7), STORED])
         self.assertGreaterEqual(self.clock.pauses[0], 7)
+
+    def test_waits_at_least_as_long_as_the_server_asks_and_not_all_at_once(self):
+        pauses = []
+        for _ in range(50):
+            self.deliver([simulator.Outcome(429, "", retry_after=7), STORED])
+            pauses += self.clock.pauses
+        self.assertGreaterEqual(min(pauses), 7)
+        spread = max(pauses) - min(pauses)
+        self.assertGreater(spread, simulator.FIRST_PAUSE_SECONDS / 4, "all come back together")
 
     def test_ends_at_once_where_the_server_asks_for_more_time_than_there_is(self):
         outcome, tries = self.deliver([simulator.Outcome(503, "", retry_after=3600), STORED])
@@ -310,12 +415,26 @@ class TryingAgain(unittest.TestCase):
         began = self.clock.now
         outcome, tries = self.deliver(itertools.repeat(NOTHING))
         self.assertEqual(outcome, NOTHING)
-        self.assertGreater(len(tries), simulator.GIVE_UP_AFTER_SECONDS / simulator.LONGEST_PAUSE_SECONDS)
+        least = simulator.GIVE_UP_AFTER_SECONDS / simulator.LONGEST_PAUSE_SECONDS
+        self.assertGreater(len(tries), least)
         self.assertLessEqual(self.clock.now - began, simulator.GIVE_UP_AFTER_SECONDS)
         self.clock.now += simulator.LONGEST_PAUSE_SECONDS
         self.assertEqual(len(self.deliver(itertools.repeat(NOTHING))[1]), 1)
         self.assertEqual(self.deliver([STORED])[0], STORED)
         self.assertEqual(self.deliver([NOTHING, NOTHING, STORED])[0], STORED)
+
+    def test_trouble_that_is_over_is_told_no_more(self):
+        with mock.patch("simulator.post", side_effect=[NOTHING, STORED]):
+            self.thread.run()
+        self.assertEqual((self.thread.trouble, self.thread.tally["delivered"]), ("", 1))
+
+
+def headers(**values: str) -> Message:
+    """The head of an answer; Retry_After="7" sets a header."""
+    message = Message()
+    for name, value in values.items():
+        message[name.replace("_", "-")] = value
+    return message
 
 
 class AnAnswer(unittest.TestCase):
@@ -333,90 +452,318 @@ class AnAnswer(unittest.TestCase):
             (200, b"[" * 100_000, False),
         ]:
             with self.subTest(status=status, body=body[:80]):
-                self.assertEqual(simulator.read_outcome(status, {}, body).accepted, accepted)
+                outcome = simulator.read_outcome(status, headers(), body)
+                self.assertEqual(outcome.accepted, accepted)
 
     def test_that_refuses_is_told_with_its_reason_and_its_hint(self):
-        body = json.dumps({"error": "The token is not known.", "hint": "See config.json."}).encode()
-        reason = simulator.read_outcome(401, {}, body).reason
-        self.assertEqual(reason, "HTTP 401: The token is not known. See config.json.")
+        body = {"error": "The token is not known.", "hint": "See config.json."}
+        outcome = simulator.read_outcome(401, headers(), json.dumps(body).encode())
+        self.assertEqual(outcome.reason, "HTTP 401: The token is not known. See config.json.")
 
     def test_says_how_long_to_wait_in_seconds(self):
-        for value, seconds in [("2", 2), ("0", 0), ("soon", 0), ("-1", 0), ("", 0)]:
+        date = "Tue, 24 Nov 2026 02:14:12 GMT"
+        for value, seconds in [("2", 2), ("0", 0), ("soon", 0), ("-1", 0), ("", 0), (date, 0)]:
             with self.subTest(value=value):
-                self.assertEqual(simulator.read_outcome(429, {"Retry-After": value}, b"").retry_after, seconds)
+                outcome = simulator.read_outcome(429, headers(Retry_After=value), b"")
+                self.assertEqual(outcome.retry_after, seconds)
+
+    def test_of_any_status_is_read_with_its_headers_and_its_body(self):
+        body = b'{"error": "e", "hint": "h"}'
+        for status in (201, 400, 401, 422, 429, 500, 503):
+            head = f"HTTP/1.1 {status} Word\r\nContent-Length: {len(body)}\r\n".encode()
+            more = b"retry-after: 7\r\nidempotent-replayed: true\r\n\r\n"
+            with self.subTest(status=status), answering(head, more, body) as (url, _):
+                outcome = simulator.post(url, "token", "key", b"{}")
+                self.assertEqual(outcome.reason, f"HTTP {status}: e h")
+                self.assertEqual((outcome.status, outcome.retry_after), (status, 7))
+                self.assertEqual((outcome.accepted, outcome.replayed), (False, True))
 
     def test_that_redirects_is_not_followed(self):
-        answer = b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n"
-        with listener(lambda client, _: client.sendall(answer)) as url:
-            self.assertEqual(simulator.post(url, "token", "key", b"{}").status, 302)
+        for status in (301, 302, 303, 307, 308):
+            for location in (b"/elsewhere", b"http://127.0.0.1:9/logs", b"http://[", b"file:///"):
+                head = f"HTTP/1.1 {status} Found\r\nContent-Length: 0\r\nLocation: ".encode()
+                with (
+                    self.subTest(status=status, location=location),
+                    answering(head, location, b"\r\n\r\n") as (url, requests),
+                ):
+                    self.assertEqual(simulator.post(url, "token", "key", b"{}").status, status)
+                    self.assertEqual(len(requests), 1)
 
     def test_that_is_cut_off_or_is_not_http_is_none(self):
-        for answer in (b"", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", b"SSH-2.0-OpenSSH_9.2\r\n"):
-            with self.subTest(answer=answer), listener(lambda client, _, sent=answer: client.sendall(sent)) as url:
+        cut_off = b"HTTP/1.1 %d Word\r\nContent-Length: 99\r\n\r\n{"
+        for answer in (b"", cut_off % 200, cut_off % 503, b"SSH-2.0-OpenSSH_9.2\r\n"):
+            with self.subTest(answer=answer), answering(answer) as (url, _):
+                self.assertEqual(simulator.post(url, "token", "key", b"{}").status, 0)
+
+    def test_that_does_not_come_in_time_is_none(self):
+        silent = threading.Event()
+        self.addCleanup(silent.set)
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"
+        for sent in (b"", head):
+
+            def send_and_wait(client, _, sent=sent):
+                client.sendall(sent)
+                silent.wait(20)
+
+            with (
+                self.subTest(sent=sent),
+                listener(send_and_wait) as url,
+                mock.patch("simulator.TRY_TIMEOUT_SECONDS", 0.1),
+            ):
+                outcome = simulator.post(url, "token", "key", b"{}")
+                self.assertEqual(outcome.status, 0)
+                self.assertIn("timed out", outcome.reason)
+
+
+class ARequest(unittest.TestCase):
+    def test_has_the_token_the_key_and_the_record(self):
+        with answering(b"") as (url, requests):
+            simulator.post(url, "a-token", "a-key", b'{"message": "m"}')
+        head, _, body = requests[0].partition(b"\r\n\r\n")
+        self.assertEqual(body, b'{"message": "m"}')
+        for line in (
+            "^post /logs http/1.1\r$",
+            "^authorization: Token a-token\r$",
+            "^idempotency-key: a-key\r$",
+            "^content-type: application/json\r$",
+        ):
+            find(line, head.decode() + "\r\n")
+
+    def test_the_path_of_an_address_is_kept_and_a_slash_at_its_end_is_not_doubled(self):
+        address = "http://127.0.0.1:8000/behind/a/proxy"
+        [service, *_] = simulator.load(simulator.CONFIG, address + "/")
+        self.assertEqual(service.url, address)
+        with answering(b"") as (url, requests):
+            simulator.post(url + "/behind/a/proxy", "token", "key", b"{}")
+        start_of_request = b"POST /behind/a/proxy/logs HTTP/1.1\r\n"
+        self.assertTrue(requests[0].startswith(start_of_request), requests)
+
+    def test_an_https_address_is_spoken_to_in_tls(self):
+        hello = []
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+
+            def take():
+                connection, _ = listening.accept()
+                with connection:
+                    hello.append(connection.recv(3))
+
+            thread = threading.Thread(target=take)
+            thread.start()
+            url = f"https://127.0.0.1:{listening.getsockname()[1]}"
+            outcome = simulator.post(url, "token", "key", b"{}")
+            thread.join(5)
+        self.assertEqual((outcome.status, hello[0][:2]), (0, b"\x16\x03"), "a TLS handshake")
+
+    def test_to_an_address_that_cannot_be_used_has_no_answer(self):
+        for url in ("http://", "http://[", "http://localhost:port", "http://:8000"):
+            with self.subTest(url):
                 self.assertEqual(simulator.post(url, "token", "key", b"{}").status, 0)
 
 
 class TheConfiguration(unittest.TestCase):
     def run_with(self, document: Json) -> tuple[int, str, str]:
-        """Runs the simulator with a configuration file of this content; its path is cut out of stderr."""
+        """Gives the simulator a wrong configuration; its path is cut from stderr."""
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, "config.json")
-            path.write_text(document if isinstance(document, str) else json.dumps(document), encoding="utf-8")
-            status, out, err = simulate("--config", str(path))
+            text = document if isinstance(document, str) else json.dumps(document)
+            path.write_text(text, encoding="utf-8")
+            status, out, err = self.run_here("--config", str(path))
             return status, out, err.replace(f"{path}: ", "")
 
+    def run_here(self, *arguments: str) -> tuple[int, str, str]:
+        """Starts the simulator in this process, which it refuses; exit status, stdout, stderr."""
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            self.assertRaises(SystemExit) as end,
+        ):
+            simulator.main(arguments)
+        assert isinstance(end.exception.code, int)
+        return end.exception.code, out.getvalue(), err.getvalue()
+
     def test_with_mistakes_has_all_of_them_named_with_their_place(self):
-        good = {"severity": "INFO", "message": "m", "weight": 1}
         bad = {"severity": "info", "message": " ", "weight": 0}
         document = {
             "simulator": {"url": "localhost:8000", "speed": 2},
             "services": {
-                "a": {"token": "two words", "iterations": [3, 2], "delay_seconds": [True, 1], "logs": [], "x": 1},
-                "b": {"token": "b", "iterations": [1.5, 2], "delay_seconds": [-1, 1], "logs": [good, 3, {}]},
+                "a": {
+                    "token": "two words",
+                    "iterations": [3, 2],
+                    "delay_seconds": [True, 1],
+                    "logs": [],
+                    "x": 1,
+                },
+                "b": {
+                    "token": "b",
+                    "iterations": [1.5, 2],
+                    "delay_seconds": [-1, 1],
+                    "logs": [LOG, 3, {"color": "red"}],
+                },
                 "c": {"token": "c", "iterations": [1, 2], "delay_seconds": "0.1", "logs": [bad]},
-                "d": [],
+                "d": ["token"],
+                "e": 5,
             },
         }
         status, out, err = self.run_with(document)
         self.assertEqual((status, out), (2, ""))
         places = """simulator.speed simulator.url
-            services.a.x services.a.token services.a.iterations services.a.delay_seconds services.a.logs
-            services.b.iterations services.b.delay_seconds services.b.logs[1]
+            services.a.x services.a.token services.a.iterations services.a.delay_seconds
+            services.a.logs
+            services.b.iterations services.b.delay_seconds
+            services.b.logs[1].severity services.b.logs[1].message services.b.logs[1].weight
+            services.b.logs[2].color
             services.b.logs[2].severity services.b.logs[2].message services.b.logs[2].weight
             services.c.delay_seconds
             services.c.logs[0].severity services.c.logs[0].message services.c.logs[0].weight
-            services.d"""
+            services.d.token services.d.iterations services.d.delay_seconds services.d.logs
+            services.e.token services.e.iterations services.e.delay_seconds services.e.logs"""
         self.assertEqual([line.split(": ")[0] for line in err.splitlines()], places.split())
-        said = "services.a.iterations: must be two whole numbers, least and most, such as [10, 20], not [3, 2]"
-        self.assertIn(said, err.splitlines())
+        line = "services.a.iterations: must be whole numbers [least, most], like [10, 20]"
+        self.assertIn(line, err.splitlines())
 
     def test_that_cannot_be_used_at_all_is_one_line(self):
         for document, line in [
-            ("{", "not JSON: "),
+            ("{", "cannot be read as JSON: "),
+            ("[" * 100_000, "cannot be read as JSON: "),
             ("[]", "must be a JSON object"),
             ({"simulator": CONFIG["simulator"]}, "services: must be an object"),
+            ({**CONFIG, "services": [1]}, "services: must be an object"),
             ({**CONFIG, "services": {"own": {"token": "t"}}}, "services: must be an object"),
         ]:
-            with self.subTest(document=document):
+            with self.subTest(document=str(document)[:80]):
                 status, _, err = self.run_with(document)
                 self.assertEqual((status, err.count("\n")), (2, 1), err)
                 self.assertTrue(err.startswith(line), err)
         with tempfile.TemporaryDirectory() as folder:
-            status, _, err = simulate("--config", folder + "/none.json")
+            status, _, err = self.run_here("--config", folder + "/none.json")
             self.assertEqual(status, 2)
-            self.assertRegex(err, r"none.json: can't be read: .*\n$")
+            self.assertRegex(err, r"none.json: cannot be read as JSON: .*No such file.*\n$")
+
+    def test_may_begin_with_a_byte_order_mark(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "config.json")
+            path.write_text(json.dumps(CONFIG), encoding="utf-8-sig")
+            self.assertEqual(len(simulator.load(path, None)), len(CONFIG["services"]))
+
+    def test_has_an_address_to_which_a_path_can_be_added(self):
+        for good, addresses in {
+            True: (
+                *("http://localhost", "https://[::1]:8000/", "http://a-b.example:1/x/%20/y"),
+                "http://127.0.0.1:8000",
+            ),
+            False: (
+                *("localhost:8000", "ftp://localhost", "http://", "http://h/?a=b", "http://h/#a"),
+                *("http://h?a", "http://user@h", "http://h/a b", "http://año", "", 7, None),
+            ),
+        }.items():
+            for address in addresses:
+                with self.subTest(address):
+                    document = json.dumps({**CONFIG, "simulator": {"url": address}})
+                    with mock.patch.object(pathlib.Path, "read_text", return_value=document):
+                        try:
+                            simulator.load(pathlib.Path("config.json"), None)
+                        except simulator.ConfigError as error:
+                            self.assertFalse(good, error)
+                        else:
+                            self.assertTrue(good)
 
     def test_may_have_services_that_log_by_themselves(self):
         config = {**CONFIG, "services": {**CONFIG["services"], "own": {"token": "t"}}}
         with mock.patch.object(pathlib.Path, "read_text", return_value=json.dumps(config)):
-            _, services = simulator.load(pathlib.Path("config.json"), None)
+            services = simulator.load(pathlib.Path("config.json"), None)
         self.assertEqual([service.name for service in services], list(CONFIG["services"]))
 
     def test_of_the_sample_has_every_severity_in_each_of_four_services(self):
-        self.assertEqual(list(CONFIG["services"]), ["pagos", "pedidos", "usuarios", "chat_atencion"])
+        names = ["pagos", "pedidos", "usuarios", "chat_atencion"]
+        self.assertEqual(list(CONFIG["services"]), names)
         for name, service in CONFIG["services"].items():
             with self.subTest(service=name):
-                self.assertEqual({log["severity"] for log in service["logs"]}, set(simulator.SEVERITIES))
+                severities = {log["severity"] for log in service["logs"]}
+                self.assertEqual(severities, set(simulator.SEVERITIES))
+
+    def test_a_range_has_two_numbers_in_order_neither_below_0_nor_without_end(self):
+        for good, ranges in {
+            True: ([0, 0], [1, 2.5]),
+            False: ([2, 1], [-1, 1], [0, float("inf")], [1], [1, 2, 3], [True, 1], "12", None),
+        }.items():
+            for value in ranges:
+                with self.subTest(value):
+                    self.assertIs(simulator.is_range(value, int, float), good)
+
+    def test_a_speed_that_is_none_is_refused(self):
+        for speed in ("0", "-1", "nan", "fast"):
+            with self.subTest(speed):
+                status, _, err = self.run_here("--speed", speed, "--config", "absent.json")
+                self.assertEqual(status, 2)
+                self.assertIn("--speed", err)
+
+
+class ATerminal(unittest.TestCase):
+    def test_a_line_of_progress_is_cut_to_the_terminal_and_replaces_the_one_before(self):
+        out = io.StringIO()
+        out.isatty = lambda: True
+        narrow = mock.Mock(columns=11)
+        size = mock.patch("simulator.shutil.get_terminal_size", return_value=narrow)
+        with contextlib.redirect_stdout(out), size:
+            simulator.print_line("a line of more than ten", stays=False)
+            simulator.print_line("short")
+        self.assertEqual(out.getvalue(), "\ra line of \rshort     \n")
+
+    def test_a_file_gets_whole_lines(self):
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            simulator.print_line("progress", stays=False)
+            simulator.print_line("trouble")
+        self.assertEqual(out.getvalue(), "progress\ntrouble\n")
+
+
+def older_pythons() -> dict[str, str]:
+    """The interpreters from 3.8 to 3.10 that this machine has, by version."""
+    root = pathlib.Path(os.environ.get("PYENV_ROOT") or pathlib.Path.home() / ".pyenv")
+    found = {}
+    for version in ("3.8", "3.9", "3.10"):
+        paths = [str(path) for path in root.glob(f"versions/{version}.*/bin/python")]
+        for path in [*paths, shutil.which(f"python{version}")]:
+            # A name in PATH can be a script of pyenv for a version that is not there.
+            program = "import sys; print('%d.%d' % sys.version_info[:2])"
+            if path and run([path, "-c", program]) == (0, f"{version}\n", ""):
+                found[version] = path
+    return found
+
+
+def run(line: list[str]) -> tuple[int, str, str]:
+    """Runs a program to its end; exit status, stdout, stderr."""
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, timeout=60, encoding="utf-8")
+    return done.returncode, done.stdout, done.stderr
+
+
+class AnOlderPython(unittest.TestCase):
+    SAID = "simulator.py needs Python 3.11 or newer; this is Python {}.\n"
+    SOURCE = (ROOT / "simulator.py").read_text(encoding="utf-8")
+
+    def test_can_parse_the_whole_file(self):
+        ast.parse(self.SOURCE, feature_version=(3, 8))
+
+    def test_reaches_the_check_before_any_other_import(self):
+        kinds = [type(node) for node in ast.parse(self.SOURCE).body[:4]]
+        self.assertEqual(kinds, [ast.Expr, ast.ImportFrom, ast.Import, ast.If])
+
+    def test_is_told_which_one_is_needed(self):
+        for version in ((3, 8), (3, 10)):
+            with self.subTest(version=version):
+                pretend = f"import sys; sys.version_info = ({version[0]}, {version[1]}, 1)"
+                execute = "exec(open('simulator.py', encoding='utf-8').read())"
+                result = run([sys.executable, "-c", f"{pretend}\n{execute}"])
+                self.assertEqual(result, (2, "", self.SAID.format("{}.{}".format(*version))))
+
+    def test_that_is_on_this_machine_is_told_which_one_is_needed(self):
+        pythons = older_pythons()
+        if not pythons:
+            self.skipTest("no Python from 3.8 to 3.10 on this machine")
+        for version, path in pythons.items():
+            with self.subTest(version=version):
+                result = run([path, "simulator.py"])
+                self.assertEqual(result, (2, "", self.SAID.format(version)))
 
 
 if __name__ == "__main__":

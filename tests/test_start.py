@@ -1,4 +1,5 @@
-"""Starting and stopping: the configuration, the command line, the store's file, signals, and who is let in."""
+"""Starting and stopping: the configuration, the command line, the store's file, signals,
+and who is let in."""
 
 from __future__ import annotations
 
@@ -22,6 +23,8 @@ import unittest
 from collections.abc import Callable
 from typing import NamedTuple
 
+import server as module
+from tests.load import GET, POST, Wire
 from tests.support import (
     OTHER_TOKEN,
     READER,
@@ -51,7 +54,13 @@ def write_config(folder: pathlib.Path, config: Json = None) -> pathlib.Path:
 
 def command(folder: pathlib.Path, *arguments: str, config: Json = None) -> list[str]:
     """The command line of a server with a configuration in a folder."""
-    return [sys.executable, str(ROOT / "server.py"), "--config", str(write_config(folder, config)), *arguments]
+    return [
+        sys.executable,
+        str(ROOT / "server.py"),
+        "--config",
+        str(write_config(folder, config)),
+        *arguments,
+    ]
 
 
 def refusal(folder: pathlib.Path, *arguments: str, config: Json = None) -> str:
@@ -96,7 +105,9 @@ class Outcome(NamedTuple):
 def starts(lines: list[list[str]]) -> list[Outcome]:
     """What comes of each command line; all of them run in one process."""
     program = [sys.executable, "-c", MANY_STARTS, str(ROOT)]
-    done = subprocess.run(program, input=json.dumps(lines), capture_output=True, timeout=60, encoding="utf-8")
+    done = subprocess.run(
+        program, input=json.dumps(lines), capture_output=True, timeout=60, encoding="utf-8"
+    )
     assert done.returncode == 0, done.stderr
     return [Outcome(*outcome) for outcome in json.loads(done.stdout)]
 
@@ -147,13 +158,26 @@ class Mistakes(Folders):
             "retention": {"max_age_days": -1, "max_size_mb": True, "max_size": 5},
             "tls": {"certificate": "file"},
         }
-        services = {"app": {}, "web": {"token": 5, "tokn": "x"}, "chat": [], "blank": {"token": " x"}}
-        config = {"server": server, "services": services, "simulator": {"url": 7, "spede": 1}, "other": 1}
+        services = {
+            "app": {},
+            "web": {"token": 5, "tokn": "x"},
+            "chat": [],
+            "blank": {"token": " x"},
+        }
+        config = {
+            "server": server,
+            "services": services,
+            "simulator": {"url": 7, "spede": 1},
+            "other": 1,
+        }
         lines = refusal(self.folder, config=config).splitlines()
         for path in (
-            *("server.host", "server.port", "server.store", "server.portt", "server.max_records_per_second"),
-            *("server.read_tokens", "server.shipper_tokens", "server.allowed_hosts", "server.tls.key"),
-            *("server.retention.max_age_days", "server.retention.max_size_mb", "server.retention.max_size"),
+            *("server.host", "server.port", "server.store", "server.portt"),
+            "server.max_records_per_second",
+            *("server.read_tokens", "server.shipper_tokens", "server.allowed_hosts"),
+            "server.tls.key",
+            *("server.retention.max_age_days", "server.retention.max_size_mb"),
+            "server.retention.max_size",
             *("services.app.token", "services.web.token", "services.web.tokn", "services.chat"),
             "services.blank.token",
             *("simulator.url", "simulator.spede", "other"),
@@ -166,7 +190,11 @@ class Mistakes(Folders):
 
     def test_mistakes_of_every_kind_are_named_together(self) -> None:
         config = configuration(host="0.0.0.0", port="8000")
-        config["services"] |= {"a": service("demo-twice"), "b": service("demo-twice"), "c": {"token": ""}}
+        config["services"] |= {
+            "a": service("demo-twice"),
+            "b": service("demo-twice"),
+            "c": {"token": ""},
+        }
         said = refusal(self.folder, config=config)
         for words in ("server.port", "server.read_tokens", "demo-", "services.c.token"):
             with self.subTest(words):
@@ -175,7 +203,9 @@ class Mistakes(Folders):
     def test_a_service_whose_name_no_record_may_have_is_named(self) -> None:
         config = configuration()
         config["services"] |= {"": service("1"), "x" * 129: service("2"), "x" * 128: service("3")}
-        self.assertEqual(refusal(self.folder, config=config).count("must have a name of 1 to 128 characters"), 2)
+        self.assertEqual(
+            refusal(self.folder, config=config).count("must have a name of 1 to 128 characters"), 2
+        )
 
     def test_what_keeps_it_from_starting_is_named(self) -> None:
         def both(token: str) -> Json:
@@ -195,16 +225,23 @@ class Mistakes(Folders):
                 (),
                 ("app", "web"),
             ),
-            ("a shipper's token for reading", configuration(read_tokens=[SHIPPER]), (), ("shipper", "read")),
+            ("a shipper's token for reading", configuration(read_tokens=[SHIPPER]), (),
+             ("shipper", "read")),
             ("open to all", configuration(host="0.0.0.0"), (), ("server.read_tokens", "0.0.0.0")),
-            ("open to all by --host", configuration(), ("--host", "0.0.0.0"), ("server.read_tokens",)),
-            ("open to all of a name", configuration(host="logs.example"), (), ("server.read_tokens",)),
+            ("open to all by --host", configuration(), ("--host", "0.0.0.0"),
+             ("server.read_tokens",)),
+            ("open to all of a name", configuration(host="logs.example"), (),
+             ("server.read_tokens",)),
             ("open to all, IPv6", configuration(host="::"), (), ("server.read_tokens",)),
             ("a sample token", both("demo-app"), (), ("demo-", "0.0.0.0")),
-            ("a sample token to read", configuration(host="0.0.0.0", read_tokens=["demo-r"]), (), ("demo-",)),
-            ("a sample token of a shipper", configuration(**EXPOSED, shipper_tokens=["demo-s"]), (), ("demo-",)),
-            ("an address of another machine", configuration(host="192.0.2.1", **SAFE), (), ("192.0.2.1",)),
-            ("a name that is none", configuration(host="no.such.name.invalid", **SAFE), (), ("no.such.name.invalid",)),
+            ("a sample token to read", configuration(host="0.0.0.0", read_tokens=["demo-r"]), (),
+             ("demo-",)),
+            ("a sample token of a shipper", configuration(**EXPOSED, shipper_tokens=["demo-s"]), (),
+             ("demo-",)),
+            ("an address of another machine", configuration(host="192.0.2.1", **SAFE), (),
+             ("192.0.2.1",)),
+            ("a name that is none", configuration(host="no.such.name.invalid", **SAFE), (),
+             ("no.such.name.invalid",)),
             ("a port that is none", configuration(), ("--port", "70000"), ("server.port",)),
             ("a port that is no number", configuration(), ("--port", "http"), ("--port",)),
             ("an unknown option", configuration(), ("--prot", "1"), ("--prot",)),
@@ -235,7 +272,12 @@ class Mistakes(Folders):
                     self.assertNotIn(secret, outcome.err)
 
     def test_a_configuration_that_is_not_there_is_named(self) -> None:
-        line = [sys.executable, str(ROOT / "server.py"), "--config", str(self.folder / "absent.json")]
+        line = [
+            sys.executable,
+            str(ROOT / "server.py"),
+            "--config",
+            str(self.folder / "absent.json"),
+        ]
         done = subprocess.run(line, capture_output=True, timeout=30, encoding="utf-8")
         self.assertEqual((done.returncode, done.stderr.count("\n")), (2, 1), done.stderr)
         self.assertIn("absent.json", done.stderr)
@@ -245,10 +287,31 @@ class Mistakes(Folders):
             said = refusal(self.folder, "--port", str(server.port))
             self.assertEqual(said.count("\n"), 1)
             self.assertIn(str(server.port), said)
-            second = [sys.executable, str(ROOT / "server.py"), "--config", str(server.folder / "config.json")]
-            done = subprocess.run([*second, "--port", str(server.port)], capture_output=True, timeout=30)
+            second = [
+                sys.executable,
+                str(ROOT / "server.py"),
+                "--config",
+                str(server.folder / "config.json"),
+            ]
+            done = subprocess.run(
+                [*second, "--port", str(server.port)], capture_output=True, timeout=30
+            )
             self.assertEqual(done.returncode, 2, "the same store, the same port")
             self.assertEqual(server.post({"message": "m"}).status, 200)
+
+    def test_a_number_of_the_configuration_is_taken_up_to_its_bound_and_refused_beyond(
+        self,
+    ) -> None:
+        for change, wrong in (
+            *(({"port": port}, port not in (0, 65535)) for port in (-1, 0, 65535, 65536)),
+            *(({"max_records_per_second": rate}, rate == 0) for rate in (None, 0, 0.5)),
+            *(({"retention": {"max_age_days": days}}, days == 0) for days in (None, 0, 0.5)),
+            *(({"retention": {"max_size_mb": size}}, size == 0) for size in (None, 0, 0.5)),
+        ):
+            with self.subTest(change):
+                self.assertEqual(
+                    bool(list(module.mistakes_in(configuration(**change), module.SHAPE))), wrong
+                )
 
 
 def database(path: pathlib.Path, statements: str) -> None:
@@ -265,7 +328,8 @@ def own(path: pathlib.Path, more: str = "") -> None:
 
 
 def cut(path: pathlib.Path, size: int) -> None:
-    """Makes a store of this server and cuts it to a size, or where that is negative, by so many bytes."""
+    """Makes a store of this server and cuts it to a size, or where that is negative,
+    by so many bytes."""
     own(path)
     os.truncate(path, size if size >= 0 else path.stat().st_size + size)
 
@@ -277,8 +341,10 @@ class ForeignFiles(Folders):
         ("a text", lambda path: path.write_text("2026-11-24 02:14:12 INFO started\n" * 1000)),
         ("a few letters", lambda path: path.write_text("hi")),
         ("zeros", lambda path: path.write_bytes(bytes(8192))),
-        ("another database", lambda path: database(path, "CREATE TABLE t (a); INSERT INTO t VALUES (1);")),
-        ("another database, WAL", lambda path: database(path, "PRAGMA journal_mode = WAL; CREATE TABLE logs (id);")),
+        ("another database",
+         lambda path: database(path, "CREATE TABLE t (a); INSERT INTO t VALUES (1);")),
+        ("another database, WAL",
+         lambda path: database(path, "PRAGMA journal_mode = WAL; CREATE TABLE logs (id);")),
         ("an older version", lambda path: own(path, "PRAGMA user_version = 0;")),
         ("a later version", lambda path: own(path, "PRAGMA user_version = 2;")),
         ("the name of another program", lambda path: own(path, "PRAGMA application_id = 7;")),
@@ -362,7 +428,9 @@ class Start(Folders):
 
     def test_options_replace_what_the_configuration_says(self) -> None:
         store = self.folder / "other.db"
-        with Server(self.folder, "--host", "localhost", "--port", "0", "--store", str(store), port=1) as server:
+        with Server(
+            self.folder, "--host", "localhost", "--port", "0", "--store", str(store), port=1
+        ) as server:
             self.assertEqual(server.url, f"http://localhost:{server.port}")
             self.assertEqual(server.post({"message": "m"}).status, 200)
         self.assertTrue(store.exists())
@@ -400,6 +468,14 @@ class Start(Folders):
                 severities = {log["severity"] for log in described["logs"]}
                 self.assertEqual(severities, {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"})
 
+    def test_a_configuration_that_begins_with_a_byte_order_mark_is_read(self) -> None:
+        line = command(self.folder, config=b"\xef\xbb\xbf" + json.dumps(configuration()).encode())
+        with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            said = process.stdout.readline()
+            process.terminate()
+        self.assertTrue(said.startswith("listening on "), "it did not start")
+
 
 class Stop(Folders):
     """SIGTERM and Ctrl-C end it within 5 seconds, with status 0."""
@@ -408,7 +484,9 @@ class Stop(Folders):
         for sig in (signal.SIGTERM, signal.SIGINT) * 2:
             with self.subTest(sig):
                 pipe = subprocess.PIPE
-                process = subprocess.Popen(command(self.folder), stdout=pipe, stderr=pipe, text=True)
+                process = subprocess.Popen(
+                    command(self.folder), stdout=pipe, stderr=pipe, text=True
+                )
                 assert process.stdout
                 self.assertTrue(process.stdout.readline())
                 process.send_signal(sig)
@@ -432,6 +510,36 @@ class Stop(Folders):
                 self.assertEqual(response.read().strip(), b"", "the stream ends as it should")
                 self.assertEqual(server.errors, [])
                 self.assertEqual(server.sql("PRAGMA integrity_check"), [("ok",)])
+
+    def test_a_second_signal_changes_nothing(self) -> None:
+        with Server(constants={"SHUTDOWN_SECONDS": 0.5}) as server, Wire(server) as half:
+            half.send(POST)
+            half.send(b"Content-Length: 999999\r\n\r\n" + b"{" * 300_000)
+            eventually(lambda: "logs_waiting_bytes 300000\n" in server.get("/metrics").text)
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+            for sig in (signal.SIGINT, signal.SIGTERM):
+                server.process.send_signal(sig)
+            self.assertEqual(server.process.wait(10), 0)
+        self.assertEqual(server.errors, [])
+
+    def test_idle_connections_are_ended_at_once(self) -> None:
+        with Server(constants={"SHUTDOWN_SECONDS": 12}) as server, Wire(server) as idle:
+            idle.send(GET).answer()
+            began = time.monotonic()
+            self.assertEqual(server.stop(), 0)
+            self.assertLess(time.monotonic() - began, 10, "it waited for who asks for nothing")
+
+    def test_who_is_cut_off_in_a_request_by_the_stop_gets_503(self) -> None:
+        with Server() as server, Wire(server) as half:
+            half.send(b"GET /he")
+            # Whoever connects later is answered later: then the half request is being read.
+            server.get("/health")
+            time.sleep(0.2)
+            server.process.send_signal(signal.SIGTERM)
+            answer = half.answer()
+            assert answer
+            self.assertEqual((answer.status, answer.headers["connection"]), (503, "close"))
 
 
 @unittest.skipUnless(hasattr(signal, "SIGHUP"), "this system has no SIGHUP")
@@ -496,7 +604,10 @@ class ReadTokens(ServerTests):
     """A read token closes reading, and opens it."""
 
     settings = {"read_tokens": [READER, "another-reader"]}
-    CLOSED = ("/logs", "/logs?limit=0", "/logs?follow=1", "/logs/1", "/stats", "/estadisticas", "/metrics")
+    CLOSED = (
+        "/logs", "/logs?limit=0", "/logs?follow=1", "/logs/1", "/stats", "/estadisticas",
+        "/metrics",
+    )
 
     def setUp(self) -> None:
         self.server.post({"message": "m"})
@@ -505,12 +616,20 @@ class ReadTokens(ServerTests):
         """The head of an answer, with or without a token; a body may have no end."""
         connection = self.server.connection()
         self.addCleanup(connection.close)
-        connection.request("GET", path, headers={"Authorization": authorization} if authorization else {})
+        connection.request(
+            "GET", path, headers={"Authorization": authorization} if authorization else {}
+        )
         return connection.getresponse()
 
     def test_without_one_nothing_can_be_read(self) -> None:
         for path in self.CLOSED:
-            for authorization in (None, "Token wrong", f"Token {TOKEN}", f"Token {SHIPPER}", f"Basic {READER}"):
+            for authorization in (
+                None,
+                "Token wrong",
+                f"Token {TOKEN}",
+                f"Token {SHIPPER}",
+                f"Basic {READER}",
+            ):
                 with self.subTest(path, authorization=authorization):
                     answer = self.read(path, authorization)
                     self.assertEqual(answer.status, 401)
@@ -520,7 +639,12 @@ class ReadTokens(ServerTests):
     def test_with_one_everything_can_be_read(self) -> None:
         password = base64.b64encode(f"me:{READER}".encode()).decode()
         for path in self.CLOSED:
-            for authorization in (f"Token {READER}", f"Bearer {READER}", f"Basic {password}", "Token another-reader"):
+            for authorization in (
+                f"Token {READER}",
+                f"Bearer {READER}",
+                f"Basic {password}",
+                "Token another-reader",
+            ):
                 with self.subTest(path, authorization=authorization):
                     self.assertEqual(self.read(path, authorization).status, 200)
 
@@ -529,21 +653,29 @@ class ReadTokens(ServerTests):
             self.assertEqual(self.read(path, None).status, 200)
 
     def test_a_host_of_any_name_is_served(self) -> None:
-        self.assertEqual(self.server.get("/logs", Host="logs.example", Authorization=f"Token {READER}").status, 200)
+        self.assertEqual(
+            self.server.get("/logs", Host="logs.example", Authorization=f"Token {READER}").status,
+            200,
+        )
 
 
 class Hosts(ServerTests):
-    """While reading is open, only known names are served: no web page elsewhere can read by rebinding its own."""
+    """While reading is open, only known names are served:
+    no web page elsewhere can read by rebinding its own."""
 
     settings = {"allowed_hosts": ["logs.example", "Upper.Example"]}
     KNOWN = (
-        *("127.0.0.1", "localhost", "LOCALHOST", "localhost:1", "127.0.0.1:8000", "127.0.0.2", "127.1.2.3:80"),
+        *("127.0.0.1", "localhost", "LOCALHOST", "localhost:1", "127.0.0.1:8000", "127.0.0.2"),
+        "127.1.2.3:80",
         *("[::1]", "[::1]:8000", "logs.example", "LOGS.example:8000", "upper.example"),
     )
     UNKNOWN = (
-        *("evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "evillocalhost"),
-        *("sub.logs.example", "logs.example.evil.example", "192.168.1.5", "0.0.0.0", "[::]", "[fe80::1]", "10.0.0.1"),
-        *("evil.example:localhost", "localhost@evil.example", "[evil.example]", "2130706433", "*", "null"),
+        *("evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example"),
+        "evillocalhost",
+        *("sub.logs.example", "logs.example.evil.example", "192.168.1.5", "0.0.0.0", "[::]"),
+        *("[fe80::1]", "10.0.0.1"),
+        *("evil.example:localhost", "localhost@evil.example", "[evil.example]", "2130706433", "*"),
+        "null",
     )
 
     def test_known_names_are_served(self) -> None:
@@ -555,7 +687,11 @@ class Hosts(ServerTests):
         for host in self.UNKNOWN:
             with self.subTest(host):
                 answer = self.server.get("/stats", Host=host)
-                self.assertIn(answer.status, (400, 421) if "@" in host or ":l" in host else (421,), answer.text)
+                self.assertIn(
+                    answer.status,
+                    (400, 421) if "@" in host or ":l" in host else (421,),
+                    answer.text,
+                )
         for path in ("/", "/logs", "/logs/1", "/health", "/metrics", "/nothing"):
             with self.subTest(path):
                 answer = self.server.get(path, Host="evil.example")
@@ -579,7 +715,10 @@ class Hosts(ServerTests):
             ("http://evil.example", "localhost", 421),
         ):
             with self.subTest(uri, host=host):
-                self.assertEqual(self.exchange(f"GET {uri} HTTP/1.1", f"Host: {host}", "Connection: close"), status)
+                self.assertEqual(
+                    self.exchange(f"GET {uri} HTTP/1.1", f"Host: {host}", "Connection: close"),
+                    status,
+                )
 
     def test_a_client_that_names_no_host_is_no_browser(self) -> None:
         self.assertEqual(self.exchange("GET /stats HTTP/1.0"), 200)
@@ -591,7 +730,8 @@ def certificate(folder: pathlib.Path) -> None:
     names = "subjectAltName=IP:127.0.0.1,DNS:localhost"
     subprocess.run(
         [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt"),
+            *("ec_paramgen_curve:prime256v1", "-nodes"),
             *("-days", "2", "-subj", "/CN=localhost", "-addext", names),
             *("-keyout", "key.pem", "-out", "certificate.pem"),
         ],
@@ -602,7 +742,9 @@ def certificate(folder: pathlib.Path) -> None:
     )
 
 
-@unittest.skipUnless(shutil.which("openssl"), "the openssl program is not there to make a certificate")
+@unittest.skipUnless(
+    shutil.which("openssl"), "the openssl program is not there to make a certificate"
+)
 class Tls(unittest.TestCase):
     """With a certificate, the server speaks HTTPS alone."""
 
@@ -612,7 +754,8 @@ class Tls(unittest.TestCase):
     def setUpClass(cls) -> None:
         folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory(prefix="logs-")))
         certificate(folder)
-        tls = {"certificate": "certificate.pem", "key": "key.pem"}  # beside the configuration, as a store is
+        # Beside the configuration, as a store is.
+        tls = {"certificate": "certificate.pem", "key": "key.pem"}
         cls.server = cls.enterClassContext(Server(folder, tls=tls))
         cls.context = ssl.create_default_context(cafile=folder / "certificate.pem")
 
@@ -620,7 +763,9 @@ class Tls(unittest.TestCase):
 
     def request(self, method: str, path: str, body: Json = None) -> Json:
         """One request over TLS, the server's certificate checked."""
-        connection = http.client.HTTPSConnection("127.0.0.1", self.server.port, timeout=10, context=self.context)
+        connection = http.client.HTTPSConnection(
+            "127.0.0.1", self.server.port, timeout=10, context=self.context
+        )
         self.addCleanup(connection.close)
         headers = {"Authorization": f"Token {TOKEN}"}
         connection.request(method, path, None if body is None else json.dumps(body), headers)
@@ -633,11 +778,21 @@ class Tls(unittest.TestCase):
         large = "x" * 200_000
         number = self.request("POST", "/logs", [{"message": large}, {"message": "b"}])["first_id"]
         self.assertEqual(self.request("GET", f"/logs/{number}")["message"], large)
-        self.assertEqual([r["message"] for r in self.request("GET", "/logs?limit=0&order=asc")][-2:], [large, "b"])
+        self.assertEqual(
+            [r["message"] for r in self.request("GET", "/logs?limit=0&order=asc")][-2:],
+            [large, "b"],
+        )
 
     def test_who_speaks_no_tls_gets_nothing_and_disturbs_nobody(self) -> None:
-        for sent in (b"GET /logs HTTP/1.1\r\nHost: localhost\r\n\r\n", b"\x16\x03\x01 nonsense" * 100, b"\n"):
-            with self.subTest(sent[:10]), socket.create_connection(("127.0.0.1", self.server.port), 10) as connection:
+        for sent in (
+            b"GET /logs HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            b"\x16\x03\x01 nonsense" * 100,
+            b"\n",
+        ):
+            with (
+                self.subTest(sent[:10]),
+                socket.create_connection(("127.0.0.1", self.server.port), 10) as connection,
+            ):
                 with contextlib.suppress(OSError):  # it may have hung up by then
                     connection.sendall(sent)
                     connection.shutdown(socket.SHUT_WR)

@@ -1,14 +1,15 @@
 """SQLite against ClickHouse as the store, through the server's HTTP, side by side in one run.
 
     python tests/integration/bench_clickhouse.py                   200,000 records in each, a minute
-    python tests/integration/bench_clickhouse.py --rows 5000000    a quarter of an hour, and 2 GB of disk
+    python tests/integration/bench_clickhouse.py --rows 5000000    a quarter of an hour, 2 GB
     python tests/integration/bench_clickhouse.py --clickhouse http://user:password@host:8123/database
 
-Prints a table in Markdown: medians, of rounds that alternate between the two, so that a machine that is
-busy with other things slows both. Without --clickhouse it starts the engine that the tests use. The given
-database must have no table `logs` yet; the records stay in it.
+Prints a table in Markdown: medians, of rounds that alternate between the two, so that a machine
+that is busy with other things slows both. Without --clickhouse it starts the engine that the tests
+use. The given database must have no table `logs` yet; the records stay in it.
 
-Client, server and engine share one machine here. What a network and disks of their own change, it cannot show.
+Client, server and engine share one machine here. What a network and disks of their own change, it
+cannot show.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def record(number: int, rows: int, chance: random.Random) -> dict[str, Any]:
         "timestamp": moment.isoformat(timespec="microseconds"),
         "service": "informes" if number % 100_000 == 77 else chance.choice(SERVICES),
         "severity": "CRITICAL" if number % 50_000 == 11 else chance.choice(SEVERITIES),
-        "message": f"request {chance.randrange(10**9)} of user {chance.randrange(10_000)}: {chance.randrange(900)} ms",
+        "message": f"request {chance.randrange(10**9)} of user {chance.randrange(10_000)}:"
+        f" {chance.randrange(900)} ms",
         "user": f"u{chance.randrange(1000)}",
         "path": f"/api/v1/items/{chance.randrange(100_000)}",
     }
@@ -80,14 +82,19 @@ def bodies(first: int, last: int, size: int, rows: int) -> Iterator[bytes]:
     """The bodies of POSTs of `size` records each, numbers `first` to `last` of `rows`."""
     chance = random.Random(first)
     for start in range(first, last, size):
-        yield json.dumps([record(number, rows, chance) for number in range(start, min(last, start + size))]).encode()
+        yield json.dumps(
+            [record(number, rows, chance) for number in range(start, min(last, start + size))]
+        ).encode()
 
 
 # ---------------------------------------------------------------- The client
 
 
-def post_all(server: Server, prepared: list[bytes], connections: int = CONNECTIONS, keys: bool = False) -> float:
-    """Seconds to post all bodies, each with an Idempotency-Key if asked. Ends the program at any answer but 200."""
+def post_all(
+    server: Server, prepared: list[bytes], connections: int = CONNECTIONS, keys: bool = False
+) -> float:
+    """Seconds to post all bodies, each with an Idempotency-Key if asked.
+    Ends the program at any answer but 200."""
     left = iter(prepared)
     lock = threading.Lock()
     failures: list[str] = []
@@ -99,7 +106,9 @@ def post_all(server: Server, prepared: list[bytes], connections: int = CONNECTIO
                 body = next(left, None)
             if body is None or failures:
                 break
-            headers = {"Authorization": f"Token {SHIPPER}"} | ({"Idempotency-Key": uuid.uuid4().hex} if keys else {})
+            headers = {"Authorization": f"Token {SHIPPER}"} | (
+                {"Idempotency-Key": uuid.uuid4().hex} if keys else {}
+            )
             connection.request("POST", "/logs", body, headers)
             answer = connection.getresponse()
             text = answer.read()
@@ -119,7 +128,8 @@ def post_all(server: Server, prepared: list[bytes], connections: int = CONNECTIO
 
 
 def ask(server: Server, path: str) -> tuple[float | None, bytes]:
-    """Milliseconds for one GET, on a connection that is there already; None where the server stopped the query."""
+    """Milliseconds for one GET, on a connection that is there already;
+    None where the server stopped the query."""
     connection = http.client.HTTPConnection(server.host, server.port, timeout=PATIENCE)
     connection.connect()
     began = time.perf_counter()
@@ -137,7 +147,8 @@ def ask(server: Server, path: str) -> tuple[float | None, bytes]:
 
 
 def fill(servers: list[Server], rows: int) -> Iterator[Line]:
-    """Writes `rows` records to each, the same share in batches of each size, in rounds that alternate."""
+    """Writes `rows` records to each, the same share in batches of each size,
+    in rounds that alternate."""
     share = max(rows // (len(BATCHES) * ROUNDS), *BATCHES)
     written = 0
     for size in BATCHES:
@@ -147,7 +158,11 @@ def fill(servers: list[Server], rows: int) -> Iterator[Line]:
             written += share
             for server, own in zip(servers, rates, strict=True):
                 own.append(share / post_all(server, prepared))
-        yield Line(f"written in batches of {size:,}", "records/s", [statistics.median(own) for own in rates])
+        yield Line(
+            f"written in batches of {size:,}",
+            "records/s",
+            [statistics.median(own) for own in rates],
+        )
 
 
 def singles(servers: list[Server]) -> Iterator[Line]:
@@ -158,7 +173,9 @@ def singles(servers: list[Server]) -> Iterator[Line]:
             prepared = list(bodies(number * SINGLES, (number + 1) * SINGLES, 1, ROUNDS * SINGLES))
             for server, own in zip(servers, rates, strict=True):
                 own.append(SINGLES / post_all(server, prepared, CLIENTS, keys))
-        yield Line(f"{name}, {CLIENTS} connections", "POST/s", [statistics.median(own) for own in rates])
+        yield Line(
+            f"{name}, {CLIENTS} connections", "POST/s", [statistics.median(own) for own in rates]
+        )
 
 
 def queries() -> dict[str, str]:
@@ -186,7 +203,9 @@ def read(servers: list[Server]) -> Iterator[Line]:
         answers: list[bytes] = [b"", b""]
         for number in range(QUERY_ROUNDS):
             for side, server in enumerate(servers):
-                if number >= 3 and (times[side][-1] is None or sum(t or 0 for t in times[side]) > 20_000):
+                if number >= 3 and (
+                    times[side][-1] is None or sum(t or 0 for t in times[side]) > 20_000
+                ):
                     continue  # a slow one is known by now
                 took, answers[side] = ask(server, path)
                 times[side].append(took)
@@ -218,7 +237,8 @@ def export(servers: list[Server], rows: int) -> Line:
         if lines != rows:
             said = "".join(server.errors[-5:])
             raise SystemExit(
-                f"an export ended after {lines} of {rows} records and {took:.0f} s; the server says:\n{said}"
+                f"an export ended after {lines} of {rows} records and {took:.0f} s;"
+                f" the server says:\n{said}"
             )
         rates.append(lines / took)
         connection.close()
@@ -228,7 +248,9 @@ def export(servers: list[Server], rows: int) -> Line:
 def markdown(line: Line) -> str:
     """A row of the table."""
     digits = 1 if line.unit == "ms" else 0
-    cells = ["stopped after 10 s" if v is None else f"{v:,.{digits}f} {line.unit}" for v in line.values]
+    cells = [
+        "stopped after 10 s" if v is None else f"{v:,.{digits}f} {line.unit}" for v in line.values
+    ]
     return f"| {line.figure} | {cells[0]} | {cells[1]} |"
 
 
@@ -252,8 +274,12 @@ def measure(rows: int, url: str, size_of: Callable[[], int]) -> Iterator[Line]:
 def main() -> None:
     """Runs it and prints the table."""
     parser = argparse.ArgumentParser(description="SQLite against ClickHouse, through the server.")
-    parser.add_argument("--rows", type=int, default=200_000, help="records in each store; 200000 by default")
-    parser.add_argument("--clickhouse", metavar="URL", help="http://user:password@host:8123/database")
+    parser.add_argument(
+        "--rows", type=int, default=200_000, help="records in each store; 200000 by default"
+    )
+    parser.add_argument(
+        "--clickhouse", metavar="URL", help="http://user:password@host:8123/database"
+    )
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
         if options.clickhouse:
@@ -264,14 +290,18 @@ def main() -> None:
             except unittest.SkipTest as reason:
                 raise SystemExit(str(reason)) from None
             url, size_of = engine.url, lambda: engine.size("logs")
-        print(f"{options.rows:,} records, {os.cpu_count()} cores, Python {platform.python_version()}; medians\n")
+        print(
+            f"{options.rows:,} records, {os.cpu_count()} cores,"
+            f" Python {platform.python_version()}; medians\n"
+        )
         print("| | SQLite | ClickHouse |\n| --- | ---: | ---: |")
         for line in measure(options.rows, url, size_of):
             print(markdown(line), flush=True)
 
 
 def store_bytes(url: str) -> int:
-    """Bytes on disk as the server's own /metrics has them, of a ClickHouse that is not ours to ask."""
+    """Bytes on disk as the server's own /metrics has them,
+    of a ClickHouse that is not ours to ask."""
     with Server(store=url) as server:
         for line in server.get("/metrics").text.splitlines():
             if line.startswith("logs_store_bytes "):

@@ -1,12 +1,14 @@
-"""A real ClickHouse for the tests: one engine or a cluster of them, and a proxy that gets in the way.
+"""A real ClickHouse for the tests: one engine or a cluster of them, and a proxy that gets in the
+way.
 
     with Engine() as engine, Server(store=engine.url) as server:
         server.post({"message": "hello"})
         assert engine.rows("SELECT count() FROM logs") == [[1]]
 
-The npm package @chdb/lib-linux-x64-gnu holds the whole engine as a shared library, with the HTTP and TCP
-listeners of the server. It is looked for in the folder that LOG_SERVER_NODE_MODULES names; where it is not
-found, an Engine raises unittest.SkipTest and says so. Run as a program, this file is the engine's process.
+The npm package @chdb/lib-linux-x64-gnu holds the whole engine as a shared library, with the HTTP
+and TCP listeners of the server. It is looked for in the folder that LOG_SERVER_NODE_MODULES names;
+where it is not found, an Engine raises unittest.SkipTest and says so. Run as a program, this file
+is the engine's process.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ from xml.sax.saxutils import escape
 
 MODULES = pathlib.Path(
     os.environ.get("LOG_SERVER_NODE_MODULES")
-    or pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "log-server-ci/node_modules").expanduser()
+    or pathlib.Path(
+        os.environ.get("XDG_CACHE_HOME") or "~/.cache", "log-server-ci/node_modules"
+    ).expanduser()
 )
 LIBRARY = MODULES / "@chdb/lib-linux-x64-gnu/libchdb.so"
 START_SECONDS = 30  # it takes 0.3 s; a busy machine may need more
@@ -46,7 +50,10 @@ LISTEN = (
 )
 
 # The statement that starts the listeners runs as "default".
-USERS = "<clickhouse><profiles><default/></profiles><quotas><default/></quotas><users>{users}</users></clickhouse>"
+USERS = (
+    "<clickhouse><profiles><default/></profiles><quotas><default/></quotas>"
+    "<users>{users}</users></clickhouse>"
+)
 USER = (
     "<{name}><password>{password}</password><networks><ip>127.0.0.1</ip></networks>"
     "<profile>default</profile><quota>default</quota></{name}>"
@@ -74,18 +81,30 @@ class Engine:
     configuration file, `tcp_port` where other engines of a cluster reach it.
     """
 
-    def __init__(self, user: str = "default", password: str = "", config: str = "", tcp_port: int | None = None):
+    def __init__(
+        self,
+        user: str = "default",
+        password: str = "",
+        config: str = "",
+        tcp_port: int | None = None,
+    ):
         if not LIBRARY.exists():
             raise unittest.SkipTest(f"ClickHouse is not installed: {LIBRARY} is not there")
         self.user, self.password = user, password
         self.port, self.tcp_port = free_port(), tcp_port or free_port()
-        self._temporary = tempfile.TemporaryDirectory(prefix="clickhouse-", ignore_cleanup_errors=True)
+        self._temporary = tempfile.TemporaryDirectory(
+            prefix="clickhouse-", ignore_cleanup_errors=True
+        )
         self.folder = pathlib.Path(self._temporary.name)
         secrets = {"default": "", user: password}
-        accounts = "".join(USER.format(name=name, password=escape(secret)) for name, secret in secrets.items())
+        accounts = "".join(
+            USER.format(name=name, password=escape(secret)) for name, secret in secrets.items()
+        )
         (self.folder / "users.xml").write_text(USERS.format(users=accounts), encoding="utf-8")
         users = f"<users_config>{self.folder / 'users.xml'}</users_config>"
-        (self.folder / "config.xml").write_text(f"<clickhouse>{users}{config}</clickhouse>", encoding="utf-8")
+        (self.folder / "config.xml").write_text(
+            f"<clickhouse>{users}{config}</clickhouse>", encoding="utf-8"
+        )
         self.process: subprocess.Popen[bytes] | None = None
         try:
             self.start()
@@ -98,8 +117,11 @@ class Engine:
         """What a configuration names as the store: the database "default"."""
         return self.store()
 
-    def store(self, database: str = "default", password: str | None = None, port: int | None = None) -> str:
-        """The same for another database, another password (a wrong one) or another port (a proxy's)."""
+    def store(
+        self, database: str = "default", password: str | None = None, port: int | None = None
+    ) -> str:
+        """The same for another database, another password (a
+        wrong one) or another port (a proxy's)."""
         secret = urllib.parse.quote(self.password if password is None else password, safe="")
         login = f"{self.user}:{secret}@" if secret or self.user != "default" else ""
         return f"http://{login}127.0.0.1:{port or self.port}/{database}"
@@ -113,14 +135,25 @@ class Engine:
 
     def start(self) -> None:
         """Starts the process on the same folder and ports as before, and waits until it answers."""
-        arguments = [f"--path={self.folder / 'data'}", f"--config-file={self.folder / 'config.xml'}"]
-        arguments += ["--listen_host=127.0.0.1", f"--http_port={self.port}", f"--tcp_port={self.tcp_port}"]
+        arguments = [
+            f"--path={self.folder / 'data'}",
+            f"--config-file={self.folder / 'config.xml'}",
+        ]
+        arguments += [
+            "--listen_host=127.0.0.1",
+            f"--http_port={self.port}",
+            f"--tcp_port={self.tcp_port}",
+        ]
         with open(self.folder / "engine.log", "ab") as output:
-            self.process = subprocess.Popen([sys.executable, __file__, *arguments], stdout=output, stderr=output)
+            self.process = subprocess.Popen(
+                [sys.executable, __file__, *arguments], stdout=output, stderr=output
+            )
         deadline = time.monotonic() + START_SECONDS
         while not self.answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the engine did not start: {(self.folder / 'engine.log').read_text()}")
+                raise RuntimeError(
+                    f"the engine did not start: {(self.folder / 'engine.log').read_text()}"
+                )
             time.sleep(0.02)
 
     def answers(self) -> bool:
@@ -148,11 +181,16 @@ class Engine:
     def change(self, database: str, setting: str, value: int | None) -> None:
         """Sets a setting of every table of a database, or sets it back with None."""
         for (table,) in self.rows(f"SELECT name FROM system.tables WHERE database = '{database}'"):
-            change = f"RESET SETTING {setting}" if value is None else f"MODIFY SETTING {setting} = {value}"
+            change = (
+                f"RESET SETTING {setting}"
+                if value is None
+                else f"MODIFY SETTING {setting} = {value}"
+            )
             self.query(f"ALTER TABLE {table} {change}", database=database)
 
     def fill_disk(self, database: str, full: bool = True) -> None:
-        """Makes the engine refuse every INSERT into a database as it does on a full disk, or no longer."""
+        """Makes the engine refuse every INSERT into a database as it does on a full disk,
+        or no longer."""
         self.change(database, "min_free_disk_bytes_to_perform_insert", 1 << 60 if full else None)
 
     def close(self) -> None:
@@ -169,11 +207,19 @@ class Engine:
     # Past the server
 
     def query(
-        self, sql: str, body: bytes = b"", database: str = "default", timeout: float = 60, **settings: Any
+        self,
+        sql: str,
+        body: bytes = b"",
+        database: str = "default",
+        timeout: float = 60,
+        **settings: Any,
     ) -> str:
         """Runs a statement; `body` is the data of an INSERT. Raises EngineError."""
         parameters = {"database": database, "query": sql, "wait_end_of_query": 1, **settings}
-        headers = {"X-ClickHouse-User": self.user, "X-ClickHouse-Key": self.password.encode().decode("latin-1")}
+        headers = {
+            "X-ClickHouse-User": self.user,
+            "X-ClickHouse-Key": self.password.encode().decode("latin-1"),
+        }
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
             connection.request("POST", f"/?{urllib.parse.urlencode(parameters)}", body, headers)
@@ -198,12 +244,14 @@ class Engine:
 
 
 class Cluster:
-    """Engines that know one another as the shards of a cluster; `statements` are run on each, in order."""
+    """Engines that know one another as the shards of a cluster;
+    `statements` are run on each, in order."""
 
     def __init__(self, name: str, statements: list[str], size: int = 2):
         ports = [free_port() for _ in range(size)]
         shards = "".join(
-            f"<shard><replica><host>127.0.0.1</host><port>{port}</port></replica></shard>" for port in ports
+            f"<shard><replica><host>127.0.0.1</host><port>{port}</port></replica></shard>"
+            for port in ports
         )
         config = f"<remote_servers><{name}>{shards}</{name}></remote_servers>"
         self.nodes: list[Engine] = []
@@ -265,7 +313,8 @@ class Proxy:
         return self.engine.store(database, port=self.port)
 
     def lose(self, test: Callable[[Seen], bool]) -> None:
-        """From now on, the engine does what these requests ask, and the server never hears of it."""
+        """From now on, the engine does what these requests ask,
+        and the server never hears of it."""
         self._lose = test
 
     def hold(self, test: Callable[[Seen], bool]) -> None:
@@ -290,7 +339,9 @@ class Proxy:
         self.seen.append(seen)
         return seen
 
-    def forward(self, command: str, path: str, body: bytes, headers: dict[str, str]) -> Forwarded | None:
+    def forward(
+        self, command: str, path: str, body: bytes, headers: dict[str, str]
+    ) -> Forwarded | None:
         """Asks the engine, and gives its answer; None where the server must not get any."""
         seen = self.note(path, body, headers)
         if self._hold(seen):
@@ -329,7 +380,12 @@ class ProxyHandler(http.server.BaseHTTPRequestHandler):
         status, answered, data = result
         self.send_response(status)
         for name, value in answered:
-            if name.lower() not in ("transfer-encoding", "content-length", "connection", "keep-alive"):
+            if name.lower() not in (
+                "transfer-encoding",
+                "content-length",
+                "connection",
+                "keep-alive",
+            ):
                 self.send_header(name, value)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -350,7 +406,9 @@ def run(arguments: list[str]) -> None:
     """Is the engine, until it is killed or its parent ends."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     words = [word.encode() for word in ("clickhouse", *arguments, "--query", LISTEN)]
-    ctypes.CDLL(str(LIBRARY)).query_stable_v2(len(words), (ctypes.c_char_p * (len(words) + 1))(*words, None))
+    ctypes.CDLL(str(LIBRARY)).query_stable_v2(
+        len(words), (ctypes.c_char_p * (len(words) + 1))(*words, None)
+    )
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     python -m unittest discover -s tests/integration -p test_browser.py
 
-Chromium is driven by chromedriver, over the HTTP of https://www.w3.org/TR/webdriver2/. Without these two programs
-the tests are skipped. To look at the page as a test left it: `browser.picture("page.png")`.
+Chromium is driven by chromedriver, over the HTTP of https://www.w3.org/TR/webdriver2/. Without
+these two programs the tests are skipped. To look at the page as a test left it:
+`browser.picture("page.png")`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from typing import Any
 from tests.support import OTHER_TOKEN, READER, SHIPPER, Server, eventually
 
 PROGRAMS = {
-    "chromium": shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome"),
+    "chromium": shutil.which("chromium")
+    or shutil.which("chromium-browser")
+    or shutil.which("google-chrome"),
     "chromedriver": shutil.which("chromedriver"),
 }
 ARGUMENTS = [
@@ -109,7 +112,10 @@ class Browser:
         """Sets the size of the window, and whether the reader likes it light or dark."""
         screen = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": False}
         self._command("Emulation.setDeviceMetricsOverride", **screen)
-        self._command("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self._command(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": scheme}],
+        )
 
     def value(self, expression: str) -> Any:
         """What a JavaScript expression gives in the page."""
@@ -119,14 +125,17 @@ class Browser:
         """Waits until an expression is true in the page, and gives what it gave."""
 
         def attempt() -> Any:
-            with contextlib.suppress(RuntimeError):  # a page that is just coming has not all its parts
+            # A page that is just coming has not all its parts.
+            with contextlib.suppress(RuntimeError):
                 return self.value(expression)
 
         try:
             return eventually(attempt, 10)
         except AssertionError:
             text = self.value("document.body.innerText")
-            raise AssertionError(f"not within 10 s: {expression}\nThe page shows:\n{text}") from None
+            raise AssertionError(
+                f"not within 10 s: {expression}\nThe page shows:\n{text}"
+            ) from None
 
     def _element(self, selector: str) -> str:
         self.until(f"document.querySelector({json.dumps(selector)})")
@@ -142,7 +151,9 @@ class Browser:
         """Presses keys, one after the other, wherever the focus is."""
         keys = [KEYS.get(name, name) for name in names]
         actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
-        self._call("POST", "/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]})
+        self._call(
+            "POST", "/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]}
+        )
 
     def console(self) -> list[str]:
         """What the console has shown since it was last asked, but for answers that are no 200."""
@@ -167,12 +178,15 @@ def setUpModule() -> None:
 
 def luminance(color: list[float]) -> float:
     """https://www.w3.org/TR/WCAG22/#dfn-relative-luminance, of red, green and blue from 0 to 1."""
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in color]
+    linear = [
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in color
+    ]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def rgba(text: str) -> list[float]:
-    """The parts of `rgb(0, 0, 0)`, `rgba(0, 0, 0, 0.5)` or `color(srgb 0 0 0 / 0.5)`, from 0 to 1."""
+    """The parts of `rgb(0, 0, 0)`, `rgba(0, 0, 0, 0.5)` or `color(srgb 0 0 0 / 0.5)`,
+    from 0 to 1."""
     numbers = [float(number) for number in re.findall(r"-?[\d.]+(?:e-?\d+)?", text)]
     scale = 1 if text.startswith("color") else 255
     return [*(number / scale for number in numbers[:3]), *(numbers[3:] or [1.0])]
@@ -192,7 +206,8 @@ class Page(unittest.TestCase):
         browser.open(self.server.url + path)
 
     def store(self, *records: Any, token: str = SHIPPER) -> None:
-        """Stores records: messages, or whole ones, of the service "app" unless they name another."""
+        """Stores records: messages, or whole ones,
+        of the service "app" unless they name another."""
         named = [{"message": record} if isinstance(record, str) else record for record in records]
         answer = self.server.post([{"service": "app", **record} for record in named], token)
         self.assertEqual(answer.status, 200, answer.text)
@@ -215,7 +230,8 @@ class Page(unittest.TestCase):
         return urllib.parse.parse_qsl(urllib.parse.urlsplit(browser.value("location.href")).query)
 
     def assert_quiet(self) -> None:
-        """Nothing in the console: above all, nothing that the Content-Security-Policy had to stop."""
+        """Nothing in the console: above all, nothing that the
+        Content-Security-Policy had to stop."""
         self.assertEqual(browser.console(), [])
 
 
@@ -224,8 +240,12 @@ class Records(Page):
         self.store(*({"message": name, "severity": name} for name in reversed(SEVERITIES)))
         self.open()
         self.assertEqual(browser.until(f"{ROWS}.length === 5 && {MESSAGES}"), SEVERITIES)
-        self.assertEqual(browser.value(f"{ROWS}.map(row => row.querySelector('b').textContent)"), SEVERITIES)
-        self.assertEqual(len(set(browser.value(f"{ROWS}.map(row => getComputedStyle(row).borderLeftColor)"))), 5)
+        self.assertEqual(
+            browser.value(f"{ROWS}.map(row => row.querySelector('b').textContent)"), SEVERITIES
+        )
+        self.assertEqual(
+            len(set(browser.value(f"{ROWS}.map(row => getComputedStyle(row).borderLeftColor)"))), 5
+        )
         self.assert_quiet()
 
     def test_a_time_is_local_and_its_title_is_the_exact_time_in_utc(self) -> None:
@@ -234,7 +254,9 @@ class Records(Page):
         title = browser.until(f"{ROWS}[0].querySelector('time').title")
         self.assertTrue(title.startswith("2026-03-05T13:00:00.123456Z"), title)
         local = browser.value("new Date('2026-03-05T13:00:00Z').toTimeString().slice(0, 8)")
-        self.assertIn(f" {local}.123", browser.value(f"{ROWS}[0].querySelector('time').textContent"))
+        self.assertIn(
+            f" {local}.123", browser.value(f"{ROWS}[0].querySelector('time').textContent")
+        )
 
     def test_older_pages_follow_without_a_gap_or_a_repetition(self) -> None:
         self.store(*(f"number {n}" for n in range(250)))
@@ -248,54 +270,102 @@ class Records(Page):
         self.assertTrue(browser.value("document.querySelector('#older').hidden"))
 
     def test_a_record_opens_to_its_whole_message_and_its_attributes(self) -> None:
-        self.store({"message": "first\n  second\n\tthird", "user": "bob", "cart": {"items": [1, 2]}, "none": None})
+        self.store(
+            {
+                "message": "first\n  second\n\tthird",
+                "user": "bob",
+                "cart": {"items": [1, 2]},
+                "none": None,
+            }
+        )
         self.open()
         self.assertEqual(browser.until(MESSAGES), ["first"])
         self.assertEqual(browser.value(f"{ROWS}[0].querySelector('small').textContent"), "3 lines")
         browser.click("#list summary")
-        self.assertEqual(browser.until(f"{ROWS}[0].querySelector('pre').textContent"), "first\n  second\n\tthird")
-        names = browser.value(f"[...{ROWS}[0].querySelectorAll('dt')].map(term => term.textContent)")
-        values = browser.value(f"[...{ROWS}[0].querySelectorAll('dd')].map(term => term.textContent)")
+        self.assertEqual(
+            browser.until(f"{ROWS}[0].querySelector('pre').textContent"), "first\n  second\n\tthird"
+        )
+        names = browser.value(
+            f"[...{ROWS}[0].querySelectorAll('dt')].map(term => term.textContent)"
+        )
+        values = browser.value(
+            f"[...{ROWS}[0].querySelectorAll('dd')].map(term => term.textContent)"
+        )
         fields = dict(zip(names, values))
-        self.assertEqual((fields["id"], fields["attr.user"], fields["attr.none"]), ("1", "bob", "null"))
+        self.assertEqual(
+            (fields["id"], fields["attr.user"], fields["attr.none"]), ("1", "bob", "null")
+        )
         self.assertEqual(json.loads(fields["attr.cart"]), {"items": [1, 2]})
 
     def test_an_attribute_leads_to_the_records_that_share_it(self) -> None:
-        self.store(*({"message": f"of {user} {n}", "user": user} for n in (1, 2) for user in ("ann", "bob")))
+        self.store(
+            *(
+                {"message": f"of {user} {n}", "user": user}
+                for n in (1, 2)
+                for user in ("ann", "bob")
+            )
+        )
         self.open()
         browser.click("#list summary")
         browser.click("#list dd a")
-        self.assertEqual(browser.until(f"{ROWS}.length === 2 && {MESSAGES}"), ["of bob 2", "of bob 1"])
+        self.assertEqual(
+            browser.until(f"{ROWS}.length === 2 && {MESSAGES}"), ["of bob 2", "of bob 1"]
+        )
         self.assertEqual(self.query(), [("attr.user", "bob")])
         browser.click("[name='attr.user']")
         browser.until(f"{ROWS}.length === 4")
 
     def test_html_in_a_message_is_text_and_none_of_it_runs(self) -> None:
-        hostile = "<img src=x onerror='window.hit = 1'><script>window.hit = 1</script></script><b>bold</b>"
-        self.store({"message": hostile, "service": hostile, hostile: hostile, "link": "javascript:window.hit = 1"})
+        hostile = (
+            "<img src=x onerror='window.hit = 1'><script>window.hit = 1</script></script>"
+            "<b>bold</b>"
+        )
+        self.store(
+            {
+                "message": hostile,
+                "service": hostile,
+                hostile: hostile,
+                "link": "javascript:window.hit = 1",
+            }
+        )
         self.open()
         self.assertEqual(browser.until(MESSAGES), [hostile])
         browser.click("#list summary")
         self.assertEqual(browser.until(f"{ROWS}[0].querySelector('pre').textContent"), hostile)
-        browser.until(f"document.querySelector('#service').textContent.includes({json.dumps(hostile)})")
-        self.assertEqual(browser.value("document.querySelectorAll('img, main script, main b b, fieldset b').length"), 0)
+        browser.until(
+            f"document.querySelector('#service').textContent.includes({json.dumps(hostile)})"
+        )
+        self.assertEqual(
+            browser.value(
+                "document.querySelectorAll('img, main script, main b b, fieldset b').length"
+            ),
+            0,
+        )
         self.assertIsNone(browser.value("window.hit"))
         self.assert_quiet()
 
 
 class Filters(Page):
     def test_the_filters_of_the_url_are_set_and_in_force(self) -> None:
-        self.store(*({"message": f"{name} {n}", "severity": name} for name in SEVERITIES for n in range(3)))
+        self.store(
+            *({"message": f"{name} {n}", "severity": name} for name in SEVERITIES for n in range(3))
+        )
         self.store({"message": "ERROR 1 elsewhere", "severity": "ERROR", "service": "web"})
         self.open("/?severity=ERROR,CRITICAL&service=app&contains=+1&since=1h")
-        self.assertEqual(browser.until(f"{ROWS}.length === 2 && {MESSAGES}.sort()"), ["CRITICAL 1", "ERROR 1"])
-        checked = browser.value("[...document.querySelectorAll('fieldset :checked')].map(box => box.value)")
+        self.assertEqual(
+            browser.until(f"{ROWS}.length === 2 && {MESSAGES}.sort()"), ["CRITICAL 1", "ERROR 1"]
+        )
+        checked = browser.value(
+            "[...document.querySelectorAll('fieldset :checked')].map(box => box.value)"
+        )
         self.assertEqual(checked, ["CRITICAL", "ERROR", "app"])
         self.assertEqual(browser.value("document.querySelector('[name=contains]').value"), " 1")
         self.assertEqual(browser.value("document.querySelector('[name=since]').value"), "1h")
 
     def test_a_filter_goes_into_the_url_and_back_takes_it_out_again(self) -> None:
-        self.store({"message": "bad", "severity": "ERROR"}, {"message": "good"}, {"message": "bad news"})
+        self.store(
+            {"message": "bad", "severity": "ERROR"}, {"message": "good"}, {"message": "bad news"}
+        )
         self.open()
         browser.until(f"{ROWS}.length === 3")
         browser.value("window.same = true")
@@ -306,7 +376,10 @@ class Filters(Page):
         browser.until(f"{ROWS}.length === 3")
         browser.type("[name=contains]", "news" + KEYS["Enter"])
         self.assertEqual(browser.until(f"{ROWS}.length === 1 && {MESSAGES}"), ["bad news"])
-        self.assertEqual(sorted(self.query()), [("contains", "news"), ("severity", "ERROR"), ("severity", "INFO")])
+        self.assertEqual(
+            sorted(self.query()),
+            [("contains", "news"), ("severity", "ERROR"), ("severity", "INFO")],
+        )
         browser.back()
         browser.until(f"{ROWS}.length === 3")
         self.assertEqual(browser.value("document.querySelector('[name=contains]').value"), "")
@@ -334,7 +407,9 @@ class Filters(Page):
         self.store({"message": "bad", "severity": "ERROR"}, {"message": "good"})
         self.open("/?min_severity=WARNING&since=2h")
         browser.until(f"{ROWS}.length === 1")
-        self.assertIn("min_severity=WARNING", browser.value("document.querySelector('#service').innerText"))
+        self.assertIn(
+            "min_severity=WARNING", browser.value("document.querySelector('#service').innerText")
+        )
         browser.click("[name=min_severity]")
         browser.until(f"{ROWS}.length === 2")
         self.assertEqual(self.query(), [("since", "2h")])
@@ -355,19 +430,25 @@ class Filters(Page):
         self.assertEqual(sum("1 ERROR" in label for label in labels), 1)
         self.assertEqual(sum("1 INFO" in label for label in labels), 23)
         place = next(n for n, label in enumerate(labels, 1) if "1 ERROR" in label)
-        self.assertEqual(browser.value(f"document.querySelectorAll('#bars a:nth-child({place}) rect').length"), 1)
+        self.assertEqual(
+            browser.value(f"document.querySelectorAll('#bars a:nth-child({place}) rect').length"), 1
+        )
         browser.click(f"#bars a:nth-child({place})")
         self.assertEqual(browser.until(f"{ROWS}.length === 1 && {MESSAGES}"), ["at 13"])
         (first, start), (last, end) = self.query()
         self.assertEqual((first, last), ("timestamp_start", "timestamp_end"))
         self.assertEqual(start, "2026-03-05T13:00:00.000000Z")
         self.assertRegex(end, r"2026-03-05T13:\d\d:59.999999Z")
-        self.assertEqual(browser.value("document.querySelector('[name=timestamp_start]').value"), start)
+        self.assertEqual(
+            browser.value("document.querySelector('[name=timestamp_start]').value"), start
+        )
         browser.back()
         browser.until(f"{ROWS}.length === 24")
 
     def test_times_that_lie_centuries_apart_still_give_a_histogram(self) -> None:
-        self.store(*({"timestamp": f"{year}-12-31T23:59:59Z", "message": "m"} for year in ("0001", "9999")))
+        self.store(
+            *({"timestamp": f"{year}-12-31T23:59:59Z", "message": "m"} for year in ("0001", "9999"))
+        )
         self.open()
         browser.until(f"{BARS}.length > 1")
         self.assertEqual(browser.value(NOTICE), "")
@@ -379,8 +460,12 @@ class Live(Page):
         self.open()
         browser.until(f"{ROWS}.length === 1 && {COUNTED}")
         self.store("second", "third")
-        self.assertEqual(browser.until(f"{ROWS}.length === 3 && {MESSAGES}"), ["third", "second", "first"])
-        browser.until("document.querySelector('[value=INFO]').nextElementSibling.textContent === '3'")
+        self.assertEqual(
+            browser.until(f"{ROWS}.length === 3 && {MESSAGES}"), ["third", "second", "first"]
+        )
+        browser.until(
+            "document.querySelector('[value=INFO]').nextElementSibling.textContent === '3'"
+        )
         self.assert_quiet()
 
     def test_only_records_that_match_the_filters_come_in(self) -> None:
@@ -394,7 +479,9 @@ class Live(Page):
         self.open()
         browser.until(f"{ROWS}.length === 24")
         self.store({"timestamp": "2026-03-05T20:30:00Z", "message": "late"})
-        self.assertEqual(browser.until(f"{ROWS}.length === 25 && {MESSAGES}")[2:5], ["at 21", "late", "at 20"])
+        self.assertEqual(
+            browser.until(f"{ROWS}.length === 25 && {MESSAGES}")[2:5], ["at 21", "late", "at 20"]
+        )
 
     def test_live_can_be_switched_off_and_on(self) -> None:
         self.store("first")
@@ -405,7 +492,9 @@ class Live(Page):
         browser.click("[value=INFO]")  # what is asked for now is shown, what comes later is not
         browser.until(f"{ROWS}.length === 2")
         self.store("third")
-        self.assertEqual(browser.value(f"new Promise(done => setTimeout(() => done({ROWS}.length), 500))"), 2)
+        self.assertEqual(
+            browser.value(f"new Promise(done => setTimeout(() => done({ROWS}.length), 500))"), 2
+        )
         browser.click("#live")
         browser.until(f"{ROWS}.length === 3")
         self.store("fourth")
@@ -417,7 +506,9 @@ class Live(Page):
         browser.click("#list summary")
         browser.until(f"{ROWS}[0].open")
         self.store("second")
-        self.assertEqual(browser.value(f"new Promise(done => setTimeout(() => done({ROWS}.length), 500))"), 1)
+        self.assertEqual(
+            browser.value(f"new Promise(done => setTimeout(() => done({ROWS}.length), 500))"), 1
+        )
         label = "getComputedStyle(document.querySelector('header label'), '::after').content"
         self.assertIn("held by the open record", browser.value(label))
         browser.click("#list summary")
@@ -432,10 +523,10 @@ class Live(Page):
         shown = browser.until(f"{ROWS}.length === 1001 && {MESSAGES}")
         self.assertEqual(shown, [*(f"number {n}" for n in range(999, -1, -1)), "first"])
 
-
     def test_a_page_that_is_left_behind_holds_no_connection(self) -> None:
         self.store("m")
-        for n in range(10):  # a browser has six for one server, and keeps pages in case that one goes back
+        # A browser has six for one server, and keeps pages in case that one goes back.
+        for n in range(10):
             self.open(f"/?since={n + 1}h")
             browser.until(LOADED)
         browser.back()
@@ -504,9 +595,13 @@ class Looks(Page):
         passed = []
         for _ in range(30):
             browser.press("Tab")
-            name = f"{focus}.id || {focus}.name || {focus}.closest('h1, #bars, #list')?.id || 'title'"
+            name = (
+                f"{focus}.id || {focus}.name || {focus}.closest('h1, #bars, #list')?.id || 'title'"
+            )
             passed.append(browser.value(name))
-            self.assertNotEqual(browser.value(f"getComputedStyle({focus}).outlineStyle"), "none", passed[-1])
+            self.assertNotEqual(
+                browser.value(f"getComputedStyle({focus}).outlineStyle"), "none", passed[-1]
+            )
             if passed[-1] == "list":
                 break
         order = [name for name, _ in itertools.groupby(passed)]
@@ -529,20 +624,31 @@ class Looks(Page):
     def test_a_phone_has_nothing_to_scroll_sideways(self) -> None:
         long = "x" * 300
         self.store_hours()
-        self.store({"message": f"{long}\n{long}", "service": "s" * 100, "severity": "CRITICAL", "attr" * 20: long})
+        self.store(
+            {
+                "message": f"{long}\n{long}",
+                "service": "s" * 100,
+                "severity": "CRITICAL",
+                "attr" * 20: long,
+            }
+        )
         for size in (PHONE, (320, 600)):
             browser.look(size)
             self.open()
             browser.click("#list summary")
             browser.until(f"{ROWS}[0].querySelector('dl') && {BARS}.length && {COUNTED}")
             self.assertLessEqual(browser.value("document.documentElement.scrollWidth"), size[0])
-            parts = "[...document.querySelectorAll('header *, form > input, select, figure *, main *')]"
+            parts = (
+                "[...document.querySelectorAll('header *, form > input, select, figure *, main *')]"
+            )
             outside = f"{parts}.filter(part => part.getBoundingClientRect().right > {size[0]})"
             self.assertEqual(browser.value(f"{outside}.map(part => part.outerHTML)"), [])
 
     def test_light_and_dark_both_have_enough_contrast(self) -> None:
         self.store(*({"message": name, "severity": name} for name in SEVERITIES))
-        parts = ["#list span", "#list time", "#list i", "header label", "#service small", "figcaption"]
+        parts = [
+            "#list span", "#list time", "#list i", "header label", "#service small", "figcaption",
+        ]
         parts += [f".{name} b" for name in SEVERITIES]
         backgrounds = set()
         for scheme in ("light", "dark"):
@@ -557,10 +663,12 @@ class Looks(Page):
         self.assertEqual(len(backgrounds), 2)
 
     def contrast(self, selector: str) -> tuple[float, str]:
-        """The contrast of a part's text with all that lies under it, and the background of the page."""
+        """The contrast of a part's text with all that lies under it,
+        and the background of the page."""
         parents = "for (let part = found; part; part = part.parentElement)"
         script = f"""(() => {{
-            const found = document.querySelector({json.dumps(selector)}), colors = [getComputedStyle(found).color];
+            const found = document.querySelector({json.dumps(selector)});
+            const colors = [getComputedStyle(found).color];
             {parents} colors.push(getComputedStyle(part).backgroundColor);
             return colors;
         }})()"""
@@ -574,7 +682,9 @@ class Looks(Page):
 
     def test_only_its_own_style_and_script_are_let_in(self) -> None:
         answer = self.server.get("/?severity=ERROR", Accept="text/html,*/*;q=0.8")
-        self.assertEqual((answer.status, answer.headers["content-type"]), (200, "text/html; charset=utf-8"))
+        self.assertEqual(
+            (answer.status, answer.headers["content-type"]), (200, "text/html; charset=utf-8")
+        )
         policy = answer.headers["content-security-policy"]
         self.assertIn("default-src 'none'", policy)
         self.assertNotIn("unsafe", policy)

@@ -1,7 +1,9 @@
-"""What holds when the records live in ClickHouse: the promise through every failure, and several servers on one store.
+"""What holds when the records live in ClickHouse: the promise through every failure, and several
+servers on one store.
 
-test_stores.py has what every store must answer. Here the engine is killed, paused, filled and cut off, its
-answers are lost on the way, and servers share it. Where ClickHouse is not installed, all of this is skipped.
+test_stores.py has what every store must answer. Here the engine is killed, paused, filled and cut
+off, its answers are lost on the way, and servers share it. Where ClickHouse is not installed, all
+of this is skipped.
 """
 
 from __future__ import annotations
@@ -24,10 +26,18 @@ from collections.abc import Callable
 from typing import Any
 
 from clickhouse import Cluster, Engine, Proxy, Seen, free_port  # type: ignore[import-not-found]
-from test_stores import SEVERITIES, Follower, query  # type: ignore[import-not-found]
 
-from tests.load import together
-from tests.support import ROOT, SHIPPER, Answer, Server, configuration, eventually
+from tests.load import Follower, together
+from tests.support import (
+    ROOT,
+    SEVERITIES,
+    SHIPPER,
+    Answer,
+    Server,
+    configuration,
+    eventually,
+    query,
+)
 
 Json = Any
 PASSWORD = "s3cret: with/odd@marks?&%"
@@ -48,7 +58,9 @@ def start_fails(store: str) -> tuple[int, str]:
         path = pathlib.Path(folder, "config.json")
         path.write_text(json.dumps(configuration(store=store)), encoding="utf-8")
         command = [sys.executable, str(ROOT / "server.py"), "--config", str(path)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         try:
             output, _ = process.communicate(timeout=5)
         except subprocess.TimeoutExpired:  # it runs
@@ -58,7 +70,8 @@ def start_fails(store: str) -> tuple[int, str]:
 
 
 def post_until_stored(servers: list[Server], body: Json, key: str, seconds: float = 60) -> Answer:
-    """What a good client does: sends a batch, with one key, to one server or another until it gets a 200."""
+    """What a good client does: sends a batch, with one key,
+    to one server or another until it gets a 200."""
     deadline = time.monotonic() + seconds
     for server in itertools.cycle(servers):
         with contextlib.suppress(OSError, http.client.HTTPException):
@@ -106,7 +119,8 @@ class ClickHouseTest(unittest.TestCase):
         return int(self.rows("SELECT count() FROM logs")[0][0])
 
     def assert_unavailable(self, answer: Answer) -> None:
-        """503, with a Retry-After of a few seconds, and a sentence on what is wrong and what to do."""
+        """503, with a Retry-After of a few seconds,
+        and a sentence on what is wrong and what to do."""
         self.assertEqual(answer.status, 503, answer.text)
         self.assertIn(int(answer.headers["retry-after"]), range(1, 11))
         self.assertTrue(answer.json["error"] and answer.json["hint"], answer.text)
@@ -115,7 +129,9 @@ class ClickHouseTest(unittest.TestCase):
     def assert_recovers(self, server: Server) -> None:
         """It must take records again, without a restart."""
         again = {"message": "again"}
-        eventually(lambda: server.post(again).status == 200, RECOVERY_SECONDS, "no record is taken again")
+        eventually(
+            lambda: server.post(again).status == 200, RECOVERY_SECONDS, "no record is taken again"
+        )
         self.assertEqual(server.get("/health").status, 200)
         self.assertEqual(server.get("/logs?limit=1").json[0]["message"], "again")
 
@@ -127,7 +143,9 @@ class OnceTests(ClickHouseTest):
         one, two = self.start(), self.start()
         body = [{"message": "a"}, {"message": ""}, {"message": "b"}]
         first = one.post(body, Idempotency_Key="k")
-        self.assertEqual((first.status, first.json["accepted"], first.json["rejected"]), (200, 2, 1))
+        self.assertEqual(
+            (first.status, first.json["accepted"], first.json["rejected"]), (200, 2, 1)
+        )
         for server in (two, one, two):
             again = server.post(body, Idempotency_Key="k")
             self.assertEqual((again.status, again.json), (200, first.json))
@@ -145,7 +163,9 @@ class OnceTests(ClickHouseTest):
         servers = [self.start(), self.start()]
         for number in range(8):
             body = [{"message": f"{number}.{part}"} for part in range(20)]
-            answers = together(6, lambda n, b=body, k=number: servers[n % 2].post(b, Idempotency_Key=f"key {k}"))
+            answers = together(
+                6, lambda n, b=body, k=number: servers[n % 2].post(b, Idempotency_Key=f"key {k}")
+            )
             with self.subTest(number=number):
                 self.assertEqual([answer.status for answer in answers], [200] * 6, answers)
                 self.assertEqual(len({(a.json["first_id"], a.json["last_id"]) for a in answers}), 1)
@@ -185,19 +205,31 @@ class OnceTests(ClickHouseTest):
             answer = post_until_stored(servers, body, key)
             with self.subTest(failures=failures):
                 self.assertEqual((answer.status, answer.json["accepted"]), (200, 4))
-                self.assertEqual(self.rows(f"SELECT count() FROM logs WHERE message = 'lost {failures}'"), [[4]])
-                ids = [record["id"] for record in servers[0].get(query(contains=f"lost {failures}", order="asc")).json]
-                self.assertEqual([answer.json["first_id"], answer.json["last_id"]], [ids[0], ids[-1]])
+                self.assertEqual(
+                    self.rows(f"SELECT count() FROM logs WHERE message = 'lost {failures}'"), [[4]]
+                )
+                ids = [
+                    record["id"]
+                    for record in servers[0]
+                    .get(query(contains=f"lost {failures}", order="asc"))
+                    .json
+                ]
+                self.assertEqual(
+                    [answer.json["first_id"], answer.json["last_id"]], [ids[0], ids[-1]]
+                )
         self.assertTrue(proxy.lost)
 
     def test_a_repeat_that_overtakes_the_first_try_stores_nothing_twice(self):
-        """The first try hangs on its way, a balancer sends the repeat to another server, then the first arrives."""
+        """The first try hangs on its way, a balancer sends the repeat to another server,
+        then the first arrives."""
         proxy = self.enterContext(Proxy(self.engine))
         slow, quick = self.start(proxy.store(self.database)), self.start()
         slow.post({"message": "warm up"})
         proxy.hold(is_insert)
         answers: list[Answer] = []
-        first = threading.Thread(target=lambda: answers.append(slow.post({"message": "x"}, Idempotency_Key="k")))
+        first = threading.Thread(
+            target=lambda: answers.append(slow.post({"message": "x"}, Idempotency_Key="k"))
+        )
         first.start()
         self.assertTrue(proxy.held.wait(10))
         answers.append(quick.post({"message": "x"}, Idempotency_Key="k"))
@@ -224,7 +256,9 @@ class OutageTests(ClickHouseTest):
     """The engine gone, refusing, slow or full: an honest 503, and on again by itself."""
 
     def assert_all_unavailable(self, server: Server) -> None:
-        paths = ["/logs", "/logs?limit=0", "/logs/1", "/stats", "/stats?step=1h&since=1d", "/health"]
+        paths = [
+            "/logs", "/logs?limit=0", "/logs/1", "/stats", "/stats?step=1h&since=1d", "/health",
+        ]
         work: list[Callable[[], Answer]] = [lambda path=path: server.get(path) for path in paths]  # type: ignore[misc]
         work += [
             lambda: server.post({"message": "lost"}),
@@ -254,7 +288,8 @@ class OutageTests(ClickHouseTest):
         self.engine.resume()
         self.assert_recovers(server)
         self.assertEqual(server.post({"message": "lost"}, Idempotency_Key="k").status, 200)
-        self.assertLessEqual(server.get("/stats?contains=lost").json["total"], 2)  # with the key, and without
+        # With the key, and without.
+        self.assertLessEqual(server.get("/stats?contains=lost").json["total"], 2)
 
     def test_a_stop_does_not_wait_for_an_engine_that_hangs(self):
         server = self.start()
@@ -264,11 +299,15 @@ class OutageTests(ClickHouseTest):
             for number in range(3):
                 connection = stack.enter_context(contextlib.closing(server.connection()))
                 headers = {"Authorization": f"Token {SHIPPER}", "Idempotency-Key": str(number)}
-                connection.request("POST", "/logs", json.dumps({"service": "app", "message": "lost"}), headers)
+                connection.request(
+                    "POST", "/logs", json.dumps({"service": "app", "message": "lost"}), headers
+                )
             self.assertEqual(server.get("/").status, 200)  # which needs no store
             began = time.monotonic()
             self.assertEqual(server.stop(), 0)
-            self.assertLess(time.monotonic() - began, 6, "s; three tries of 12 s are under way or waiting")
+            self.assertLess(
+                time.monotonic() - began, 6, "s; three tries of 12 s are under way or waiting"
+            )
 
     def test_while_the_engine_refuses_to_write_the_server_reads_on(self):
         server = self.start()
@@ -285,17 +324,27 @@ class OutageTests(ClickHouseTest):
                 self.assertIn("kept", [record["message"] for record in server.get("/logs").json])
                 self.engine.change(self.database, setting, None)
                 self.assert_recovers(server)
-                self.assertEqual(server.post({"message": "lost"}, Idempotency_Key=cause).json["accepted"], 1)
-        self.assertEqual(self.rows("SELECT count() FROM logs WHERE message = 'lost'"), [[len(causes)]])
+                self.assertEqual(
+                    server.post({"message": "lost"}, Idempotency_Key=cause).json["accepted"], 1
+                )
+        self.assertEqual(
+            self.rows("SELECT count() FROM logs WHERE message = 'lost'"), [[len(causes)]]
+        )
 
     def test_many_refusals_in_a_row_do_not_outlast_their_cause(self):
         server = self.start()
         server.post({"message": "kept"})
-        self.engine.query("ALTER TABLE logs MODIFY SETTING parts_to_throw_insert = 1", database=self.database)
+        self.engine.query(
+            "ALTER TABLE logs MODIFY SETTING parts_to_throw_insert = 1", database=self.database
+        )
         for _ in range(20):
             self.assert_unavailable(server.post({"message": "lost"}))
-        self.engine.query("ALTER TABLE logs RESET SETTING parts_to_throw_insert", database=self.database)
-        eventually(lambda: server.post({"message": "again"}).status == 200, 3, "no record is taken again")
+        self.engine.query(
+            "ALTER TABLE logs RESET SETTING parts_to_throw_insert", database=self.database
+        )
+        eventually(
+            lambda: server.post({"message": "again"}).status == 200, 3, "no record is taken again"
+        )
 
     def test_a_full_disk_is_called_so_and_found_by_a_check_of_health(self):
         server = self.start()
@@ -309,7 +358,12 @@ class OutageTests(ClickHouseTest):
         server = self.start()
         server.post({"message": "kept"})
         self.engine.query("RENAME TABLE logs TO away", database=self.database)
-        for answer in (server.get("/logs"), server.get("/stats"), server.get("/health"), server.post({"message": "x"})):
+        for answer in (
+            server.get("/logs"),
+            server.get("/stats"),
+            server.get("/health"),
+            server.post({"message": "x"}),
+        ):
             self.assert_unavailable(answer)
         self.engine.query("RENAME TABLE away TO logs", database=self.database)
         self.assert_recovers(server)
@@ -337,9 +391,14 @@ class OutageTests(ClickHouseTest):
         server = self.start()
         server.post([{"message": "x" * 100_000}] * 20)
         columns = "id, timestamp, received_at, service, severity, message, attributes"
-        slow = "SELECT * FROM truth WHERE sleepEachRow(1) = 0 SETTINGS function_sleep_max_microseconds_per_block = 0"
+        slow = (
+            "SELECT * FROM truth WHERE sleepEachRow(1) = 0"
+            " SETTINGS function_sleep_max_microseconds_per_block = 0"
+        )
         self.engine.query("RENAME TABLE logs TO truth", database=self.database)
-        self.engine.query(f"CREATE VIEW logs AS SELECT {columns} FROM ({slow})", database=self.database)
+        self.engine.query(
+            f"CREATE VIEW logs AS SELECT {columns} FROM ({slow})", database=self.database
+        )
         began = time.monotonic()
         answer = server.get("/logs?contains=xxx")
         self.assert_unavailable(answer)
@@ -350,14 +409,18 @@ class OutageTests(ClickHouseTest):
         server = self.start()
         server.post({"message": "first"}, Idempotency_Key="k")
         # as after a kill between the two: ClickHouse knows the token, and has no record of it
-        self.engine.query("DELETE FROM logs WHERE 1 SETTINGS lightweight_deletes_sync = 2", database=self.database)
+        self.engine.query(
+            "DELETE FROM logs WHERE 1 SETTINGS lightweight_deletes_sync = 2", database=self.database
+        )
         self.assertEqual(self.rows("SELECT count() FROM logs"), [[0]])
         answer = server.post({"message": "first"}, Idempotency_Key="k")
         self.assertEqual((answer.status, answer.json["accepted"]), (200, 1))
         self.assertNotIn("idempotent-replayed", answer.headers)
         self.assertEqual(self.rows("SELECT message FROM logs"), [["first"]])
         again = server.post({"message": "first"}, Idempotency_Key="k")
-        self.assertEqual((again.headers.get("idempotent-replayed"), again.json), ("true", answer.json))
+        self.assertEqual(
+            (again.headers.get("idempotent-replayed"), again.json), ("true", answer.json)
+        )
 
     def test_records_that_were_confirmed_survive_kill_9_of_the_engine_in_mid_load(self):
         server = self.start()
@@ -377,7 +440,11 @@ class OutageTests(ClickHouseTest):
             thread.start()
         for _ in range(3):
             before = len(confirmed)
-            eventually(lambda before=before: len(confirmed) > before + 20, 30, "no more records are confirmed")
+            eventually(
+                lambda before=before: len(confirmed) > before + 20,
+                30,
+                "no more records are confirmed",
+            )
             self.engine.kill()
             self.engine.start()
         stop.set()
@@ -399,7 +466,10 @@ class StartTests(ClickHouseTest):
         self.assertNotIn("Traceback", output)
 
     def test_a_password_may_hold_any_letter(self):
-        with Engine(user="logs", password="contraseña 密码") as engine, Server(store=engine.url) as server:
+        with (
+            Engine(user="logs", password="contraseña 密码") as engine,
+            Server(store=engine.url) as server,
+        ):
             self.assertEqual(server.post({"message": "x"}).status, 200)
 
     def test_a_database_that_is_not_there_stops_the_start_with_a_clear_line(self):
@@ -433,7 +503,9 @@ class StartTests(ClickHouseTest):
         server = self.start()
         server.post({"message": "x"})
         self.engine.kill()
-        answers = [server.get(path) for path in ("/", "/health", "/logs", "/metrics")] + [server.post({"message": "y"})]
+        answers = [server.get(path) for path in ("/", "/health", "/logs", "/metrics")] + [
+            server.post({"message": "y"})
+        ]
         server.stop()
         for text in [answer.text for answer in answers] + server.errors:
             self.assertNotIn("s3cret", text)
@@ -444,19 +516,24 @@ class TwoServersTests(ClickHouseTest):
 
     def setUp(self):
         super().setUp()
-        self.one, self.two = together(2, lambda _: self.start())  # the table is made once, by either
+        # The table is made once, by either.
+        self.one, self.two = together(2, lambda _: self.start())
 
     def test_what_one_has_taken_the_other_reads_at_once(self):
         for number in range(30):
             for writer, reader in ((self.one, self.two), (self.two, self.one)):
                 answer = writer.post({"message": f"{number}", "service": "app"})
-                self.assertEqual(reader.get(f"/logs/{answer.json['first_id']}").json["message"], str(number))
+                self.assertEqual(
+                    reader.get(f"/logs/{answer.json['first_id']}").json["message"], str(number)
+                )
         self.assertEqual(self.one.get("/stats").json, self.two.get("/stats").json)
         self.assertEqual(self.one.get("/stats").json["total"], 60)
 
     def test_ids_never_collide(self):
         servers = [self.one, self.two, self.start(), self.start()]
-        answers = together(16, lambda n: [servers[n % 4].post([{"message": "x"}] * (1 + n * 5)) for _ in range(8)])
+        answers = together(
+            16, lambda n: [servers[n % 4].post([{"message": "x"}] * (1 + n * 5)) for _ in range(8)]
+        )
         ranges = [(a.json["first_id"], a.json["last_id"]) for several in answers for a in several]
         self.assertEqual(len(set(ranges)), 16 * 8)
         total = 8 * sum(1 + n * 5 for n in range(16))
@@ -472,7 +549,11 @@ class TwoServersTests(ClickHouseTest):
         self.assertEqual(self.rows("SELECT count(), uniqExact(id) FROM logs"), [[24, 24]])
 
     def test_ids_grow_from_server_to_server_in_the_order_of_commits(self):
-        ids = [server.post({"message": "x"}).json["first_id"] for _ in range(20) for server in (self.one, self.two)]
+        ids = [
+            server.post({"message": "x"}).json["first_id"]
+            for _ in range(20)
+            for server in (self.one, self.two)
+        ]
         self.assertEqual(ids, sorted(ids))
 
     def test_a_follower_on_one_sees_what_the_other_took_none_missed_or_repeated(self):
@@ -483,14 +564,23 @@ class TwoServersTests(ClickHouseTest):
             def write(number: int) -> None:
                 for part in range(40):
                     server = (self.one, self.two)[number % 2]
-                    self.assertEqual(server.post([{"message": f"{number}.{part}.{n}"} for n in range(3)]).status, 200)
+                    self.assertEqual(
+                        server.post([{"message": f"{number}.{part}.{n}"} for n in range(3)]).status,
+                        200,
+                    )
 
             together(6, write)
             self.one.post({"message": "end"})
-            eventually(lambda: follower.records[-1]["message"] == "end", 30, "the last record does not come")
+            eventually(
+                lambda: follower.records[-1]["message"] == "end",
+                30,
+                "the last record does not come",
+            )
             time.sleep(1)  # for what might come twice
         messages = collections.Counter(record["message"] for record in follower.records)
-        wanted = ["start", "end"] + [f"{n}.{part}.{k}" for n in range(6) for part in range(40) for k in range(3)]
+        wanted = ["start", "end"] + [
+            f"{n}.{part}.{k}" for n in range(6) for part in range(40) for k in range(3)
+        ]
         self.assertEqual(messages, collections.Counter(wanted))
 
     def test_a_follower_misses_nothing_of_a_commit_that_another_overtakes(self):
@@ -507,7 +597,9 @@ class TwoServersTests(ClickHouseTest):
             follower.wait(2)
             proxy.go_on.set()
             thread.join(PATIENCE_SECONDS)
-            self.assertEqual({record["message"] for record in follower.wait(3)}, {"warm up", "quick", "slow"})
+            self.assertEqual(
+                {record["message"] for record in follower.wait(3)}, {"warm up", "quick", "slow"}
+            )
 
     def test_a_follower_that_changes_servers_misses_and_repeats_nothing(self):
         servers = [self.one, self.two]
@@ -525,14 +617,20 @@ class TwoServersTests(ClickHouseTest):
             if len(records) >= 150:
                 break
         writer.join()
-        self.assertEqual([record["message"] for record in records], [str(number) for number in range(150)])
+        self.assertEqual(
+            [record["message"] for record in records], [str(number) for number in range(150)]
+        )
 
     def test_the_simulator_runs_against_both_while_one_is_killed(self):
         runs = [Simulator(self.one, 1), Simulator(self.two, 2)]
         eventually(lambda: self.count() > 40, 30, "the simulators do not begin")
         self.one.stop(signal.SIGKILL)
         before = self.two.get("/stats").json["total"]
-        eventually(lambda: self.two.get("/stats").json["total"] > before, RECOVERY_SECONDS, "the other does not go on")
+        eventually(
+            lambda: self.two.get("/stats").json["total"] > before,
+            RECOVERY_SECONDS,
+            "the other does not go on",
+        )
         self.one.restart()
         for run in runs:
             self.assertEqual(run.wait(), 0, run.output)
@@ -551,11 +649,21 @@ class Simulator:
         self.folder = tempfile.TemporaryDirectory(prefix="simulator-")
         config = configuration()
         for service in config["services"].values():
-            logs = [{"severity": severity, "message": f"m {severity}", "weight": 1} for severity in SEVERITIES]
+            logs = [
+                {"severity": severity, "message": f"m {severity}", "weight": 1}
+                for severity in SEVERITIES
+            ]
             service.update(iterations=[60, 60], delay_seconds=[0, 0.1], logs=logs)
         path = pathlib.Path(self.folder.name, "config.json")
         path.write_text(json.dumps(config), encoding="utf-8")
-        command = [sys.executable, str(ROOT / "simulator.py"), "--config", str(path), "--url", server.url]
+        command = [
+            sys.executable,
+            str(ROOT / "simulator.py"),
+            "--config",
+            str(path),
+            "--url",
+            server.url,
+        ]
         self.process = subprocess.Popen(
             [*command, "--seed", str(seed)],
             stdout=subprocess.PIPE,
@@ -577,11 +685,11 @@ class TableTests(ClickHouseTest):
 
     def definition(self) -> str:
         """How the engine would make the table."""
-        return str(
-            self.rows(
-                "SELECT create_table_query FROM system.tables WHERE database = currentDatabase() AND name = 'logs'"
-            )[0][0]
+        found = self.rows(
+            "SELECT create_table_query FROM system.tables"
+            " WHERE database = currentDatabase() AND name = 'logs'"
         )
+        return str(found[0][0])
 
     def test_an_insert_is_on_disk_before_it_is_confirmed(self):
         self.start()
@@ -590,26 +698,35 @@ class TableTests(ClickHouseTest):
 
     def test_what_is_too_old_is_deleted_as_the_settings_say(self):
         server = self.start(retention={"max_age_days": 2, "max_size_mb": None})
-        kept = server.post([{"message": "old", "timestamp": "2001-01-01"}, {"message": "young"}]).json
+        kept = server.post(
+            [{"message": "old", "timestamp": "2001-01-01"}, {"message": "young"}]
+        ).json
         self.assertEqual(kept["accepted"], 2)  # what counts is the time of receipt
-        columns = [
-            name
-            for (name,) in self.rows(
-                "SELECT name FROM system.columns WHERE database = currentDatabase() AND table = 'logs'"
-            )
-        ]
-        shifted = ", ".join(f"{name} - {3 * DAY}" if name == "received_at" else name for name in columns)
-        self.engine.query(f"INSERT INTO logs ({', '.join(columns)}) SELECT {shifted} FROM logs", database=self.database)
+        found = self.rows(
+            "SELECT name FROM system.columns"
+            " WHERE database = currentDatabase() AND table = 'logs'"
+        )
+        columns = [name for (name,) in found]
+        shifted = ", ".join(
+            f"{name} - {3 * DAY}" if name == "received_at" else name for name in columns
+        )
+        self.engine.query(
+            f"INSERT INTO logs ({', '.join(columns)}) SELECT {shifted} FROM logs",
+            database=self.database,
+        )
         self.engine.query("OPTIMIZE TABLE logs FINAL", database=self.database)
         self.assertEqual(server.get("/stats").json["total"], 2)
-        self.assertEqual(server.get("/stats").json["first_timestamp"], "2001-01-01T00:00:00.000000Z")
+        self.assertEqual(
+            server.get("/stats").json["first_timestamp"], "2001-01-01T00:00:00.000000Z"
+        )
 
     def test_without_a_bound_on_age_or_with_a_distant_one_nothing_is_deleted(self):
         for days in (None, 20_000, 36_500, 1_000_000):
             with self.subTest(days=days):
                 self.database = next(databases)
                 server = self.start(
-                    self.engine.database(self.database), retention={"max_age_days": days, "max_size_mb": None}
+                    self.engine.database(self.database),
+                    retention={"max_age_days": days, "max_size_mb": None},
                 )
                 self.assertEqual(server.post([{"message": "x"}] * 3).status, 200)
                 self.engine.query("OPTIMIZE TABLE logs FINAL", database=self.database)
@@ -624,10 +741,16 @@ class TableTests(ClickHouseTest):
 
     def test_an_operators_own_table_is_used_as_it_is(self):
         self.start(self.engine.database(f"{self.database}_model")).stop()
-        columns = f"SELECT name, type FROM system.columns WHERE database = '{self.database}_model' AND table = 'logs'"
-        fields = ", ".join(f"{name} {kind} CODEC(ZSTD(3))" for name, kind in reversed(self.rows(columns)))
+        columns = (
+            "SELECT name, type FROM system.columns"
+            f" WHERE database = '{self.database}_model' AND table = 'logs'"
+        )
+        fields = ", ".join(
+            f"{name} {kind} CODEC(ZSTD(3))" for name, kind in reversed(self.rows(columns))
+        )
         self.engine.query(
-            f"CREATE TABLE logs (host String DEFAULT 'here', {fields}) ENGINE = MergeTree ORDER BY (service, timestamp)"
+            f"CREATE TABLE logs (host String DEFAULT 'here', {fields})"
+            " ENGINE = MergeTree ORDER BY (service, timestamp)"
             " SETTINGS non_replicated_deduplication_window = 100",
             database=self.database,
         )
@@ -637,13 +760,16 @@ class TableTests(ClickHouseTest):
         answer = server.post(body, Idempotency_Key="k")
         self.assertEqual(answer.status, 200, answer.text)
         self.assertEqual(server.post(body, Idempotency_Key="k").json, answer.json)
-        self.assertEqual([record["message"] for record in server.get("/logs?attr.user=bob").json], ["a"])
+        self.assertEqual(
+            [record["message"] for record in server.get("/logs?attr.user=bob").json], ["a"]
+        )
         self.assertEqual(server.get("/stats").json["by_severity"]["ERROR"], 1)
         self.assertEqual(self.definition(), before)
 
     def test_a_table_that_lacks_a_column_takes_no_record_without_it(self):
         self.engine.query(
-            "CREATE TABLE logs (id Int64, message String) ENGINE = MergeTree ORDER BY id", database=self.database
+            "CREATE TABLE logs (id Int64, message String) ENGINE = MergeTree ORDER BY id",
+            database=self.database,
         )
         try:
             server = self.start()
@@ -671,7 +797,10 @@ class ParametersTests(ClickHouseTest):
             }
             headers = {"Idempotency_Key": key} if key else {}
             self.assertEqual(server.post([record] * 3, SHIPPER, **headers).status, 200)
-        moments = {"timestamp_start": "2031-05-06T07:08:09.123451Z", "timestamp_end": "2031-05-06T07:08:09.123459Z"}
+        moments = {
+            "timestamp_start": "2031-05-06T07:08:09.123451Z",
+            "timestamp_end": "2031-05-06T07:08:09.123459Z",
+        }
         receipts = {
             "received_at_start": "2021-05-06T07:08:09.123453Z",
             "received_at_end": "2091-05-06T07:08:09.123454Z",
@@ -687,15 +816,23 @@ class ParametersTests(ClickHouseTest):
         found = []
         for path in asked:
             answer = server.get(path)
-            self.assertEqual((answer.status, len(answer.json)), (200, 5 if "limit=5" in path else 6), path)
+            self.assertEqual(
+                (answer.status, len(answer.json)), (200, 5 if "limit=5" in path else 6), path
+            )
             found.append(answer)
-            filters = [pair for pair in path.partition("?")[2].split("&") if not re.match("limit|order", pair)]
+            filters = [
+                pair
+                for pair in path.partition("?")[2].split("&")
+                if not re.match("limit|order", pair)
+            ]
             self.assertEqual(server.get("/stats?" + "&".join(filters)).status, 200)
         link = found[4].headers["link"]
         self.assertEqual(len(server.get(link[1 : link.index(">")]).json), 1)
         number = found[0].json[0]["id"]
         self.assertEqual(server.get(f"/logs/{number}").status, 200)
-        with Follower(server, f"after={number - 7}&" + query(contains=mark).partition("?")[2]) as follower:
+        with Follower(
+            server, f"after={number - 7}&" + query(contains=mark).partition("?")[2]
+        ) as follower:
             follower.wait(1)
         self.assertGreater(len(proxy.seen), 10)
         for seen in proxy.seen:
@@ -710,7 +847,9 @@ class ParametersTests(ClickHouseTest):
         statements = []
         for text in ("plain", "it's", "back\\slash", "%_", "\0", "😀", "{p0:String}", "?"):
             proxy.seen.clear()
-            self.assertEqual(server.get(query(("attr." + text, text), contains=text, service=text)).status, 200)
+            self.assertEqual(
+                server.get(query(("attr." + text, text), contains=text, service=text)).status, 200
+            )
             statements.append([seen.sql for seen in proxy.seen])
         self.assertEqual(statements, [statements[0]] * len(statements))
 
@@ -727,7 +866,8 @@ class ClusterTests(unittest.TestCase):
         self.addCleanup(self.repair)
         for node in self.nodes:
             for (table,) in node.rows(
-                "SELECT name FROM system.tables WHERE database = 'default' AND engine LIKE '%MergeTree'"
+                "SELECT name FROM system.tables"
+                " WHERE database = 'default' AND engine LIKE '%MergeTree'"
             ):
                 node.query(f"TRUNCATE TABLE {table}")
         self.one, self.two = (self.enterContext(Server(store=node.url)) for node in self.nodes)
@@ -741,10 +881,13 @@ class ClusterTests(unittest.TestCase):
 
     def test_the_operators_tables_are_used_as_they_are(self):
         for node in self.nodes:
-            engines = dict(node.rows("SELECT name, engine FROM system.tables WHERE database = 'default'"))
+            engines = dict(
+                node.rows("SELECT name, engine FROM system.tables WHERE database = 'default'")
+            )
             self.assertEqual(engines["logs"], "Distributed")
             self.assertFalse(
-                [n for n, e in engines.items() if e != "Distributed" and not n.endswith("_local")], engines
+                [n for n, e in engines.items() if e != "Distributed" and not n.endswith("_local")],
+                engines,
             )
 
     def test_what_is_written_through_one_node_is_read_through_the_other_at_once(self):
@@ -752,13 +895,16 @@ class ClusterTests(unittest.TestCase):
             for writer, reader in ((self.one, self.two), (self.two, self.one)):
                 answer = writer.post([{"message": f"{number}.{part}"} for part in range(5)])
                 self.assertEqual(answer.status, 200, answer.text)
-                self.assertEqual(reader.get(f"/logs/{answer.json['last_id']}").json["message"], f"{number}.4")
+                self.assertEqual(
+                    reader.get(f"/logs/{answer.json['last_id']}").json["message"], f"{number}.4"
+                )
         halves = [node.rows("SELECT count() FROM logs_local")[0][0] for node in self.nodes]
         self.assertEqual(sum(halves), 200)
         self.assertTrue(all(halves), halves)
         self.assertEqual(self.one.get("/stats").json, self.two.get("/stats").json)
         messages = [
-            [record["message"] for record in server.get("/logs?limit=0").json] for server in (self.one, self.two)
+            [record["message"] for record in server.get("/logs?limit=0").json]
+            for server in (self.one, self.two)
         ]
         self.assertEqual(messages[0], messages[1])
 
@@ -766,15 +912,23 @@ class ClusterTests(unittest.TestCase):
         for number in range(10):
             body = [{"message": str(number)}] * 4
             answers = together(
-                4, lambda n, b=body, k=number: (self.one, self.two)[n % 2].post(b, Idempotency_Key=str(k))
+                4,
+                lambda n, b=body, k=number: (self.one, self.two)[n % 2].post(
+                    b, Idempotency_Key=str(k)
+                ),
             )
             self.assertEqual({answer.status for answer in answers}, {200}, answers)
             self.assertEqual(len({answer.json["first_id"] for answer in answers}), 1)
         self.assertEqual(self.two.get("/stats").json["total"], 40)
 
     def test_ids_never_collide_between_the_nodes(self):
-        together(8, lambda n: [(self.one, self.two)[n % 2].post([{"message": "x"}] * 20) for _ in range(5)])
-        self.assertEqual(self.nodes[0].rows("SELECT count(), uniqExact(id) FROM logs"), [[800, 800]])
+        together(
+            8,
+            lambda n: [(self.one, self.two)[n % 2].post([{"message": "x"}] * 20) for _ in range(5)],
+        )
+        self.assertEqual(
+            self.nodes[0].rows("SELECT count(), uniqExact(id) FROM logs"), [[800, 800]]
+        )
 
     def test_while_a_node_is_down_there_is_an_error_and_never_half_an_answer(self):
         wanted = collections.Counter[str]()
@@ -792,19 +946,29 @@ class ClusterTests(unittest.TestCase):
                 "/health",
             ):
                 answer = server.get(path)
-                self.assertEqual(answer.status, 503, f"without node {down}, {path}: {answer.text[:300]}")
+                self.assertEqual(
+                    answer.status, 503, f"without node {down}, {path}: {answer.text[:300]}"
+                )
                 self.assertIn("retry-after", answer.headers)
             keys = [f"later {down}.{number}" for number in range(12)]
-            statuses = {server.post([{"message": key}] * 3, Idempotency_Key=key).status for key in keys}
+            statuses = {
+                server.post([{"message": key}] * 3, Idempotency_Key=key).status for key in keys
+            }
             self.assertLessEqual(statuses, {200, 503})
             self.assertIn(503, statuses)
             self.nodes[down].start()
             for key in keys:
                 answer = post_until_stored([self.one, self.two], [{"message": key}] * 3, key)
                 self.assertEqual((answer.status, answer.json["accepted"]), (200, 3))
-            eventually(lambda server=server: server.get("/health").status == 200, RECOVERY_SECONDS, "it stays ill")
+            eventually(
+                lambda server=server: server.get("/health").status == 200,
+                RECOVERY_SECONDS,
+                "it stays ill",
+            )
             wanted.update(dict.fromkeys(kept + keys, 3))
-            found = collections.Counter(record["message"] for record in server.get("/logs?limit=0").json)
+            found = collections.Counter(
+                record["message"] for record in server.get("/logs?limit=0").json
+            )
             self.assertEqual(found, wanted)
 
     def test_a_stream_that_loses_a_node_on_its_way_does_not_end_as_if_it_were_whole(self):
@@ -823,12 +987,21 @@ class ClusterTests(unittest.TestCase):
 
 
 def recipe() -> list[str]:
-    """The statements that the README gives for each node of a cluster: its SQL that makes a Distributed table."""
+    """The statements that the README gives for each node of a cluster:
+    its SQL that makes a Distributed table."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = [block for block in re.findall(r"```sql\n(.*?)```", text, re.DOTALL) if "Distributed" in block]
+    blocks = [
+        block
+        for block in re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+        if "Distributed" in block
+    ]
     if not blocks:
         raise unittest.SkipTest("the README has no recipe for a cluster")
-    return [statement.strip() for statement in re.sub(r"--.*", "", blocks[0]).split(";") if statement.strip()]
+    return [
+        statement.strip()
+        for statement in re.sub(r"--.*", "", blocks[0]).split(";")
+        if statement.strip()
+    ]
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python -m unittest discover -s tests/integration
 
-A test is skipped, saying why, where the program that it drives is not installed. The programs for Node
-are looked for in the folder that LOG_SERVER_NODE_MODULES names.
+A test is skipped, saying why, where the program that it drives is not installed. The programs for
+Node are looked for in the folder that LOG_SERVER_NODE_MODULES names.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from clickhouse import free_port  # type: ignore[import-not-found]
+
 from tests.support import READER, SHIPPER, TOKEN, Server, eventually
 
 MODULES = os.environ.get("LOG_SERVER_NODE_MODULES", "")
@@ -51,15 +53,16 @@ def needs_node(*packages: str) -> Any:
     """Skips a test where Node, or one of the npm packages, is not installed."""
     if not MODULES:
         return unittest.skip("LOG_SERVER_NODE_MODULES does not say where the npm packages are")
-    absent = [package for package in packages if not pathlib.Path(MODULES, package, "package.json").exists()]
-    return unittest.skipIf(absent, f"not in {MODULES}: {', '.join(absent)}") if absent else needs("node")
-
-
-def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    absent = [
+        package
+        for package in packages
+        if not pathlib.Path(MODULES, package, "package.json").exists()
+    ]
+    return (
+        unittest.skipIf(absent, f"not in {MODULES}: {', '.join(absent)}")
+        if absent
+        else needs("node")
+    )
 
 
 def listens(port: int) -> bool:
@@ -117,7 +120,9 @@ class ClientTest(unittest.TestCase):
 
     def setUp(self):
         self.server = self.enterContext(Server(**self.settings))
-        self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory(prefix="clients-")))
+        self.folder = pathlib.Path(
+            self.enterContext(tempfile.TemporaryDirectory(prefix="clients-"))
+        )
 
     def write(self, name: str, content: str | bytes) -> str:
         """Writes a file into the test's folder and gives its path."""
@@ -137,7 +142,11 @@ class ClientTest(unittest.TestCase):
 
     def wait_for(self, count: int, seconds: float = 20) -> list[dict[str, Any]]:
         """Waits until that many records are stored, and gives them."""
-        eventually(lambda: self.total() >= count, seconds, lambda: f"only {self.total()} of {count} are stored")
+        eventually(
+            lambda: self.total() >= count,
+            seconds,
+            lambda: f"only {self.total()} of {count} are stored",
+        )
         return self.records()
 
 
@@ -157,7 +166,17 @@ class Curl(ClientTest):
     def curl(self, *arguments: str, stdin: bytes = b"", path: str = "/logs") -> CurlAnswer:
         """Runs curl on the server; its exit status must be 0."""
         done = subprocess.run(
-            ["curl", "-sS", "-v", "-m", "20", "-w", "\n%{http_code} %{time_total}", *arguments, self.server.url + path],
+            [
+                "curl",
+                "-sS",
+                "-v",
+                "-m",
+                "20",
+                "-w",
+                "\n%{http_code} %{time_total}",
+                *arguments,
+                self.server.url + path,
+            ],
             input=stdin,
             capture_output=True,
             timeout=30,
@@ -169,17 +188,28 @@ class Curl(ClientTest):
         return CurlAnswer(int(status), float(seconds), body, log)
 
     def assert_no_wait(self, answer: CurlAnswer) -> None:
-        """curl gives a server one second to answer `Expect: 100-continue`, then sends the body anyway."""
-        self.assertFalse("Done waiting for 100-continue" in answer.log, "curl waited in vain for 100 Continue")
+        """curl gives a server one second to answer `Expect:
+        100-continue`, then sends the body anyway."""
+        self.assertFalse(
+            "Done waiting for 100-continue" in answer.log, "curl waited in vain for 100 Continue"
+        )
         self.assertLess(answer.seconds, 1)
 
     def test_every_way_to_post_is_stored_whole_and_at_once(self):
         one = '{"severity": "ERROR", "message": "uno ñ", "user": "bob"}'
-        three = "".join(json.dumps({"message": f"line {n}", "n": n}) + "\n" for n in range(3)).encode()
-        many = b"".join(b'{"message": "%08d %s"}\n' % (n, b"x" * 80) for n in range(12_000))  # 1.3 MB
+        three = "".join(
+            json.dumps({"message": f"line {n}", "n": n}) + "\n" for n in range(3)
+        ).encode()
+        # 1.3 MB.
+        many = b"".join(b'{"message": "%08d %s"}\n' % (n, b"x" * 80) for n in range(12_000))
         lines, big = self.write("lines.ndjson", three), self.write("big.ndjson", many)
-        array = self.write("array.json", json.dumps([{"message": "a"}, {"message": "b\nb"}], indent=2))
-        zipped, deflated = self.write("lines.gz", gzip.compress(three)), self.write("lines.z", zlib.compress(three))
+        array = self.write(
+            "array.json", json.dumps([{"message": "a"}, {"message": "b\nb"}], indent=2)
+        )
+        zipped, deflated = (
+            self.write("lines.gz", gzip.compress(three)),
+            self.write("lines.z", zlib.compress(three)),
+        )
         big_zipped = self.write("big.gz", gzip.compress(many, 1))
         gzipped, as_post = ("-H", "Content-Encoding: gzip"), ("-X", "POST")
         table: list[tuple[tuple[str, ...], bytes, int]] = [
@@ -228,7 +258,8 @@ class Curl(ClientTest):
         self.assertEqual(self.total(service="app"), 4)
 
     def test_a_refusal_comes_at_once_and_whole_however_large_the_body(self):
-        big, too_big = b'{"message": "x"}\n' * 100_000, b'{"message": "y"}\n' * 700_000  # 1.7 and 11.9 MB
+        # 1.7 and 11.9 MB.
+        big, too_big = b'{"message": "x"}\n' * 100_000, b'{"message": "y"}\n' * 700_000
         good = ("-H", f"Authorization: Token {TOKEN}")
         table: list[tuple[int, tuple[str, ...], bytes]] = [
             (401, ("-X", "POST", "-T", "-"), big),
@@ -236,7 +267,8 @@ class Curl(ClientTest):
             (405, ("-T", "-", *good), big),  # a PUT: the -X POST was forgotten
             (413, ("-X", "POST", "-T", "-", *good), too_big),
             (413, ("--data-binary", "@-", *good), too_big),
-            (413, ("--data-binary", "@-", "-H", "Content-Encoding: gzip", *good), gzip.compress(too_big, 1)),
+            (413, ("--data-binary", "@-", "-H", "Content-Encoding: gzip", *good),
+             gzip.compress(too_big, 1)),
             (415, ("--data-binary", "@-", "-H", "Content-Encoding: br", *good), big),
         ]
         for status, arguments, stdin in table:
@@ -248,15 +280,25 @@ class Curl(ClientTest):
         self.assertEqual(self.total(), 0)
 
     def test_a_second_request_goes_over_the_same_connection(self):
-        post = ("-H", f"Authorization: Token {TOKEN}", "-d", '{"message": "m"}', self.server.url + "/logs")
-        answer = self.curl(*post, "--next", "-sS", "-v", "-w", "\n%{http_code} %{time_total}", *post[:-1])
+        post = (
+            "-H",
+            f"Authorization: Token {TOKEN}",
+            "-d",
+            '{"message": "m"}',
+            self.server.url + "/logs",
+        )
+        answer = self.curl(
+            *post, "--next", "-sS", "-v", "-w", "\n%{http_code} %{time_total}", *post[:-1]
+        )
         self.assertEqual(answer.status, 200)
         self.assertIn("Re-using existing connection", answer.log)
         self.assertEqual(self.total(), 2)
 
     def test_following_shows_each_record_as_it_is_stored(self):
         self.server.post([{"message": "old"}, {"message": "last"}])
-        with Client("curl", "-sSN", f"{self.server.url}/logs?follow=1&limit=1&min_severity=INFO") as curl:
+        with Client(
+            "curl", "-sSN", f"{self.server.url}/logs?follow=1&limit=1&min_severity=INFO"
+        ) as curl:
             eventually(lambda: curl.says('"last"'), why="the newest record is not shown")
             self.server.post([{"message": "first"}, {"message": "hidden", "severity": "DEBUG"}])
             self.server.post({"message": "second"})
@@ -266,16 +308,24 @@ class Curl(ClientTest):
 
     @needs("jq")
     def test_jq_reads_what_it_prints(self):
-        self.server.post([{"message": f"m{n}", "severity": "ERROR", "user": "bob"} for n in range(3)])
-        command = f"curl -sS '{self.server.url}/logs?severity=ERROR&format=%s' | jq -r '%s | .attributes.user'"
+        self.server.post(
+            [{"message": f"m{n}", "severity": "ERROR", "user": "bob"} for n in range(3)]
+        )
+        command = (
+            f"curl -sS '{self.server.url}/logs?severity=ERROR&format=%s'"
+            " | jq -r '%s | .attributes.user'"
+        )
         for form, items in (("json", ".[]"), ("ndjson", ".")):
             with self.subTest(form):
                 self.assertEqual(shell(command % (form, items)), "bob\nbob\nbob\n")
 
 
 def shell(command: str) -> str:
-    """Runs a shell's command line and gives what it printed; a failure of any part of a pipe raises."""
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=60)
+    """Runs a shell's command line and gives what it printed;
+    a failure of any part of a pipe raises."""
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=60
+    )
     if done.returncode:
         raise AssertionError(f"{command}\n{done.stdout}{done.stderr}")
     return done.stdout
@@ -283,7 +333,9 @@ def shell(command: str) -> str:
 
 # One JSON object a line from dpkg's own log: "2026-11-24 02:14:12 status installed jq:amd64 1.6".
 DPKG = r"""
-awk -v f='{"timestamp":"%s %s","service":"dpkg","severity":"%s","message":"%s","action":"%s","package":"%s"}\n' '
+form='{"timestamp":"%s %s","service":"dpkg","severity":"%s"'
+form=$form',"message":"%s","action":"%s","package":"%s"}\n'
+awk -v f="$form" '
   { gsub(/["\\]/, "\\\\&"); status = ($3 == "status")
     printf f, $1, $2, status ? "DEBUG" : "INFO", substr($0, 21), $3, status ? $5 : $4 }' LOG |
 curl -sS -X POST -T - -H 'Authorization: Token TOKEN' URL/logs
@@ -303,8 +355,12 @@ class PackageManagersLog(ClientTest):
         def lines(pattern: str) -> int:
             return int(shell(f"grep -cE '{pattern}' {copy} || true"))
 
-        answer = shell(DPKG.replace("LOG", copy).replace("TOKEN", SHIPPER).replace("URL", self.server.url))
-        self.assertEqual((json.loads(answer)["accepted"], json.loads(answer)["rejected"]), (lines(""), 0))
+        answer = shell(
+            DPKG.replace("LOG", copy).replace("TOKEN", SHIPPER).replace("URL", self.server.url)
+        )
+        self.assertEqual(
+            (json.loads(answer)["accepted"], json.loads(answer)["rejected"]), (lines(""), 0)
+        )
 
         stats = self.server.get("/stats?service=dpkg").json
         self.assertEqual(stats["total"], lines(""))
@@ -313,15 +369,20 @@ class PackageManagersLog(ClientTest):
         self.assertEqual(stats["by_severity"].get("INFO", 0), lines("^.{19} [^s ]|^.{19} startup "))
         for day in shell(f"cut -c1-10 {copy} | sort -u").split():
             with self.subTest(day):
-                self.assertEqual(self.total(timestamp_start=day, timestamp_end=day), lines(f"^{day} "))
+                self.assertEqual(
+                    self.total(timestamp_start=day, timestamp_end=day), lines(f"^{day} ")
+                )
         for action in shell(f"cut -d' ' -f3 {copy} | sort -u").split():
             with self.subTest(action):
-                self.assertEqual(self.total(**{"attr.action": action}), lines(f"^.{{19}} {action} "))
+                self.assertEqual(
+                    self.total(**{"attr.action": action}), lines(f"^.{{19}} {action} ")
+                )
         messages = [record["message"] for record in self.records()]
         self.assertEqual(messages, shell(f"cut -c21- {copy}").splitlines())
 
 
-# A program that logs, as any does; the first argument is the port, the second how its handler is attached.
+# A program that logs, as any does; the first argument is the port,
+# the second how its handler is attached.
 LOGGING = """
 import datetime, logging, logging.handlers, queue, sys
 
@@ -359,7 +420,10 @@ class PythonLogging(ClientTest):
         """Runs the program and gives what it left in the store."""
         program = self.write("program.py", LOGGING)
         done = subprocess.run(
-            [sys.executable, program, str(self.server.port), TOKEN, how], capture_output=True, text=True, timeout=30
+            [sys.executable, program, str(self.server.port), TOKEN, how],
+            capture_output=True,
+            text=True,
+            timeout=30,
         )
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         return self.records()
@@ -378,20 +442,30 @@ class PythonLogging(ClientTest):
                 ]
                 self.assertEqual([(r["severity"], r["message"]) for r in records[:5]], expected)
                 refused = records[2]["attributes"]
-                self.assertEqual((refused["user"], str(refused["tags"]), str(refused["n"])), ("josé", "['x']", "3"))
+                self.assertEqual(
+                    (refused["user"], str(refused["tags"]), str(refused["n"])),
+                    ("josé", "['x']", "3"),
+                )
                 for record in records:
                     self.assertEqual(record["service"], "app")
                     self.assertIn("shop.orders", record["attributes"].values())
-                    self.assertFalse({"relativeCreated", "msecs", "args"} & set(record["attributes"]))
-                    stamp = datetime.datetime.fromisoformat(record["timestamp"].replace("Z", "+00:00"))
-                    self.assertTrue(before <= stamp <= datetime.datetime.now(datetime.timezone.utc), stamp)
+                    self.assertFalse(
+                        {"relativeCreated", "msecs", "args"} & set(record["attributes"])
+                    )
+                    stamp = datetime.datetime.fromisoformat(
+                        record["timestamp"].replace("Z", "+00:00")
+                    )
+                    self.assertTrue(
+                        before <= stamp <= datetime.datetime.now(datetime.timezone.utc), stamp
+                    )
                 self.assertNotIn("user", records[0]["attributes"])
 
     def test_an_exception_is_kept_and_behind_a_queue_its_whole_traceback(self):
         direct = self.run_program("direct")[-1]
         self.assertEqual(direct["severity"], "ERROR")
         self.assertTrue(direct["message"].startswith("dividing for bob"))
-        self.assertIn("ZeroDivisionError('division by zero')", json.dumps(direct))  # all that the handler sends
+        # All that the handler sends.
+        self.assertIn("ZeroDivisionError('division by zero')", json.dumps(direct))
         queued = self.run_program("queued")[-1]
         self.assertEqual(queued["severity"], "ERROR")
         lines = queued["message"].splitlines()
@@ -429,16 +503,23 @@ class Winston(ClientTest):
         script = self.write("program.js", WINSTON)
         for batch in ("single", "batch"):
             with self.subTest(batch), Server() as self.server:
-                with Client("node", script, str(self.server.port), TOKEN, batch, NODE_PATH=MODULES) as node:
+                with Client(
+                    "node", script, str(self.server.port), TOKEN, batch, NODE_PATH=MODULES
+                ) as node:
                     self.assertEqual(node.wait(), 0, node.lines)
                     self.assertEqual(node.lines, [])  # a "warn" event would be a refusal
                 records = {record["message"]: record for record in self.records()}
                 self.assertEqual((len(records), self.total()), (25, 25))
-                severities = [records[f"{level} ñ"]["severity"] for level in ("error", "warn", "info", "debug")]
+                severities = [
+                    records[f"{level} ñ"]["severity"]
+                    for level in ("error", "warn", "info", "debug")
+                ]
                 self.assertEqual(severities, ["ERROR", "WARNING", "INFO", "DEBUG"])
                 for level in ("http", "verbose", "silly"):
                     self.assertIn(records[f"{level} ñ"]["severity"], ("INFO", "DEBUG"))
-                self.assertEqual(records["info ñ"]["attributes"], {"user": "bob", "nested": {"n": 1}})
+                self.assertEqual(
+                    records["info ñ"]["attributes"], {"user": "bob", "nested": {"n": 1}}
+                )
                 self.assertEqual(records["boom"]["severity"], "ERROR")
                 self.assertIn("at Object.<anonymous>", records["boom"]["attributes"]["stack"])
 
@@ -462,17 +543,30 @@ class SyslogNg(ClientTest):
     def setUp(self):
         super().setUp()
         self.old_port, self.ietf_port = free_port(), free_port()
-        text = SYSLOG_NG.replace("OLD_PORT", str(self.old_port)).replace("IETF_PORT", str(self.ietf_port))
-        path = self.write("syslog-ng.conf", text.replace("TOKEN", SHIPPER).replace("URL", self.server.url))
-        state = [part for flag, name in (("-R", "persist"), ("-p", "pid"), ("-c", "ctl")) for part in (flag, name)]
+        text = SYSLOG_NG.replace("OLD_PORT", str(self.old_port)).replace(
+            "IETF_PORT", str(self.ietf_port)
+        )
+        path = self.write(
+            "syslog-ng.conf", text.replace("TOKEN", SHIPPER).replace("URL", self.server.url)
+        )
+        state = [
+            part
+            for flag, name in (("-R", "persist"), ("-p", "pid"), ("-c", "ctl"))
+            for part in (flag, name)
+        ]
         state = [str(self.folder / part) if not part.startswith("-") else part for part in state]
         self.enterContext(Client("syslog-ng", "-F", "--no-caps", "-f", path, *state, "--stderr"))
-        eventually(lambda: listens(self.old_port) and listens(self.ietf_port), why="syslog-ng does not listen")
+        eventually(
+            lambda: listens(self.old_port) and listens(self.ietf_port),
+            why="syslog-ng does not listen",
+        )
 
     @contextlib.contextmanager
     def logger(self) -> Iterator[logging.Logger]:
         """A logger of this process that sends to syslog-ng over TCP."""
-        handler = logging.handlers.SysLogHandler(("127.0.0.1", self.old_port), socktype=socket.SOCK_STREAM)
+        handler = logging.handlers.SysLogHandler(
+            ("127.0.0.1", self.old_port), socktype=socket.SOCK_STREAM
+        )
         handler.ident = "shop: "
         log = logging.Logger("to syslog", logging.DEBUG)
         log.addHandler(handler)
@@ -483,7 +577,13 @@ class SyslogNg(ClientTest):
 
     def test_a_record_keeps_its_severity_program_host_and_time(self):
         with self.logger() as log:
-            for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL):
+            for level in (
+                logging.DEBUG,
+                logging.INFO,
+                logging.WARNING,
+                logging.ERROR,
+                logging.CRITICAL,
+            ):
                 log.log(level, "café %d", level)
             found = [(r["service"], r["severity"], r["message"]) for r in self.wait_for(5)]
         names = (("DEBUG", 10), ("INFO", 20), ("WARNING", 30), ("ERROR", 40), ("CRITICAL", 50))
@@ -491,14 +591,19 @@ class SyslogNg(ClientTest):
 
         with socket.create_connection(("127.0.0.1", self.ietf_port)) as connection:
             for number in range(8):  # RFC 5424, facility user, from emerg to debug
-                line = f"<{8 + number}>1 2026-11-24T03:00:01.5+01:00 web1 app 43 ID47 - número {number}".encode()
+                line = (
+                    f"<{8 + number}>1 2026-11-24T03:00:01.5+01:00 web1 app 43 ID47 -"
+                    f" número {number}"
+                ).encode()
                 connection.sendall(b"%d %s" % (len(line), line))
             records = self.wait_for(13)[5:]
         expected = ["CRITICAL"] * 3 + ["ERROR", "WARNING", "INFO", "INFO", "DEBUG"]
         self.assertEqual([record["severity"] for record in records], expected)
         for number, record in enumerate(records):
             self.assertEqual((record["service"], record["message"]), ("app", f"número {number}"))
-            self.assertEqual(record["attributes"], {"host": "web1", "pid": "43", "facility": "user"})
+            self.assertEqual(
+                record["attributes"], {"host": "web1", "pid": "43", "facility": "user"}
+            )
             self.assertRegex(record["timestamp"], r"^2026-11-24T02:00:01")
 
     def test_nothing_is_lost_or_repeated_when_the_server_is_stopped_and_started(self):
@@ -513,7 +618,9 @@ class SyslogNg(ClientTest):
             for number in range(250):
                 log.info("after %d", number)
             records = self.wait_for(750, 30)
-        expected = [f"{when} {number}" for when in ("before", "between", "after") for number in range(250)]
+        expected = [
+            f"{when} {number}" for when in ("before", "between", "after") for number in range(250)
+        ]
         self.assertEqual([record["message"] for record in records], expected)
 
     def test_nothing_is_lost_or_repeated_while_the_store_cannot_commit(self):
@@ -526,7 +633,9 @@ class SyslogNg(ClientTest):
             self.assertEqual(self.server.post({"message": "m"}).status, 503)
             blocker.execute("ROLLBACK")
             records = self.wait_for(250)
-        self.assertEqual([record["message"] for record in records], [f"number {number}" for number in range(250)])
+        self.assertEqual(
+            [record["message"] for record in records], [f"number {number}" for number in range(250)]
+        )
 
     def test_nothing_is_lost_when_the_server_is_killed(self):
         # syslog-ng sends no Idempotency-Key: the batch whose answer was cut off may be there twice.
@@ -537,8 +646,14 @@ class SyslogNg(ClientTest):
                     eventually(self.total, why="no first batch is stored")
                     self.server.restart(signal.SIGKILL)
             expected = {f"number {number}" for number in range(2000)}
-            eventually(lambda: {record["message"] for record in self.records()} == expected, 30, "some are not stored")
-        times = collections.Counter(collections.Counter(record["message"] for record in self.records()).values())
+            eventually(
+                lambda: {record["message"] for record in self.records()} == expected,
+                30,
+                "some are not stored",
+            )
+        times = collections.Counter(
+            collections.Counter(record["message"] for record in self.records()).values()
+        )
         self.assertLessEqual(set(times), {1, 2})
         self.assertLessEqual(times[2], 100)  # one batch
 
@@ -557,13 +672,15 @@ const provider = new LoggerProvider({
   processors: [new BatchLogRecordProcessor({exporter: new OTLPLogExporter()})]});
 const log = provider.getLogger('app.js');
 const when = new Date('2026-11-24T02:14:12.123Z');
-log.emit({timestamp: when, severityNumber: SeverityNumber.INFO, severityText: 'INFO', body: 'hello ñ',
-          attributes: {n: 3, ratio: 0.5, ok: true, tags: ['x', 'y']}});
+log.emit({timestamp: when, severityNumber: SeverityNumber.INFO, severityText: 'INFO',
+          body: 'hello ñ', attributes: {n: 3, ratio: 0.5, ok: true, tags: ['x', 'y']}});
 log.emit({severityNumber: SeverityNumber.ERROR, body: {what: 'broken', code: 7}});
 log.emit({severityNumber: SeverityNumber.WARN3, body: 'warned'});
 log.emit({severityNumber: SeverityNumber.FATAL, body: 'dead'});
 log.emit({severityNumber: SeverityNumber.TRACE, body: 'traced'});
-for (let n = 0; n < 1000; n++) log.emit({severityNumber: SeverityNumber.DEBUG, body: `number ${n}`});
+for (let n = 0; n < 1000; n++) {
+  log.emit({severityNumber: SeverityNumber.DEBUG, body: `number ${n}`});
+}
 provider.shutdown();
 """
 
@@ -586,14 +703,20 @@ class OpenTelemetry(ClientTest):
         records = {record["message"]: record for record in self.records()}
         self.assertEqual((len(records), self.total(service="checkout")), (1005, 1005))
         hello = records["hello ñ"]
-        self.assertEqual((hello["severity"], hello["timestamp"]), ("INFO", "2026-11-24T02:14:12.123000Z"))
+        self.assertEqual(
+            (hello["severity"], hello["timestamp"]), ("INFO", "2026-11-24T02:14:12.123000Z")
+        )
         kept = {"n": 3, "ratio": 0.5, "ok": True, "tags": ["x", "y"]}
-        self.assertLessEqual(kept.items(), {key: hello["attributes"].get(key) for key in kept}.items())
+        self.assertLessEqual(
+            kept.items(), {key: hello["attributes"].get(key) for key in kept}.items()
+        )
         self.assertIn("web1", json.dumps(hello["attributes"]))
         self.assertIn("app.js", json.dumps(hello["attributes"]))
         (broken,) = (record for record in records.values() if record["severity"] == "ERROR")
         self.assertEqual(json.loads(broken["message"]), {"what": "broken", "code": 7})
-        severities = [records[message]["severity"] for message in ("warned", "dead", "traced", "number 7")]
+        severities = [
+            records[message]["severity"] for message in ("warned", "dead", "traced", "number 7")
+        ]
         self.assertEqual(severities, ["WARNING", "CRITICAL", "DEBUG", "DEBUG"])
 
     @needs_node("@opentelemetry/exporter-logs-otlp-http", "@opentelemetry/sdk-logs")
@@ -602,7 +725,10 @@ class OpenTelemetry(ClientTest):
             with self.subTest(compression), Server() as self.server:
                 with self.start(OTEL_EXPORTER_OTLP_COMPRESSION=compression) as node:
                     self.assertEqual(node.wait(), 0, node.lines)
-                    self.assertFalse(node.says("Export failed") or node.says("Scheduling export retry"), node.lines)
+                    self.assertFalse(
+                        node.says("Export failed") or node.says("Scheduling export retry"),
+                        node.lines,
+                    )
                 self.check()
 
     @needs_node("@opentelemetry/exporter-logs-otlp-http", "@opentelemetry/sdk-logs")
@@ -611,7 +737,10 @@ class OpenTelemetry(ClientTest):
         self.addCleanup(blocker.close)
         blocker.execute("BEGIN IMMEDIATE")  # while another program writes, no commit can succeed
         with self.start() as node:
-            eventually(lambda: node.says("Scheduling export retry"), why="the exporter is not told to retry")
+            eventually(
+                lambda: node.says("Scheduling export retry"),
+                why="the exporter is not told to retry",
+            )
             self.assertEqual(self.server.post({"message": "m"}).status, 503)
             blocker.execute("ROLLBACK")
             self.assertEqual(node.wait(), 0, node.lines)
@@ -639,7 +768,9 @@ class Prometheus(ClientTest):
     @needs("promtool")
     def test_promtool_finds_nothing_to_say(self):
         text = self.metrics()
-        done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True)
+        done = subprocess.run(
+            ["promtool", "check", "metrics"], input=text, capture_output=True, text=True
+        )
         self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
         for name in re.findall(r"^# TYPE (\w+)", text, re.MULTILINE):
             with self.subTest(name):
@@ -663,12 +794,23 @@ class Prometheus(ClientTest):
             with contextlib.suppress(OSError):
                 url = f"http://{address}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
                 with urllib.request.urlopen(url, timeout=5) as answer:
-                    return [(item["metric"], item["value"][1]) for item in json.load(answer)["data"]["result"]]
+                    return [
+                        (item["metric"], item["value"][1])
+                        for item in json.load(answer)["data"]["result"]
+                    ]
             return []
 
-        options = (f"--config.file={path}", storage, f"--web.listen-address={address}", "--log.level=warn")
+        options = (
+            f"--config.file={path}",
+            storage,
+            f"--web.listen-address={address}",
+            "--log.level=warn",
+        )
         with Client("prometheus", *options) as prometheus:
-            (up,) = eventually(lambda: ask('up{job="logs"} == 1'), why=lambda: f"no target is up; {prometheus.lines}")
+            (up,) = eventually(
+                lambda: ask('up{job="logs"} == 1'),
+                why=lambda: f"no target is up; {prometheus.lines}",
+            )
             self.assertEqual(up[1], "1")
             for line in self.metrics().splitlines():  # every number that the server gives is there
                 if not line.startswith("#"):

@@ -1,5 +1,5 @@
-"""What a 200 promises, tried for longer: kill -9 again and again, the order of the system calls behind each answer,
-a lock of half a minute, restarts under the simulator.
+"""What a 200 promises, tried for longer: kill -9 again and again, the order of the system calls
+behind each answer, a lock of half a minute, restarts under the simulator.
 
     python -m unittest discover -s tests/integration -p test_crash.py
 """
@@ -47,7 +47,9 @@ class Killed(unittest.TestCase):
                     seconds.append(time.monotonic() - began)
                 writers.wait_for(100)
             writers.check(self)
-            self.assertEqual(server.sql("SELECT count(*) FROM logs"), [(len(writers.acknowledged),)])
+            self.assertEqual(
+                server.sql("SELECT count(*) FROM logs"), [(len(writers.acknowledged),)]
+            )
             self.assertEqual({answer.status for answer in writers.refusals}, set())
             self.assertGreater(writers.broken, ROUNDS, "it was not killed under load")
             self.assertLess(statistics.median(seconds), 0.5, "s from the start to the first answer")
@@ -78,9 +80,18 @@ class Killed(unittest.TestCase):
             folder = pathlib.Path(name)
             config = folder / "config.json"
             shutil.copy(ROOT / "config.json", config)
-            command = [sys.executable, str(ROOT / "server.py"), "--config", str(config), "--port", "0"]
+            command = [
+                sys.executable,
+                str(ROOT / "server.py"),
+                "--config",
+                str(config),
+                "--port",
+                "0",
+            ]
             for attempt in range(40):
-                process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                process = subprocess.Popen(
+                    command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                )
                 eventually(lambda: any(folder.glob("logs.db*")))
                 time.sleep(attempt / 4000)  # 0 to 10 ms: the schema takes about as long
                 process.kill()
@@ -97,7 +108,8 @@ class Stopped(unittest.TestCase):
         with Server() as server, contextlib.ExitStack() as stack:
             writers = stack.enter_context(Writers(server, 8))
             writers.wait_for(100)
-            post = f"POST /logs HTTP/1.1\r\nHost: localhost\r\nAuthorization: Token {TOKEN}\r\n".encode()
+            post = b"POST /logs HTTP/1.1\r\nHost: localhost\r\n"
+            post += f"Authorization: Token {TOKEN}\r\n".encode()
             follow = b"GET /logs?follow=1 HTTP/1.0\r\n\r\n"
             for first in (b"", b"GET /lo", post + b"Content-Length: 99\r\n\r\n{", follow):
                 for _ in range(50):
@@ -121,7 +133,9 @@ class Stopped(unittest.TestCase):
                         stack.enter_context(Wire(server))
                     began = time.monotonic()
                     self.assertEqual(server.stop(), 0)
-                    self.assertLess(time.monotonic() - began, 3, "s; nobody is in the middle of anything")
+                    self.assertLess(
+                        time.monotonic() - began, 3, "s; nobody is in the middle of anything"
+                    )
                 self.assertNotIn("unexpected", "".join(server.errors))
                 server.restart()
             writers.stop()
@@ -129,18 +143,31 @@ class Stopped(unittest.TestCase):
 
     def test_the_simulator_runs_through_restarts_and_each_of_its_records_is_there_once(self):
         with Server(config=self.configuration()) as server:
-            command = [sys.executable, str(ROOT / "simulator.py"), "--config", str(server.folder / "config.json")]
+            command = [
+                sys.executable,
+                str(ROOT / "simulator.py"),
+                "--config",
+                str(server.folder / "config.json"),
+            ]
             command += ["--url", server.url, "--seed", "5"]
-            simulator = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
+            simulator = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
+            )
             self.addCleanup(simulator.kill)
             for sig in (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
                 before = server.sql("SELECT count(*) FROM logs")[0][0]
-                eventually(lambda before=before: server.sql("SELECT count(*) FROM logs")[0][0] > before + 50)
+                eventually(
+                    lambda before=before: (
+                        server.sql("SELECT count(*) FROM logs")[0][0] > before + 50
+                    )
+                )
                 server.restart(sig)
             out, err = simulator.communicate(timeout=90)
             self.assertEqual(simulator.returncode, 0, out + err)
             self.assertRegex(out, r"(?m)^total +800 +800 +0 ")
-            stored = server.sql("SELECT service, count(*) FROM logs GROUP BY service ORDER BY service")
+            stored = server.sql(
+                "SELECT service, count(*) FROM logs GROUP BY service ORDER BY service"
+            )
             self.assertEqual(stored, [("app", 400), ("web", 400)])
             check_database(self, server)
 
@@ -150,7 +177,10 @@ class Stopped(unittest.TestCase):
         (sample, *_) = config["services"].values()
         service = {**sample, "iterations": [400, 400], "delay_seconds": [0, 0.02]}
         server = {**config["server"], "port": 0}
-        services = {"app": {**service, "token": "test-app"}, "web": {**service, "token": "test-web"}}
+        services = {
+            "app": {**service, "token": "test-app"},
+            "web": {**service, "token": "test-web"},
+        }
         return {**config, "server": server, "services": services}
 
 
@@ -158,7 +188,9 @@ class Locked(unittest.TestCase):
     def test_a_lock_of_30_s_refuses_writers_for_as_long_and_nobody_else(self):
         with Server() as server, Writers(server, WRITERS) as writers:
             writers.wait_for(20)
-            with contextlib.closing(sqlite3.connect(server.database, timeout=20, isolation_level=None)) as other:
+            with contextlib.closing(
+                sqlite3.connect(server.database, timeout=20, isolation_level=None)
+            ) as other:
                 other.execute("BEGIN EXCLUSIVE")
                 end = time.monotonic() + 30
                 answers: list[Answer] = []
@@ -220,14 +252,17 @@ def system_calls(trace: str) -> list[Call]:
 
 
 def strace(folder: pathlib.Path) -> tuple[str, ...]:
-    """The command that writes down the calls of another that matter here; -D: a signal goes to the other."""
+    """The command that writes down the calls of another that matter here; -D:
+    a signal goes to the other."""
     calls = "trace=fsync,fdatasync,pwrite64,sendto,recvfrom,write,openat,rename,renameat,renameat2"
     return ("strace", "-D", "-f", "-y", "-s", "5000", "-e", calls, "-o", str(folder / "trace"))
 
 
 def can_trace() -> bool:
     """Whether there is strace, and the system lets it work."""
-    done = shutil.which("strace") and subprocess.run(["strace", "-o", os.devnull, "true"], capture_output=True)
+    done = shutil.which("strace") and subprocess.run(
+        ["strace", "-o", os.devnull, "true"], capture_output=True
+    )
     return bool(done) and done.returncode == 0
 
 
@@ -244,7 +279,9 @@ class OnDisk(unittest.TestCase):
             return system_calls((folder / "trace").read_text(encoding="utf-8", errors="replace"))
 
     def test_for_every_batch_the_wal_is_synced_after_its_write_and_before_its_answer(self):
-        markers = [f"marker-{writer}-{number:03}-" for writer in range(WRITERS) for number in range(50)]
+        markers = [
+            f"marker-{writer}-{number:03}-" for writer in range(WRITERS) for number in range(50)
+        ]
 
         def drive(server: Server) -> None:
             def write(writer: int) -> None:
@@ -252,7 +289,9 @@ class OnDisk(unittest.TestCase):
                 for marker in markers[writer * 50 :][:50]:
                     headers = {"Authorization": f"Token {TOKEN}", "Idempotency-Key": marker}
                     body = json.dumps({"message": marker})
-                    self.assertEqual(request(connection, "POST", "/logs", body, headers).status, 200)
+                    self.assertEqual(
+                        request(connection, "POST", "/logs", body, headers).status, 200
+                    )
                 connection.close()
 
             together(WRITERS, write)
@@ -264,10 +303,16 @@ class OnDisk(unittest.TestCase):
         shared = set()
         for marker in markers:
             with self.subTest(marker):
-                (received,) = [call for call in requests if f'\\"message\\": \\"{marker}' in call.text]
-                written = next(call for call in to_wal if call.began > received.ended and marker in call.text)
+                (received,) = [
+                    call for call in requests if f'\\"message\\": \\"{marker}' in call.text
+                ]
+                written = next(
+                    call for call in to_wal if call.began > received.ended and marker in call.text
+                )
                 synced = next(call for call in syncs if call.began > written.ended)
-                sends = (call for call in calls if call.name == "sendto" and call.file == received.file)
+                sends = (
+                    call for call in calls if call.name == "sendto" and call.file == received.file
+                )
                 answered = next(call for call in sends if call.began > received.ended)
                 self.assertIn("HTTP/1.1 200", answered.text)
                 self.assertLess(synced.ended, answered.began, "the answer left before the sync")
@@ -276,21 +321,33 @@ class OnDisk(unittest.TestCase):
 
     def test_a_new_database_and_its_folder_are_synced_before_the_server_says_that_it_listens(self):
         calls = self.trace(lambda server: None)
-        listening = next(call for call in calls if call.name == "write" and "listening on" in call.text)
+        listening = next(
+            call for call in calls if call.name == "write" and "listening on" in call.text
+        )
         naming = re.compile(r'openat.*/logs\.db(\.\w+)?", .*O_CREAT|rename.*/logs\.db"')
         named = [call for call in calls if naming.match(call.name + call.text)]
         folder = re.search(r'"([^"]*)/logs\.db', named[0].text)[1].rpartition("/")[2]
         synced = [call for call in calls if call.syncs(folder) and call.ended < listening.began]
         self.assertTrue(synced, "the folder is not synced")
-        self.assertGreater(synced[-1].began, named[-1].ended, "a name came after the last sync of the folder")
-        self.assertTrue([call for call in calls if call.syncs("logs.db") or call.syncs("logs.db.new")])
+        self.assertGreater(
+            synced[-1].began, named[-1].ended, "a name came after the last sync of the folder"
+        )
+        self.assertTrue(
+            [call for call in calls if call.syncs("logs.db") or call.syncs("logs.db.new")]
+        )
 
     def test_a_new_wal_and_its_folder_are_synced_before_the_first_answer(self):
         calls = self.trace(lambda server: server.post({"message": "first"}))
-        answered = next(call for call in calls if call.name == "sendto" and "HTTP/1.1 200" in call.text)
-        created = next(call for call in calls if "logs.db-wal" in call.text and "O_CREAT" in call.text)
+        answered = next(
+            call for call in calls if call.name == "sendto" and "HTTP/1.1 200" in call.text
+        )
+        created = next(
+            call for call in calls if "logs.db-wal" in call.text and "O_CREAT" in call.text
+        )
         folder = re.search(r'"([^"]*)/logs\.db', created.text)[1].rpartition("/")[2]
-        between = [call for call in calls if created.ended < call.began and call.ended < answered.began]
+        between = [
+            call for call in calls if created.ended < call.began and call.ended < answered.began
+        ]
         for name in ("logs.db-wal", folder):
             self.assertTrue([call for call in between if call.syncs(name)], name)
 

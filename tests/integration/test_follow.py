@@ -1,4 +1,5 @@
-"""Ten followers at once while a thousand records a second come in, one that never reads among them."""
+"""Ten followers at once while a thousand records a second come in,
+one that never reads among them."""
 
 from __future__ import annotations
 
@@ -18,7 +19,14 @@ from tests.support import Server, eventually
 
 SECONDS, BATCHES, RECORDS = 4, 20, 50  # a second has so many batches of so many records
 SEVERITIES = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
-FILTERS = ["", *(f"&severity={name}" for name in SEVERITIES), "&min_severity=ERROR", "&contains=7", "&attr.n=3", ""]
+FILTERS = [
+    "",
+    *(f"&severity={name}" for name in SEVERITIES),
+    "&min_severity=ERROR",
+    "&contains=7",
+    "&attr.n=3",
+    "",
+]
 
 
 @unittest.skipUnless(shutil.which("curl"), "curl is not installed")
@@ -30,12 +38,17 @@ class Followers(unittest.TestCase):
             self.addCleanup(deaf.close)
             deaf.sendall(b"GET /logs?follow=1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
             files = [pathlib.Path(folder, str(number)) for number in range(len(FILTERS))]
-            followers = [self.follow(server, filters, file) for filters, file in zip(FILTERS, files, strict=True)]
+            followers = [
+                self.follow(server, filters, file)
+                for filters, file in zip(FILTERS, files, strict=True)
+            ]
             self.addCleanup(self.stop, followers)
             eventually(lambda: all(file.stat().st_size for file in files), 10)
             self.pour(server, functools.partial(self.change, server, followers, files))
             everything = server.get("/logs?limit=0&order=asc&format=ndjson").text.splitlines()
-            stored = sorted((json.loads(line) for line in everything), key=lambda record: record["id"])
+            stored = sorted(
+                (json.loads(line) for line in everything), key=lambda record: record["id"]
+            )
             self.assertEqual(len(stored), SECONDS * BATCHES * RECORDS + 1)
             for filters, file in zip(FILTERS, files, strict=True):
                 wanted = [record["id"] for record in stored[1:] if self.matches(record, filters)]
@@ -43,7 +56,9 @@ class Followers(unittest.TestCase):
                     eventually(functools.partial(self.has, file, len(wanted)), 15, "some miss")
                     self.assertEqual(self.seen(file), wanted)
 
-    def follow(self, server: Server, filters: str, file: pathlib.Path, after: int = 1) -> subprocess.Popen[bytes]:
+    def follow(
+        self, server: Server, filters: str, file: pathlib.Path, after: int = 1
+    ) -> subprocess.Popen[bytes]:
         """A curl that writes what it is shown, from after that id."""
         with file.open("ab") as output:
             return subprocess.Popen(
@@ -61,16 +76,22 @@ class Followers(unittest.TestCase):
         for number in range(SECONDS * BATCHES):
             if number == SECONDS * BATCHES // 2:
                 aside.start()
-            batch = [{"message": f"m{n}", "severity": SEVERITIES[n % 5], "n": n % 10} for n in range(RECORDS)]
+            batch = [
+                {"message": f"m{n}", "severity": SEVERITIES[n % 5], "n": n % 10}
+                for n in range(RECORDS)
+            ]
             self.assertEqual(server.post(batch).status, 200)
             time.sleep(max(0, began + (number + 1) / BATCHES - time.monotonic()))
         aside.join()
 
-    def change(self, server: Server, followers: list[subprocess.Popen[bytes]], files: list[pathlib.Path]) -> None:
+    def change(
+        self, server: Server, followers: list[subprocess.Popen[bytes]], files: list[pathlib.Path]
+    ) -> None:
         """The last follower goes, and another comes and resumes where it was."""
         followers[-1].kill()
         followers[-1].wait()
-        whole = files[-1].read_bytes().rpartition(b"\n")[0] + b"\n"  # it may have been cut off in a line
+        # It may have been cut off in a line.
+        whole = files[-1].read_bytes().rpartition(b"\n")[0] + b"\n"
         files[-1].write_bytes(whole)
         followers[-1] = self.follow(server, FILTERS[-1], files[-1], self.seen(files[-1])[-1])
 

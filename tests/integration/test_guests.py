@@ -1,4 +1,5 @@
-"""Bad guests: hundreds that are idle, that dawdle, that never read, that vanish. Honest clients are served meanwhile.
+"""Bad guests: hundreds that are idle, that dawdle, that never read, that vanish. Honest clients are
+served meanwhile.
 
 The deadlines are shortened, so that a test sees them pass.
 """
@@ -49,7 +50,8 @@ def connections(server: Server, number: int, first: bytes = b"") -> Iterator[lis
         sockets = []
         for _ in range(number):
             connection = stack.enter_context(socket.socket())
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # who never reads takes little
+            # Who never reads takes little.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             connection.settimeout(10)
             connection.connect(("127.0.0.1", server.port))
             connection.sendall(first)
@@ -135,7 +137,11 @@ class Guests(unittest.TestCase):
         """The threads have come back, and nothing was unexpected."""
         eventually(lambda: proc(server, "Threads") <= before, 15, "threads stay")
         self.assertEqual([line for line in server.errors if "unexpected" in line], [])
-        eventually(lambda: "logs_waiting_bytes 0\n" in server.get("/metrics").text, 10, "bytes of bodies stay counted")
+        eventually(
+            lambda: "logs_waiting_bytes 0\n" in server.get("/metrics").text,
+            10,
+            "bytes of bodies stay counted",
+        )
 
     def test_hundreds_of_bad_guests_hold_nobody_up_and_are_shown_out(self):
         with Server(constants=SHORT) as server, contextlib.ExitStack() as stack:
@@ -143,16 +149,28 @@ class Guests(unittest.TestCase):
             server.restart()
             server.get("/logs?limit=1")
             threads = proc(server, "Threads")
-            honest = stack.enter_context(Writers(server, 2, pause=0.02)), stack.enter_context(Latencies(server))
+            honest = (
+                stack.enter_context(Writers(server, 2, pause=0.02)),
+                stack.enter_context(Latencies(server)),
+            )
             honest[0].wait_for(20)
             guests = functools.partial(connections, server)
             idle = stack.enter_context(guests(500))
-            slow = [stack.enter_context(guests(50, first)) for first in (b"GET /logs", b"GET / HTTP/1.1\r\nX: ")]
+            slow = [
+                stack.enter_context(guests(50, first))
+                for first in (b"GET /logs", b"GET / HTTP/1.1\r\nX: ")
+            ]
             slow += [stack.enter_context(guests(50, POST + b"Content-Length: 9999\r\n\r\n"))]
-            slow += [stack.enter_context(guests(50, POST + b"Transfer-Encoding: chunked\r\n\r\n5;"))]
-            stack.enter_context(dawdling([connection for group in slow for connection in group], b"a"))
+            slow += [
+                stack.enter_context(guests(50, POST + b"Transfer-Encoding: chunked\r\n\r\n5;"))
+            ]
+            stack.enter_context(
+                dawdling([connection for group in slow for connection in group], b"a")
+            )
             deaf = stack.enter_context(guests(50, EXPORT))
-            eventually(lambda: proc(server, "Threads") > threads + 500 or sys.platform != "linux", 10)
+            eventually(
+                lambda: proc(server, "Threads") > threads + 500 or sys.platform != "linux", 10
+            )
             honest[0].wait_for(100)
             eventually(lambda: proc(server, "Threads") <= threads + 3, 60, "the guests stay")
             honest[0].stop()
@@ -195,7 +213,10 @@ class Guests(unittest.TestCase):
                     for connection in sockets[3:]:
                         connection.close()
                     self.assert_quiet(server, threads)
-            stored = server.sql("SELECT count(*) FROM logs WHERE message = 'half'"), server.get("/stats").json["total"]
+            stored = (
+                server.sql("SELECT count(*) FROM logs WHERE message = 'half'"),
+                server.get("/stats").json["total"],
+            )
             self.assertEqual(stored, ([(0,)], records))
 
     def test_connections_are_bounded_and_past_the_bound_is_503(self):
@@ -203,14 +224,24 @@ class Guests(unittest.TestCase):
             with contextlib.ExitStack() as stack:
                 wires = [stack.enter_context(Wire(server)) for _ in range(20)]
                 for wire in wires:
-                    self.assertEqual(wire.send(b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n").answer().status, 200)
-                for first in (b"", b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n", POST + b"Content-Length: 9\r\n\r\n"):
+                    self.assertEqual(
+                        wire.send(b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n").answer().status, 200
+                    )
+                for first in (
+                    b"",
+                    b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n",
+                    POST + b"Content-Length: 9\r\n\r\n",
+                ):
                     with self.subTest(first), Wire(server) as wire:
                         answer = wire.send(first).answer()
-                        self.assertEqual((answer.status, answer.headers["connection"]), (503, "close"))
+                        self.assertEqual(
+                            (answer.status, answer.headers["connection"]), (503, "close")
+                        )
                         self.assertIn(int(answer.headers["retry-after"]), range(1, 10))
                         self.assertEqual(set(answer.json), {"error", "hint"})
-                self.assertEqual(wires[7].send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n").answer().status, 200)
+                self.assertEqual(
+                    wires[7].send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n").answer().status, 200
+                )
             eventually(lambda: server.get("/health").status == 200, 5)
 
     @unittest.skipUnless(sys.platform == "linux", "needs a limit of its own")
@@ -226,7 +257,10 @@ class Guests(unittest.TestCase):
         with Server(constants={"QUERY_SECONDS": 0.4}) as server:
             for _ in range(5):
                 server.post([{"message": "a" * 260_000}] * 38)
-            paths = [f"/logs?contains={urllib.parse.quote('a' * 900 + last)}" for last in ("b", "b", "é", "é")]
+            paths = [
+                f"/logs?contains={urllib.parse.quote('a' * 900 + last)}"
+                for last in ("b", "b", "é", "é")
+            ]
             with Writers(server, 2, pause=0.02) as writers:
                 writers.wait_for(30)
                 before = len(writers.acknowledged)
@@ -250,7 +284,11 @@ class Guests(unittest.TestCase):
                 before = seconds_at_work(server)
                 with Latencies(server) as latencies:
                     eventually(lambda: len(latencies.seconds) > 25)
-                self.assertLess(seconds_at_work(server) - before, sum(latencies.seconds) + 25 * 0.02, "a whole core")
+                self.assertLess(
+                    seconds_at_work(server) - before,
+                    sum(latencies.seconds) + 25 * 0.02,
+                    "a whole core",
+                )
                 latencies.check(self, usual=0.5, most=2)
             self.assert_quiet(server, threads + 1)
 

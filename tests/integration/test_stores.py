@@ -1,38 +1,41 @@
 """One specification for every store: the same tests run on SQLite and on a real ClickHouse.
 
-Each test asks the server and compares with `expected`, a query engine of a few lines over the list of the
-records that were sent. So both stores are held to the same answers; a last class puts the two side by side.
+Each test asks the server and compares with `expected`, a query engine of a few lines over the list
+of the records that were sent. So both stores are held to the same answers; a last class puts the
+two side by side.
 """
 
 from __future__ import annotations
 
 import collections
-import contextlib
 import csv
-import datetime
-import http.client
 import io
 import itertools
 import json
-import socket
 import threading
 import time
 import unittest
-import urllib.parse
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from clickhouse import Engine  # type: ignore[import-not-found]
 
-from tests.load import together
-from tests.support import OTHER_TOKEN, SHIPPER, Server
+from tests.load import Follower, together
+from tests.support import (
+    DAY,
+    HOUR,
+    OTHER_TOKEN,
+    SECOND,
+    SEVERITIES,
+    SHIPPER,
+    Server,
+    microseconds,
+    query,
+    timestamp,
+)
 
 Json = Any
 Record = dict[str, Json]
-SEVERITIES = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
-EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
-MICROSECOND = datetime.timedelta(microseconds=1)
-SECOND, HOUR, DAY = 1_000_000, 3_600_000_000, 86_400_000_000
 
 HOSTILE = [
     "it's",
@@ -79,27 +82,25 @@ NESTED: list[Json] = [
 ]
 
 
-def microseconds(text: str) -> int:
-    """A timestamp as the server gives it, in microseconds since 1970."""
-    return (datetime.datetime.fromisoformat(text) - EPOCH) // MICROSECOND
-
-
-def stamp(moment: int) -> str:
-    """The reverse."""
-    return (EPOCH + moment * MICROSECOND).isoformat(timespec="microseconds")[:-6] + "Z"
-
-
 BASE = microseconds("2026-03-01T12:00:00Z")
 
 
 def corpus() -> Iterator[Record]:
     """What is sent, in this order."""
 
-    def record(message: str, moment: int, service: str = "app", severity: str = "INFO", **attributes: Json) -> Record:
-        fields = {"message": message, "service": service, "severity": severity, "attributes": attributes}
-        return {**fields, "timestamp": stamp(moment)}
+    def record(
+        message: str, moment: int, service: str = "app", severity: str = "INFO", **attributes: Json
+    ) -> Record:
+        fields = {
+            "message": message,
+            "service": service,
+            "severity": severity,
+            "attributes": attributes,
+        }
+        return {**fields, "timestamp": timestamp(moment)}
 
-    for number in range(60):  # every severity and service, out of order, and many at the same moment
+    # Every severity and service, out of order, and many at the same moment.
+    for number in range(60):
         severity = list(SEVERITIES)[number % 5]
         service = ("app", "web", "worker")[number % 3]
         moment = BASE + (number * 7 % 20) * 90 * SECOND
@@ -111,32 +112,51 @@ def corpus() -> Iterator[Record]:
         if "," not in text:  # which separates several services in a query
             yield record("in the service", BASE + 3 * DAY + number, text, "CRITICAL")
         yield record(text, BASE + 4 * DAY, "app", "WARNING")
-    for far in (microseconds("0001-01-01T00:00:00Z"), -1, 0, microseconds("9999-12-31T23:59:59.999999Z")):
+    for far in (
+        microseconds("0001-01-01T00:00:00Z"),
+        -1,
+        0,
+        microseconds("9999-12-31T23:59:59.999999Z"),
+    ):
         yield record("far away", far, "ages")
     for value in (1, *NUMBERS, True, False, None, "", "1", "null"):
         yield record("typed", BASE + 5 * DAY, "typed", "INFO", value=value, other="here")
     for value in NESTED:
         yield record("nested", BASE + 5 * DAY, "typed", "INFO", value=value, other="here")
-    yield record("nested", BASE + 5 * DAY, "typed", "INFO", inner={"value": "deep", "other": "deep"})
+    yield record(
+        "nested", BASE + 5 * DAY, "typed", "INFO", inner={"value": "deep", "other": "deep"}
+    )
     yield record("x" * 200_000 + " the end of a long message", BASE + 6 * DAY, "long")
-    yield record("many attributes", BASE + 6 * DAY, "long", "INFO", **{f"key{n}": f"value{n}" for n in range(2_000)})
+    yield record(
+        "many attributes",
+        BASE + 6 * DAY,
+        "long",
+        "INFO",
+        **{f"key{n}": f"value{n}" for n in range(2_000)},
+    )
 
 
 RECORDS = list(corpus())
 
 
 def expected(
-    test: Callable[[Record], Json] = lambda _: True, descending: bool = True, records: list[Record] | None = None
+    test: Callable[[Record], Json] = lambda _: True,
+    descending: bool = True,
+    records: list[Record] | None = None,
 ) -> list[Record]:
     """The records that pass, in the order of (timestamp, receipt)."""
     chosen = [record for record in (RECORDS if records is None else records) if test(record)]
-    chosen.sort(key=lambda record: microseconds(record["timestamp"]))  # a stable sort: receipt comes second
+    # A stable sort: receipt comes second.
+    chosen.sort(key=lambda record: microseconds(record["timestamp"]))
     return chosen[::-1] if descending else chosen
 
 
 def sent_part(records: list[Record]) -> list[Record]:
     """Records as they were sent, without what the server adds."""
-    return [{name: value for name, value in record.items() if name not in ("id", "received_at")} for record in records]
+    return [
+        {name: value for name, value in record.items() if name not in ("id", "received_at")}
+        for record in records
+    ]
 
 
 def has(key: str, value: Json) -> Callable[[Record], bool]:
@@ -149,25 +169,24 @@ def has(key: str, value: Json) -> Callable[[Record], bool]:
     return test
 
 
-def query(*pairs: tuple[str, Json], **parameters: Json) -> str:
-    """The path of GET /logs."""
-    return "/logs?" + urllib.parse.urlencode([*pairs, *parameters.items()])
-
-
 # What is asked for, and a test that says which records that is.
 FILTERS: list[tuple[str, Callable[[Record], Json]]] = [
     (query(), lambda _: True),
     (query(severity="ERROR"), lambda r: r["severity"] == "ERROR"),
     (query(severity="error,Critical"), lambda r: r["severity"] in ("ERROR", "CRITICAL")),
-    (query(("severity", "DEBUG"), ("severity", "INFO")), lambda r: r["severity"] in ("DEBUG", "INFO")),
+    (query(("severity", "DEBUG"), ("severity", "INFO")),
+     lambda r: r["severity"] in ("DEBUG", "INFO")),
     (query(min_severity="WARNING"), lambda r: SEVERITIES[r["severity"]] >= 30),
     (query(min_severity="WARNING", severity="INFO,ERROR"), lambda r: r["severity"] == "ERROR"),
     (query(service="web"), lambda r: r["service"] == "web"),
     (query(service="web,worker"), lambda r: r["service"] in ("web", "worker")),
     (query(service="nobody"), lambda _: False),
-    (query(service="web", severity="ERROR"), lambda r: r["service"] == "web" and r["severity"] == "ERROR"),
-    (query(timestamp_start=stamp(BASE + 450 * SECOND)), lambda r: microseconds(r["timestamp"]) >= BASE + 450 * SECOND),
-    (query(timestamp_end=stamp(BASE + 450 * SECOND)), lambda r: microseconds(r["timestamp"]) <= BASE + 450 * SECOND),
+    (query(service="web", severity="ERROR"),
+     lambda r: r["service"] == "web" and r["severity"] == "ERROR"),
+    (query(timestamp_start=timestamp(BASE + 450 * SECOND)),
+     lambda r: microseconds(r["timestamp"]) >= BASE + 450 * SECOND),
+    (query(timestamp_end=timestamp(BASE + 450 * SECOND)),
+     lambda r: microseconds(r["timestamp"]) <= BASE + 450 * SECOND),
     (
         query(timestamp_start="2026-03-01", timestamp_end="2026-03-01"),
         lambda r: r["timestamp"].startswith("2026-03-01"),
@@ -179,7 +198,8 @@ FILTERS: list[tuple[str, Callable[[Record], Json]]] = [
     (query(received_at_start="2030-01-01", severity="ERROR"), lambda _: False),
     (query(since="1h", timestamp_end="2026-03-05"), lambda _: False),
     (query(contains="REQUEST 4"), lambda r: "request 4" in r["message"]),
-    (query(contains="the END of a long"), lambda r: r["service"] == "long" and "end" in r["message"]),
+    (query(contains="the END of a long"),
+     lambda r: r["service"] == "long" and "end" in r["message"]),
     (query(contains="found nowhere"), lambda _: False),
     (query(contains="áéí ÑANDÚ"), lambda r: "ñandú" in r["message"].lower()),
     (query(("attr.n", 7)), has("n", 7)),
@@ -196,11 +216,16 @@ FILTERS: list[tuple[str, Callable[[Record], Json]]] = [
     (query(("attr.value", "inner")), lambda _: False),
     (query(("attr.value", '1, "other": "here"')), lambda _: False),
     (query(("attr.value", '1,"other":"here"')), lambda _: False),
-    (query(("attr.value", "1"), contains="typed"), lambda r: has("value", 1)(r) or has("value", "1")(r)),
-    (query(("attr.value", "null"), service="typed"), lambda r: has("value", None)(r) or has("value", "null")(r)),
+    (query(("attr.value", "1"), contains="typed"),
+     lambda r: has("value", 1)(r) or has("value", "1")(r)),
+    (query(("attr.value", "null"), service="typed"),
+     lambda r: has("value", None)(r) or has("value", "null")(r)),
     (query(("attr.value", "")), has("value", "")),
     (query(("attr.value", '", "other": "x')), has("value", '", "other": "x')),
-    *[(query(("attr.value", json.dumps(value))), has("value", value)) for value in (*NUMBERS, True, False)],
+    *[
+        (query(("attr.value", json.dumps(value))), has("value", value))
+        for value in (*NUMBERS, True, False)
+    ],
 ]
 
 
@@ -208,7 +233,8 @@ class EveryStore:
     """The tests; a subclass says which store the server has."""
 
     server: Server
-    answers: list[Record]  # all records as the server gives them, in the order in which they were sent
+    # All records as the server gives them, in the order in which they were sent.
+    answers: list[Record]
 
     assertEqual: Any  # unittest.TestCase has them
     assertTrue: Any
@@ -228,7 +254,9 @@ class EveryStore:
             batch, rest = rest[:size], rest[size:]
             answer = server.post(batch, token=SHIPPER)
             assert answer.status == 200, answer.text
-            assert (answer.json["accepted"], answer.json["rejected"]) == (len(batch), 0), answer.text
+            assert (answer.json["accepted"], answer.json["rejected"]) == (len(batch), 0), (
+                answer.text
+            )
             ids += [answer.json["first_id"], answer.json["last_id"]]
         assert ids == sorted(ids), "ids grow in the order of commits"
         cls.answers = sorted(server.get("/logs?limit=0").json, key=lambda record: record["id"])
@@ -280,7 +308,10 @@ class EveryStore:
             self.assertEqual((answer.status, answer.json["accepted"]), (200, len(RECORDS)))
             moved = server.get("/logs?limit=0&order=asc&format=ndjson").body
             self.assertEqual(
-                *(sent_part([json.loads(line) for line in text.splitlines()]) for text in (everything, moved))
+                *(
+                    sent_part([json.loads(line) for line in text.splitlines()])
+                    for text in (everything, moved)
+                )
             )
 
     def test_nothing_is_dropped_for_being_the_same(self):
@@ -304,7 +335,10 @@ class EveryStore:
         """Compares records; a difference is shown by their messages and attributes alone."""
         if got != wanted or list(map(json.dumps, got)) != list(map(json.dumps, wanted)):
             self.assertEqual(
-                *[[str((r["message"][:60], r["timestamp"], r["attributes"]))[:150] for r in rs] for rs in (got, wanted)]
+                *[
+                    [str((r["message"][:60], r["timestamp"], r["attributes"]))[:150] for r in rs]
+                    for rs in (got, wanted)
+                ]
             )
             self.assertEqual(json.dumps(got, sort_keys=True), json.dumps(wanted, sort_keys=True))
 
@@ -312,8 +346,12 @@ class EveryStore:
         for text in HOSTILE:
             cases = {
                 query(contains=text): lambda r, text=text: text.lower() in r["message"].lower(),
-                query(("attr.text", text)): lambda r, text=text: r["attributes"].get("text") == text,
-                query(("attr." + text, "value")): lambda r, text=text: r["attributes"].get(text) == "value",
+                query(("attr.text", text)): lambda r, text=text: (
+                    r["attributes"].get("text") == text
+                ),
+                query(("attr." + text, "value")): lambda r, text=text: (
+                    r["attributes"].get(text) == "value"
+                ),
                 query(service=text): lambda r, text=text: r["service"] in text.split(","),
             }
             for path, test in cases.items():
@@ -326,7 +364,10 @@ class EveryStore:
         for needle in ("ÁÉÍ", "áéí", "Ñandú", "ça", "σίσυφ", "ж", "REQUEST 59 TOOK"):
             with self.subTest(needle=needle):
                 answer = self.server.get(query(contains=needle, limit=10000))
-                self.same(sent_part(answer.json), expected(lambda r, n=needle: n.lower() in r["message"].lower()))
+                self.same(
+                    sent_part(answer.json),
+                    expected(lambda r, n=needle: n.lower() in r["message"].lower()),
+                )
 
     def test_the_time_of_receipt_limits_on_both_ends_and_both_count(self):
         times = sorted({record["received_at"] for record in self.answers})
@@ -349,8 +390,12 @@ class EveryStore:
                 for limit in (1, 7, 100) if len(whole) < 100 else (13, 100):
                     with self.subTest(path=path, order=order, limit=limit):
                         pages = list(self.pages(f"{path}&order={order}&limit={limit}"))
-                        self.assertEqual([len(page) for page in pages[:-1]], [limit] * (len(pages) - 1))
-                        self.assertEqual([r["id"] for page in pages for r in page], [r["id"] for r in whole])
+                        self.assertEqual(
+                            [len(page) for page in pages[:-1]], [limit] * (len(pages) - 1)
+                        )
+                        self.assertEqual(
+                            [r["id"] for page in pages for r in page], [r["id"] for r in whole]
+                        )
 
     def test_limit_0_gives_all(self):
         self.same(sent_part(self.server.get("/logs?limit=0").json), expected())
@@ -374,7 +419,10 @@ class EveryStore:
             self.assertEqual([int(row["id"]) for row in rows], [record["id"] for record in wanted])
             for row, record in zip(rows, wanted, strict=True):
                 self.assertEqual(json.loads(row["attributes"]), record["attributes"])
-                self.assertEqual(row["message"].replace("\0", "\ufffd"), record["message"].replace("\0", "\ufffd"))
+                self.assertEqual(
+                    row["message"].replace("\0", "\ufffd"),
+                    record["message"].replace("\0", "\ufffd"),
+                )
 
     # Statistics
 
@@ -389,7 +437,9 @@ class EveryStore:
         for step, length, parameters, test in HISTOGRAMS:
             low, high = parameters.get("timestamp_start"), parameters.get("timestamp_end")
 
-            def chosen(r: Record, low: Json = low, high: Json = high, test: Callable[[Record], Json] = test) -> Json:
+            def chosen(
+                r: Record, low: Json = low, high: Json = high, test: Callable[[Record], Json] = test
+            ) -> Json:
                 return (low or "") <= r["timestamp"] <= (high or "~") and test(r)
 
             with self.subTest(step=step, **parameters):
@@ -408,22 +458,35 @@ class EveryStore:
                 follower.wait(2)
                 for number in range(20):
                     server.post([{"message": f"after {number}.{part}"} for part in range(3)])
-                wanted = ["before 3", "before 4"] + [f"after {n}.{part}" for n in range(20) for part in range(3)]
-                self.assertEqual([record["message"] for record in follower.wait(len(wanted))], wanted)
-            self.assertEqual(follower.records, server.get("/logs?order=asc&limit=0").json[-len(wanted) :])
+                wanted = ["before 3", "before 4"] + [
+                    f"after {n}.{part}" for n in range(20) for part in range(3)
+                ]
+                self.assertEqual(
+                    [record["message"] for record in follower.wait(len(wanted))], wanted
+                )
+            self.assertEqual(
+                follower.records, server.get("/logs?order=asc&limit=0").json[-len(wanted) :]
+            )
 
     def test_a_follower_filters(self):
-        with self.another_server() as server, Follower(server, "severity=ERROR&contains=YES&attr.user=bob") as follower:
+        with (
+            self.another_server() as server,
+            Follower(server, "severity=ERROR&contains=YES&attr.user=bob") as follower,
+        ):
             for severity in SEVERITIES:
                 for message in ("yes", "no"):
                     for user in ("bob", "eve"):
                         server.post({"message": message, "severity": severity, "user": user})
             server.post({"message": "yes, the last", "severity": "ERROR", "user": "bob"})
-            self.assertEqual([record["message"] for record in follower.wait(2)], ["yes", "yes, the last"])
+            self.assertEqual(
+                [record["message"] for record in follower.wait(2)], ["yes", "yes, the last"]
+            )
 
     def test_a_follower_that_comes_back_misses_and_repeats_nothing(self):
         with self.another_server() as server:
-            writer = threading.Thread(target=lambda: [server.post({"message": str(n)}) for n in range(150)])
+            writer = threading.Thread(
+                target=lambda: [server.post({"message": str(n)}) for n in range(150)]
+            )
             writer.start()
             records: list[Record] = []
             while len(records) < 150:
@@ -431,13 +494,20 @@ class EveryStore:
                 with Follower(server, f"after={after}") as follower:
                     records += follower.wait(min(10, 150 - len(records)))
             writer.join()
-            self.assertEqual([record["message"] for record in records], [str(n) for n in range(150)])
+            self.assertEqual(
+                [record["message"] for record in records], [str(n) for n in range(150)]
+            )
 
     # The promise
 
     def test_an_idempotency_key_stores_a_batch_once_and_repeats_the_answer(self):
         with self.another_server() as server:
-            body = [{"message": "good"}, {"message": ""}, {"message": "also", "severity": "?"}, {"message": "fine"}]
+            body = [
+                {"message": "good"},
+                {"message": ""},
+                {"message": "also", "severity": "?"},
+                {"message": "fine"},
+            ]
             first = server.post(body, Idempotency_Key="key 1")
             for _ in range(3):
                 again = server.post(body, Idempotency_Key="key 1")
@@ -451,13 +521,17 @@ class EveryStore:
         with self.another_server() as server:
             self.assertEqual(server.post({"message": "a"}, Idempotency_Key="k").status, 200)
             self.assertEqual(server.post({"message": "b"}, Idempotency_Key="k").status, 422)
-            self.assertEqual(server.post({"message": "a"}, OTHER_TOKEN, Idempotency_Key="k").status, 200)
+            self.assertEqual(
+                server.post({"message": "a"}, OTHER_TOKEN, Idempotency_Key="k").status, 200
+            )
             self.assertEqual(server.post({"message": "a"}, Idempotency_Key="K").status, 200)
             self.assertEqual(server.get("/stats").json["by_service"], {"app": 2, "web": 1})
 
     def test_one_key_sent_by_many_at_once_stores_one_batch(self):
         with self.another_server() as server:
-            answers = together(20, lambda n: server.post([{"message": "x"}] * 50, Idempotency_Key=f"key {n % 4}"))
+            answers = together(
+                20, lambda n: server.post([{"message": "x"}] * 50, Idempotency_Key=f"key {n % 4}")
+            )
             self.assertEqual({answer.status for answer in answers}, {200})
             self.assertEqual(len({answer.json["first_id"] for answer in answers}), 4)
             self.assertEqual(server.get("/stats").json["total"], 200)
@@ -471,9 +545,13 @@ class EveryStore:
 
     def test_many_writers_at_once_lose_nothing(self):
         with self.another_server() as server:
-            answers = together(16, lambda n: [server.post([{"message": f"{n} {part}"}] * 3) for part in range(10)])
+            answers = together(
+                16, lambda n: [server.post([{"message": f"{n} {part}"}] * 3) for part in range(10)]
+            )
             self.assertTrue(all(answer.status == 200 for several in answers for answer in several))
-            messages = collections.Counter(record["message"] for record in server.get("/logs?limit=0").json)
+            messages = collections.Counter(
+                record["message"] for record in server.get("/logs?limit=0").json
+            )
             self.assertEqual(messages, {f"{n} {part}": 3 for n in range(16) for part in range(10)})
 
 
@@ -493,68 +571,47 @@ def histogram(records: list[Record], step: int, low: str | None, high: str | Non
     """Its histogram: from `low` to `high`, or else from the first record to the last."""
     if not (records or (low and high)):
         return []
-    first, last = microseconds(low or records[0]["timestamp"]), microseconds(high or records[-1]["timestamp"])
-    counts = collections.Counter((microseconds(r["timestamp"]) // step, r["severity"]) for r in records)
+    first, last = (
+        microseconds(low or records[0]["timestamp"]),
+        microseconds(high or records[-1]["timestamp"]),
+    )
+    counts = collections.Counter(
+        (microseconds(r["timestamp"]) // step, r["severity"]) for r in records
+    )
     steps = range(first // step, last // step + 1)
-    return [{"start": stamp(n * step), **{name: counts[n, name] for name in SEVERITIES}} for n in steps]
+    return [
+        {"start": timestamp(n * step), **{name: counts[n, name] for name in SEVERITIES}}
+        for n in steps
+    ]
 
 
 # A step, its length, the filters, and a test for those that are not of time.
 HISTOGRAMS: list[tuple[str, int, dict[str, str], Callable[[Record], Json]]] = [
-    ("15m", 900 * SECOND, {"timestamp_start": stamp(BASE), "timestamp_end": stamp(BASE + DAY)}, lambda _: True),
-    ("1h", HOUR, {"timestamp_start": stamp(BASE - 1), "timestamp_end": stamp(BASE + DAY + 7)}, lambda _: True),
+    ("15m", 900 * SECOND,
+     {"timestamp_start": timestamp(BASE), "timestamp_end": timestamp(BASE + DAY)},
+     lambda _: True),
+    ("1h", HOUR,
+     {"timestamp_start": timestamp(BASE - 1), "timestamp_end": timestamp(BASE + DAY + 7)},
+     lambda _: True),
     (
         "1d",
         DAY,
-        {"timestamp_start": stamp(BASE - DAY), "timestamp_end": stamp(BASE + 9 * DAY), "severity": "ERROR,INFO"},
+        {"timestamp_start": timestamp(BASE - DAY), "timestamp_end": timestamp(BASE + 9 * DAY),
+         "severity": "ERROR,INFO"},
         lambda r: r["severity"] in ("ERROR", "INFO"),
     ),
-    ("7m", 420 * SECOND, {"service": "web", "timestamp_end": stamp(BASE + DAY)}, lambda r: r["service"] == "web"),
+    ("7m", 420 * SECOND, {"service": "web", "timestamp_end": timestamp(BASE + DAY)},
+     lambda r: r["service"] == "web"),
     ("30s", 30 * SECOND, {"contains": "TOOK"}, lambda r: "took" in r["message"]),
     ("2h", 2 * HOUR, {"attr.even": "true"}, has("even", True)),
-    ("1s", SECOND, {"timestamp_start": stamp(-10 * SECOND), "timestamp_end": stamp(5 * SECOND)}, lambda _: True),
-    ("7d", 7 * DAY, {"timestamp_start": stamp(-100 * DAY), "timestamp_end": stamp(100 * DAY)}, lambda _: True),
+    ("1s", SECOND,
+     {"timestamp_start": timestamp(-10 * SECOND), "timestamp_end": timestamp(5 * SECOND)},
+     lambda _: True),
+    ("7d", 7 * DAY,
+     {"timestamp_start": timestamp(-100 * DAY), "timestamp_end": timestamp(100 * DAY)},
+     lambda _: True),
     ("1h", HOUR, {"service": "nobody"}, lambda _: False),
 ]
-
-
-class Follower:
-    """A client of GET /logs?follow=1, whose lines are read by a thread of its own."""
-
-    def __init__(self, server: Server, parameters: str):
-        self.records: list[Record] = []
-        self._news = threading.Condition()
-        self.connection = http.client.HTTPConnection(server.host, server.port, timeout=60)
-        self.connection.request("GET", f"/logs?follow=1&{parameters}")
-        self.answer = self.connection.getresponse()
-        assert self.answer.status == 200, self.answer.read()
-        self._socket = self.connection.sock
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        with contextlib.suppress(OSError, ValueError, AttributeError, http.client.HTTPException):
-            for line in self.answer:
-                if line.strip():
-                    with self._news:
-                        self.records.append(json.loads(line))
-                        self._news.notify_all()
-
-    def wait(self, count: int, seconds: float = 30) -> list[Record]:
-        """The first `count` records, as soon as there are as many."""
-        with self._news:
-            if not self._news.wait_for(lambda: len(self.records) >= count, seconds):
-                raise AssertionError(f"after {seconds:g} s only {len(self.records)} of {count} records")
-            return self.records[:count]
-
-    def __enter__(self) -> Follower:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError, AttributeError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._thread.join(10)
-        self.connection.close()
 
 
 class SQLiteStoreTests(EveryStore, unittest.TestCase):
@@ -588,31 +645,44 @@ class SideBySideTests(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         engine = cls.enterClassContext(Engine())
-        cls.servers = [cls.enterClassContext(Server()), cls.enterClassContext(Server(store=engine.url))]
+        cls.servers = [
+            cls.enterClassContext(Server()),
+            cls.enterClassContext(Server(store=engine.url)),
+        ]
         for server in cls.servers:
             for start in range(0, len(RECORDS), 40):
                 server.post(RECORDS[start : start + 40], token=SHIPPER)
         cls.numbers = [
-            {record["id"]: number for number, record in enumerate(sorted(all_of(server), key=lambda r: r["id"]))}
+            {
+                record["id"]: number
+                for number, record in enumerate(sorted(all_of(server), key=lambda r: r["id"]))
+            }
             for server in cls.servers
         ]
 
     def answers(self, path: str) -> list[tuple[int, Json]]:
-        """What both say, with ids counted from 0 and without times of receipt, which must differ."""
+        """What both say, with ids counted from 0 and without times of receipt,
+        which must differ."""
         results = []
         for server, numbers in zip(self.servers, self.numbers, strict=True):
             answer = server.get(path)
             body = answer.json
             if isinstance(body, list):
-                body = [{**record, "id": numbers[record["id"]], "received_at": ""} for record in body]
+                body = [
+                    {**record, "id": numbers[record["id"]], "received_at": ""} for record in body
+                ]
             results.append((answer.status, body))
         return results
 
     def test_every_value_of_an_attribute_is_found_by_what_is_written_in_the_answer(self):
         attributes = [record["attributes"] for record in RECORDS if len(record["attributes"]) < 100]
         stored = [value for several in attributes for value in several.values()]
-        values = {json.dumps(value, separators=(",", ":")) for value in stored} | set(map(json.dumps, stored))
-        values |= {value.strip('"') for value in values} | {"1E5", "+1", "01", "1.", "nan", "-0", "1e999", "[", '"'}
+        values = {json.dumps(value, separators=(",", ":")) for value in stored} | set(
+            map(json.dumps, stored)
+        )
+        values |= {value.strip('"') for value in values} | {
+            "1E5", "+1", "01", "1.", "nan", "-0", "1e999", "[", '"',
+        }
         for value in sorted(values):
             with self.subTest(value=value):
                 self.assertEqual(*self.answers(query(("attr.value", value))))
@@ -626,8 +696,10 @@ class SideBySideTests(unittest.TestCase):
                 "/logs?attr.=x",
                 "/logs?attr.a%22b=x",
             ),
-            *("/logs?attr.text", "/logs?attr.%24.n=7", "/logs?attr.n%5B0%5D=7", "/logs?attr.inner.value=deep"),
-            *("/logs?service=", "/logs?service=,", "/logs?service=web,,app", "/logs?severity=30", "/logs?limit=-1"),
+            *("/logs?attr.text", "/logs?attr.%24.n=7", "/logs?attr.n%5B0%5D=7"),
+            "/logs?attr.inner.value=deep",
+            *("/logs?service=", "/logs?service=,", "/logs?service=web,,app", "/logs?severity=30"),
+            "/logs?limit=-1",
             *("/logs?cursor=x", "/stats?step=1s", "/stats?step=52w&timestamp_end=9999-12-31"),
             "/stats?timestamp_start=2027-01-01&timestamp_end=2026-01-01",
         ]
@@ -639,7 +711,7 @@ class SideBySideTests(unittest.TestCase):
         several = [
             ["", "severity=ERROR,DEBUG", "min_severity=WARNING"],
             ["", "service=app,typed", "service=web"],
-            ["", f"timestamp_start={stamp(BASE)}&timestamp_end={stamp(BASE + 5 * DAY)}"],
+            ["", f"timestamp_start={timestamp(BASE)}&timestamp_end={timestamp(BASE + 5 * DAY)}"],
             ["", "contains=E", "contains=took", "attr.other=here"],
         ]
         for parts in itertools.product(*several):

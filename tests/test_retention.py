@@ -1,0 +1,116 @@
+"""Retention: what is forgotten and when, and what is not."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sqlite3
+import unittest
+from unittest import mock
+
+import server as module
+from tests.support import Json, Server, batch_of, commit, eventually, record, store_of
+
+
+class Forgetting(unittest.TestCase):
+    """Retention, step by step and without a clock: `_maintain_once` is what its thread does."""
+
+    def store(self, **retention):
+        store = store_of(self)
+        store.config = dataclasses.replace(store.config, **retention)
+        return store
+
+    def forget(self, store):
+        for _ in range(100):
+            if not store._maintain_once():
+                return
+        self.fail("it has no end")
+
+    def receive(self, store, days, *records):
+        """Stores records so many days ago."""
+        with mock.patch.object(module, "now", return_value=module.now() - days * module.DAY):
+            self.assertEqual(commit(store, batch_of(*records)), [None])
+
+    def messages(self, store):
+        return [r.message for r in store.page(module.Query(descending=False, limit=10_000))[0]]
+
+    def test_the_age_is_that_of_the_receipt_and_null_is_no_bound(self):
+        for days, left in ((30, ["new"]), (None, ["new", "old"])):  # by timestamp
+            with self.subTest(days=days):
+                store = self.store(max_age_days=None)
+                self.receive(store, 31, record("old"))
+                self.receive(store, 29, record("new")._replace(timestamp=1))
+                store.config = dataclasses.replace(store.config, max_age_days=days)
+                self.forget(store)
+                self.assertEqual(self.messages(store), left)
+
+    def test_what_is_deleted_is_counted_no_more(self):
+        store = self.store(max_age_days=None)
+        self.receive(store, 31, record("old"))
+        store.config = dataclasses.replace(store.config, max_age_days=30)
+        self.forget(store)
+        self.assertEqual(store.stats(module.Query())["by_service"], {})
+        with store.reading() as read:
+            self.assertEqual(list(read("SELECT * FROM counts", [])), [])
+
+    def test_over_its_size_the_oldest_go_with_their_answers_and_the_file_gets_smaller(self):
+        store = self.store(max_age_days=None, max_size_mb=None)
+        for n in range(30):
+            batch = batch_of(*[record(f"{n} " + "x" * 10_000)] * 10)
+            batch.key, batch.body_hash = b"%d" % n, b""
+            self.assertEqual(commit(store, batch), [None])
+        store.config = dataclasses.replace(store.config, max_size_mb=1)
+        self.forget(store)
+        left = [int(message.split()[0]) for message in self.messages(store)]
+        self.assertIn(len(left), range(70, 101), "of 300 records of 10 KB")
+        self.assertEqual(left, sorted(left))
+        self.assertEqual(left[-1], 29, "the newest is there")
+        with store.reading() as read:
+            keys = {int(key) for (key,) in read("SELECT key FROM answers", [])}
+        self.assertEqual(keys, set(left), "an answer goes with its records")
+        self.assertLess(store.path.stat().st_size, 1.1 * (1 << 20))
+
+
+class Retention(unittest.TestCase):
+    """What a server forgets, and what it does not."""
+
+    def test_no_id_is_given_twice_even_after_retention_emptied_the_store_and_a_restart(
+        self,
+    ) -> None:
+        with Server(retention={"max_age_days": 0.000001}) as server:
+            self.assertEqual(server.post([{"message": "soon gone"}] * 3).json["last_id"], 3)
+            eventually(lambda: server.sql("SELECT count(*) FROM logs") == [(0,)])
+            self.assertEqual(server.get("/stats").json["total"], 0)
+            server.restart()
+            self.assertEqual(server.post({"message": "after"}).json["first_id"], 4)
+
+    def test_a_key_is_kept_for_24_hours(self) -> None:
+        hour = 3_600_000_000
+        with Server(retention={"max_age_days": 1e12}) as server:  # no age is too large
+            for key, age in (("young", 23 * hour), ("old", 25 * hour)):
+                before = set(server.sql("SELECT key FROM answers"))
+                server.post({"message": key}, Idempotency_Key=key)
+                (row,) = set(server.sql("SELECT key FROM answers")) - before
+                self.write(
+                    server,
+                    "UPDATE answers SET created_at = created_at - ? WHERE key = ?",
+                    age,
+                    *row,
+                )
+            eventually(lambda: self.stored_anew(server, "old"))
+            self.assertFalse(self.stored_anew(server, "young"))
+
+    def stored_anew(self, server: Server, key: str) -> bool:
+        """Sends a batch again; whether the server took it for another."""
+        return (
+            "idempotent-replayed" not in server.post({"message": key}, Idempotency_Key=key).headers
+        )
+
+    def write(self, server: Server, statement: str, *parameters: Json) -> None:
+        """Changes the database behind the server's back: so time passes quickly."""
+        with contextlib.closing(sqlite3.connect(server.database, timeout=10)) as db, db:
+            db.execute(statement, parameters)
+
+
+if __name__ == "__main__":
+    unittest.main()
