@@ -1,42 +1,67 @@
 #!/usr/bin/env python3
-"""A log server: takes records over HTTP, keeps them in a database, answers queries and statistics.
+"""A log server. It takes records over HTTP, stores them in a database and answers queries.
 
-    python server.py                                   # listens on http://127.0.0.1:8000, writes logs.db
+    python server.py                                  # listens on http://127.0.0.1:8000
     curl -H 'Authorization: Token demo-pagos' -d '{"message": "hola"}' localhost:8000/logs
     curl 'localhost:8000/logs?severity=ERROR&since=2h'
 
-The way of a record:
+The way of a record, and of its answer:
 
-    client -- POST /logs --> Handler ---> App.post_logs --> read_batch --> Store.commit --> disk
-                             a thread a   who, how much     JSON to        one transaction
-                             connection                     Records        for all who wait
-    client <-- 200 ----------------------------------------------------------------+
+    client --POST /logs--> Handler --Request--> App --Batch--> Committer --> store.write --> disk
+                           a thread for         token,         one commit    one transaction,
+                           each connection      parsing        for many      then fsync
+    client <-----200------ Handler <-Response-- App <----------- returns when it is on disk
 
-What a 200 promises: the records are committed and the transaction is on disk (fsync) before the answer
-leaves. What it does not: that a request without an answer was not stored. A client that sends it again
-sends the same Idempotency-Key, and the batch is stored once.
+What a 200 promises: every record of the answer is committed, and the transaction is on disk
+(fsync) before the answer leaves. A missing answer proves nothing: the batch may be stored or not.
+Send it again with the same Idempotency-Key, and it is stored once.
 
-Threads: one accepts connections, and the main thread waits for signals. Each connection has a thread of its
-own (Handler), which does all the work of its requests, but for commits: those are made by one for all
-(`Store._commit_all`), which sends most of their answers, too. `Server.watch` ends connections and queries past their
-deadline, and `SQLiteStore._maintain` deletes what is too old or too much.
+Threads. One thread accepts connections. Each connection has a thread of its own: it does all the
+work of its requests and sends their answers. The thread of `Server.watch` ends what is past its
+deadline. The thread of `SQLiteStore.upkeep` deletes old records. The main thread waits for signals.
 
-Locks: one SQLite connection writes, and whoever holds `Store._writing` uses it. Eight connections read, each a
-state of its own (WAL): they and the writer never wait for each other. `Store.page_lock` lets one thread at a time
-read and format a page that indexes can serve, and `App.parsing` two parse a large body, for more would only fight
-for the GIL. A Handler takes its `unanswered` before a commit, and who sends the answer lets go of it. Who waits for
-that holds no other lock.
+Locks on the way of a batch, in the order in which a thread takes them: `Committer._joining` while
+it joins a group, `Committer._turn` while its group is committed, `SQLiteRecords._writing` for the
+one connection that writes. All other locks are held for a moment, and never together with another.
+Readers have connections of their own: they and the writer do not wait for each other (WAL).
 
-Sections: 1 Constants, 2 Errors, 3 Configuration, 4 Records, 5 Bodies, 6 Queries, 7 Store, 8 SQLite,
-9 ClickHouse, 10 Endpoints, 11 HTTP, 12 Front page, 13 Main. Each needs only those before it.
+Chapters. Skip those marked * when you read for the first time: the line below their title says
+what the others use of them. Each chapter uses only names of chapters before it.
+
+     1 Limits           every bound, with its unit and its reason
+     2 Errors           what can be wrong, without HTTP
+     3 Configuration *  config.json, tokens
+     4 Records          what a record is: names, times, severities
+     5 Bodies           from the bytes of a body to records: JSON, forms
+     6 Queries          from a query string to a Query
+     7 Commits          what a store can do; one transaction for all who wait
+     8 SQLite           writing, and reading by indexes, page by page
+     9 Counts *         statistics without reading the records
+    10 Retention *      deleting what is old, and giving its space back
+    11 Endpoints        who may ask, what is asked, what is answered
+    12 HTTP             requests out of a socket, answers into it
+    13 OTLP *           records from OpenTelemetry
+    14 ClickHouse *     another store, for when one machine is too small
+    15 Page *           what a browser shows
+    16 Main             the wiring
 """
 
 from __future__ import annotations
 
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036  # Python 3.8 must be able to parse this file.
+    explanation = "server.py needs Python 3.11 or newer; this is Python {}.{}."
+    print(explanation.format(*sys.version_info), file=sys.stderr)
+    sys.exit(2)
+
+import _thread
+import abc
 import argparse
 import ast
 import base64
 import bisect
+import concurrent.futures
 import contextlib
 import csv
 import dataclasses
@@ -45,13 +70,16 @@ import email.utils
 import functools
 import gc
 import hashlib
+import heapq
 import hmac
 import http.client
+import http.server
 import io
 import ipaddress
 import itertools
 import json
 import logging
+import operator
 import os
 import pathlib
 import queue
@@ -62,274 +90,417 @@ import socket
 import socketserver
 import sqlite3
 import ssl
-import struct
-import sys
 import threading
 import time
 import urllib.parse
-import uuid
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 try:
     import resource
-except ImportError:  # Windows has neither the module nor the bound on open files
+except ImportError:  # Windows has neither the module nor the bound on open files.
     resource = None  # type: ignore[assignment]
 
-# ---------------------------------------------------------------- 1. Constants
-
-SECOND = 1_000_000  # points in time are whole microseconds since 1970, UTC; waits are seconds
-MINUTE, HOUR, DAY = 60 * SECOND, 3600 * SECOND, 86400 * SECOND
-KEY_LIFETIME = DAY  # of an Idempotency-Key
-EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=timezone.utc), timedelta(microseconds=1)
-MIN_TIMESTAMP = (datetime.min.replace(tzinfo=timezone.utc) - EPOCH) // MICROSECOND
-MAX_TIMESTAMP = (datetime.max.replace(tzinfo=timezone.utc) - EPOCH) // MICROSECOND
-
-# What a client may send and ask for
-MAX_BODY_BYTES = 10 << 20  # after decompression; one batch of syslog-ng is 3 MB
-MAX_MESSAGE_BYTES, MAX_ATTRIBUTES_BYTES = 256 << 10, 64 << 10
-MAX_SERVICE_CHARS, MAX_KEY_CHARS = 128, 255  # the key is an Idempotency-Key
-MAX_LINE_BYTES, MAX_HEADERS = 16 << 10, 100  # of a request's head
-MAX_ID = 1 << 53  # JavaScript and jq read no larger number
-MAX_LIMIT = 10_000  # records in one page of GET /logs; limit=0 streams them all
-MAX_STEPS = 10_000  # of a histogram
-MAX_RECORDS = 100_000  # in one batch: 10 MiB of records of 100 bytes; a million tiny ones would hold all others up
-MAX_GZIP_MEMBERS = 100
-MAX_ERRORS_LISTED = 100  # in the answer to a batch
-
-# How much the server takes on at a time
-MAX_CONNECTIONS = 900  # a thread and a file descriptor each; systems often allow 1024 of the latter
-MAX_BODIES_BYTES = 64 << 20  # of all bodies being read or waiting for a commit
-SEND_BUFFER_BYTES = 256 << 10  # what the system keeps for a client that does not read; else it grows to 4 MB each
-MAX_COMMIT_RECORDS = 1_000  # then a commit takes no more batches: one client's is parsed while another's is written
-SMALL_BATCH_RECORDS = 100  # a batch below this lets others join, to share one fsync, as long as more come,
-SMALL_BATCHES = 32  # until so many are there
-PAGE_RECORDS = 1_000  # that a stream reads at a time
-GC_OBJECTS = 50_000  # between looks for cycles, which parsing makes none of: at Python's 700, a fifth of a batch's time
-READERS = 8  # queries at a time; more wait for their turn
-
-# How long it waits, in seconds
-IDLE_SECONDS = 75  # for the next request; clients lose records on servers that close after 1-5 s
-HEADER_SECONDS = 10  # for a request's head, from the end of its first line
-REQUEST_SECONDS = 120  # for a whole body: 10 MiB at 700 kbit/s
-SEND_SECONDS = 30  # for the client to take the next piece of an answer
-QUERY_SECONDS = 10  # for one query, or for one page of a stream; and before it, for a reader that is free
-LOCK_SECONDS = 2  # for another process that has locked the database
-FOLLOW_SECONDS, HEARTBEAT_SECONDS = 0.1, 15  # between looks for new records, and between blank lines without any
-SHUTDOWN_SECONDS = 3  # for requests in flight, on SIGTERM
-RETRY_SECONDS = 2  # that a Retry-After asks for; clients give up on long ones
-
-SEVERITIES = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
-SEVERITY_NAMES = {number: name for name, number in SEVERITIES.items()}
-SEVERITY_ALIASES = SEVERITIES | {"WARN": 30} | {
-    **dict.fromkeys(["TRACE", "VERBOSE", "SILLY", "FINE", "FINER", "FINEST", "DBG"], 10),
-    **dict.fromkeys(["NOTICE", "INFORMATION", "INFORMATIONAL", "HTTP", "LOG"], 20),
-    **dict.fromkeys(["ERR", "SEVERE", "FAILURE"], 40),
-    **dict.fromkeys(["CRIT", "FATAL", "ALERT", "EMERG", "EMERGENCY", "PANIC"], 50),
-}
-
-Json = Any  # whatever json.loads gives
-show = reprlib.repr  # a value in an error message, cut short
-encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode  # as it is stored
-decode_one, SPACE = json.JSONDecoder().raw_decode, re.compile(r"\s*")
-dump_json = json.JSONEncoder(ensure_ascii=False).encode  # with blanks, as it is answered
-http_date = functools.lru_cache(1)(functools.partial(email.utils.formatdate, usegmt=True))  # of a whole second
+Json = Any  # Whatever json.loads gives.
 log = logging.getLogger("server")
+shorten = reprlib.repr  # A value for an error message: not longer than some 40 characters.
 
+# -------- 1. Limits
 
-# ---------------------------------------------------------------- 2. Errors
+# Timestamps are microseconds since 1970, UTC. Timeouts are seconds: their names say so.
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+
+# What one request may hold.
+MAX_HEAD_BYTES = 64 << 10  # The request line and all headers together.
+MAX_HEADERS = 100
+SMALL_CHUNK_BYTES = 256  # Of a chunked body. The server slows down bodies of smaller chunks.
+MAX_CHUNK_LINE_BYTES = 4 << 10  # The line before a chunk, with its extensions.
+MAX_BODY_BYTES = 10 << 20  # After decompression. A batch of syslog-ng has 3 MB.
+MAX_GZIP_MEMBERS = 100  # A body of a million empty members would cost seconds.
+MAX_STORED_CHARS = 64 << 20  # Of all records of a body: OTLP repeats shared values in each.
+MAX_VALUE_CHARS = 2 << 20  # The JSON of one record: message and attributes, escaped.
+PIECE_CHARS = 1 << 20  # A longer array is parsed value by value, so that other threads can run.
+MAX_RECORDS = 100_000  # A million tiny records would hold up all others for seconds.
+MAX_MESSAGE_BYTES = 256 << 10
+MAX_ATTRIBUTES_BYTES = 64 << 10
+MAX_NESTING = 500  # Of attributes: SQLite reads JSON that is 1,000 deep.
+MAX_SERVICE_CHARS = 128
+MAX_KEY_CHARS = 255  # Of an Idempotency-Key.
+MAX_ERRORS_LISTED = 100  # In the answer to a batch.
+
+# What one query may ask for.
+MAX_ID = 1 << 53  # JavaScript and jq read no larger number exactly.
+MAX_LIMIT = 10_000  # Records in a page. limit=0 streams all of them.
+MAX_STEPS = 10_000  # In a histogram.
+MAX_PARAMETERS = 200
+MAX_ATTRIBUTE_FILTERS = 20
+MAX_TEXT_CHARS = 1000  # Of a text to search for.
+
+# What the server takes on at a time.
+MAX_CONNECTIONS = 900  # Each needs a file descriptor. Systems often allow 1,024.
+MAX_ADDRESS_CONNECTIONS = 800  # From one address: no client alone keeps the others out.
+MAX_HELD_BYTES = 64 << 20  # Of all bodies that come in and large answers that go out.
+MAX_CLIENT_BYTES = 32 << 20  # Of those, for one token or address.
+HELD_ANSWER_BYTES = 64 << 10  # Only larger answers are counted.
+MAX_WAL_BYTES = 128 << 20  # When SQLite's WAL is larger, queries wait until it is in the file.
+SMALL_COMMIT_RECORDS = 100  # A commit with fewer waits as long as more batches join it,
+SMALL_COMMIT_BATCHES = 12  # from so many batches on for JOIN_SECONDS each time.
+MAX_COMMIT_RECORDS = 1_000  # A full group: others are parsed while it is written.
+MAX_METRIC_SERVICES = 1_000  # Services with a label of their own in /metrics.
+SEND_BUFFER_BYTES = 256 << 10  # In the kernel, for a client that does not read.
+READERS = 6  # Connections for what indexes serve.
+SCANNERS = max(2, os.cpu_count() or 2)  # Connections for what must read the records.
+STREAM_RECORDS = 1_000  # That a stream reads at a time.
+STREAM_CHARS = 1 << 20  # Of messages and attributes that a stream reads at a time.
+PAGE_CHARS = 8 << 20  # A page ends early when its records are longer together.
+
+# How long it waits.
+JOIN_SECONDS = 0.0001
+IDLE_SECONDS = 75  # For the next request. Clients lose records on servers that close sooner.
+HEADER_SECONDS = 10  # For the headers, from the first line on.
+REQUEST_SECONDS = 120  # For a whole body: 10 MiB at 700 kbit/s.
+SEND_SECONDS = 30  # For the client to take the next piece of an answer.
+PARSE_SECONDS = 10  # For the records of one body.
+QUERY_SECONDS = 10  # For a query; before it, as long for the WAL and for a free connection.
+LOCK_SECONDS = 2  # For another process that has locked the database.
+FOLLOW_SECONDS = 0.1  # Between two looks of a follower for new records.
+HEARTBEAT_SECONDS = 15  # Between two blank lines to a follower with nothing new.
+SHUTDOWN_SECONDS = 3  # For requests in flight, when the server stops.
+RETRY_SECONDS = 2  # What Retry-After asks for. Clients give up on long waits.
+KEY_LIFETIME = DAY  # Of an Idempotency-Key.
+
+# -------- 2. Errors
 
 
 class Refusal(Exception):
-    """A request that is not carried out: raised anywhere, turned into an answer by `App.refuse`.
+    """A request that is not carried out. Raised anywhere; `App.respond` makes an answer of it.
 
-    `error` says in one sentence what is wrong, `hint` what to do; `body` goes beside them into the JSON.
+    `error` is a sentence on what is wrong, `hint` a sentence on what to do. `details` are more
+    members of the JSON in the answer. The class tells the kind; chapter 11 gives it a status.
     """
 
-    def __init__(self, status: int, error: str, hint: str, body: dict[str, Json] | None = None, **headers: str):
+    def __init__(self, error: str, hint: str, **details: Json):
         super().__init__(error)
-        self.status, self.error, self.hint = status, error, hint
-        self.body = {"error": error, "hint": hint, **(body or {})}
-        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.error = error
+        self.hint = hint
+        self.details = details
+
+
+class BadBody(Refusal):
+    """A body that is not parseable, or has no record that can be stored."""
+
+
+class BadQuery(Refusal):
+    """A query string with an unknown parameter or a bad value."""
+
+
+class TooLarge(Refusal):
+    """A body over one of the limits."""
+
+
+class Unsupported(Refusal):
+    """A body in a form that is not handled."""
+
+
+class KeyReused(Refusal):
+    """Another body under an Idempotency-Key that was used before."""
+
+    def __init__(self) -> None:
+        hint = "Use a new key for each batch, and repeat a batch without any change."
+        super().__init__("This Idempotency-Key was used with another body.", hint)
+
+
+class TooManySteps(Refusal):
+    """More than MAX_STEPS steps of a histogram hold records."""
+
+    def __init__(self) -> None:
+        hint = f"Take a longer step or a shorter time: at most {MAX_STEPS:,} steps."
+        super().__init__("That step makes too many steps.", hint)
 
 
 class Unavailable(Refusal):
-    """503: not now, but what was asked for may be asked for again."""
+    """The store can't do it now. The same request may succeed later."""
 
     def __init__(self, error: str, hint: str = "Send it again in a few seconds."):
-        super().__init__(503, error, hint, Retry_After=str(RETRY_SECONDS))
+        super().__init__(error, hint)
 
 
 class RecordError(Exception):
-    """What is wrong with one record of a batch; `field` is the one at fault."""
+    """What is wrong with one record of a batch. `field` is at fault."""
 
     def __init__(self, field: str, error: str, forbidden: bool = False):
         super().__init__(error)
-        self.field, self.error, self.forbidden = field, error, forbidden
+        self.field = field
+        self.error = error
+        self.forbidden = forbidden  # The record names a service that the token may not write.
 
 
 class StartError(Exception):
-    """What keeps the server from starting, a line for each mistake; exit status 2."""
+    """What keeps the server from starting, a line for each mistake. The exit status is 2."""
 
 
-# ---------------------------------------------------------------- 3. Configuration
+# -------- 3. Configuration *
+# The core uses `Config`, `Token` and `is_loopback`.
 
 
 class Token(NamedTuple):
-    """A secret and what it is good for: `role` is "service", "shipper" or "read"; only the first has a service."""
+    """A secret, and what it is good for."""
 
     secret: str
-    role: str
-    service: str = ""
+    role: str  # "service", "shipper", "read" or "admin".
+    service: str = ""  # The one service that a service token may write.
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A configuration that has been checked; `load_config` makes it. None stands for no bound."""
+    """A configuration that has been checked. `load_config` makes it."""
 
     host: str
     port: int
-    store: str
+    store: str  # The path of an SQLite file, or the URL of a ClickHouse.
+    number: int  # Of this server, among several on one ClickHouse: 0 to 15.
     tokens: tuple[Token, ...]
-    allowed_hosts: frozenset[str]  # in lower case
-    tls: dict[str, str]  # "certificate" and "key", or nothing
-    max_age_days: float | None = 30
-    max_size_mb: float | None = 1024
-    max_records_per_second: float | None = None
+    allowed_hosts: frozenset[str]  # In lower case.
+    tls: dict[str, str]  # The paths of the certificate and of its key, or nothing.
+    max_age_days: float | None  # None: no bound.
+    max_size_mb: float | None
+    max_records_per_second: float | None  # For each token.
 
     @functools.cached_property
-    def reading_is_closed(self) -> bool:
-        """Whether GET needs a token."""
-        return any(token.role == "read" for token in self.tokens)
+    def reading_is_open(self) -> bool:
+        """Whether everyone may read: no read token is configured."""
+        return not any(token.role == "read" for token in self.tokens)
 
-    def token_of(self, secret: str, *roles: str) -> Token | None:
-        """The token of one of these roles with that secret. Looks at every token to its end, found or not,
-        so that the time it takes tells nothing (https://docs.python.org/3/library/hmac.html#hmac.compare_digest)."""
-        found, secret_bytes = None, secret.encode()
+    def find_token(self, secret: bytes, *roles: str) -> Token | None:
+        """The token of one of these roles with that secret.
+
+        It compares every token to its end, so that the time it takes tells nothing
+        (https://docs.python.org/3/library/hmac.html#hmac.compare_digest).
+        """
+        found = None
         for token in self.tokens:
-            if hmac.compare_digest(token.secret.encode(), secret_bytes) and token.role in roles:
+            if hmac.compare_digest(token.secret.encode(), secret) and token.role in roles:
                 found = token
         return found
 
 
 @functools.lru_cache(256)
 def is_loopback(host: str) -> bool:
-    """Whether a name or address is this machine's own.
+    """Whether a name or an address is that of this machine itself.
 
-    >>> [is_loopback(host) for host in ("localhost", "127.0.0.2", "::1", "0.0.0.0", "example.org")]
-    [True, True, True, False, False]
+    >>> [is_loopback(host) for host in ("localhost", "127.0.0.2", "::1", "0.0.0.0")]
+    [True, True, True, False]
     """
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host.lower() == "localhost"
 
 
-# The shape of config.json: a rule is the words for what a value must be, and whether it is.
-# "?" marks a key that may be left out, "*?" stands for any number of names.
-ANY = ("anything", lambda v: True)
-TEXT = ("a text that is not empty, nor has blanks around it", lambda v: isinstance(v, str) and v == v.strip() != "")
-TEXTS = ("a list of such texts", lambda v: isinstance(v, list) and all(map(TEXT[1], v)))
-PORT = ("a whole number from 0 to 65535", lambda v: type(v) is int and 0 <= v <= 65535)
-BOUND = ("a number above 0, or null for no bound", lambda v: v is None or (type(v) in (int, float) and v > 0))
-SHAPE: dict[str, Any] = {
+def is_text(value: Json) -> bool:
+    """Whether a value is a text, not empty and without blanks around it."""
+    return isinstance(value, str) and value == value.strip() != ""
+
+
+def is_whole(value: Json, most: int) -> bool:
+    """Whether a value is a whole number from 0 to `most`. True is none here, though in Python."""
+    return type(value) is int and 0 <= value <= most
+
+
+REQUIRED = object()  # In place of a default: the key must be there.
+
+
+class Setting(NamedTuple):
+    """What the value of a key must be, in words and as a test; and its default."""
+
+    words: str
+    is_right: Callable[[Json], bool]
+    default: Json = REQUIRED
+
+
+TEXT = Setting("a text, not empty and without blanks around it", is_text)
+TEXTS = Setting("a list of such texts", lambda v: isinstance(v, list) and all(map(is_text, v)), [])
+BOUND = Setting(
+    "a number above 0, or null for no bound",
+    lambda value: value is None or (type(value) in (int, float) and value > 0),
+    None,
+)
+SECTION = Setting("an object", lambda value: isinstance(value, dict), {})
+ANYTHING = Setting("anything", lambda value: True, None)  # The simulator checks it.
+SETTINGS: dict[str, dict[str, Setting]] = {
+    "": {"server": SECTION, "services": SECTION, "simulator": SECTION},
     "server": {
-        "host": TEXT, "port": PORT, "store": TEXT, "read_tokens?": TEXTS, "shipper_tokens?": TEXTS,
-        "retention?": {"max_age_days?": BOUND, "max_size_mb?": BOUND}, "max_records_per_second?": BOUND,
-        "allowed_hosts?": TEXTS, "tls?": {"certificate": TEXT, "key": TEXT},
+        "host": TEXT,
+        "port": Setting("a whole number from 0 to 65535", lambda value: is_whole(value, 65535)),
+        "store": TEXT,
+        "number": Setting("a whole number from 0 to 15", lambda value: is_whole(value, 15), 0),
+        "read_tokens": TEXTS,
+        "shipper_tokens": TEXTS,
+        "admin_tokens": TEXTS,
+        "retention": SECTION,
+        "max_records_per_second": BOUND,
+        "allowed_hosts": TEXTS,
+        "tls": SECTION,
     },
-    "services": {"*?": {"token": TEXT, "iterations?": ANY, "delay_seconds?": ANY, "logs?": ANY}},
-    "simulator?": {"url?": TEXT},
+    "server.retention": {
+        "max_age_days": BOUND._replace(default=30),
+        "max_size_mb": BOUND._replace(default=1024),
+    },
+    "server.tls": {"certificate": TEXT, "key": TEXT},
+    "services.NAME": {
+        "token": TEXT,
+        **dict.fromkeys(["iterations", "delay_seconds", "logs"], ANYTHING),
+    },
+    "simulator": {"url": ANYTHING},
 }
 
 
-def mistakes_in(value: Json, shape: Any, path: str = "") -> Iterator[str]:
-    """A line for each place where a value has not the shape, with its path."""
-    if isinstance(shape, tuple):
-        if not shape[1](value):
-            kinds: dict[Any, str] = {str: "this text", list: "this list", dict: "an object"}
-            kind = kinds.get(type(value)) or show(value)
-            yield f"{path}: must be {shape[0]}, not {kind}"  # not the text itself: it may be a token
-        return
-    if not isinstance(value, dict):
-        yield f"{path or 'the file'}: must be an object"
-        return
-    keys = {name.rstrip("?"): name for name in shape}
-    for name in value:
-        place = f"{path}.{name}".lstrip(".")
-        if name in keys or "*" in keys:
-            yield from mistakes_in(value[name], shape[keys[name if name in keys else "*"]], place)
-        else:
-            close = difflib.get_close_matches(name, keys, 1)
-            yield f"{place}: unknown key" + (f"; did you mean {close[0]}?" if close else "")
-    missing = (name for name in shape if not name.endswith("?") and name not in value)
-    yield from (f"{path}.{name}: missing".lstrip(".") for name in missing)
+def read_section(values: Json, path: str, mistakes: list[str], shape: str = "") -> dict[str, Json]:
+    """The settings in an object of the file; the default where one is missing or wrong.
+
+    `path` is where the object stands. `mistakes` gets a line for each mistake.
+    """
+    settings = SETTINGS[shape or path]
+    place = f"{path}." if path else ""
+    read = {key: setting.default for key, setting in settings.items()}
+    if not isinstance(values, dict):
+        mistakes.append(f"{path or 'the file'}: must be an object")
+        return read
+    for key, value in values.items():
+        if key not in settings:
+            close = difflib.get_close_matches(key, settings, 1)
+            guess = f"; did you mean {close[0]}?" if close else ""
+            mistakes.append(f"{place}{key}: unknown key{guess}")
+        elif settings[key].is_right(value):
+            read[key] = value
+        else:  # The value itself is not shown: it may be a token.
+            kind = type(value).__name__
+            mistakes.append(f"{place}{key}: must be {settings[key].words}, not this {kind}")
+    for key, setting in settings.items():
+        if setting.default is REQUIRED and key not in values:
+            mistakes.append(f"{place}{key}: missing")
+    return read
+
+
+def read_services(services: dict[str, Json], mistakes: list[str]) -> list[Token]:
+    """The tokens of all services."""
+    tokens = []
+    for name, values in services.items():
+        service = read_section(values, f"services.{name}", mistakes, "services.NAME")
+        tokens.append(Token(service["token"], "service", name))
+        if not 0 < len(name) <= MAX_SERVICE_CHARS:
+            words = f"must have a name of 1 to {MAX_SERVICE_CHARS} characters"
+            mistakes.append(f"services.{name}: {words}")
+    return tokens
 
 
 def unsafe_tokens(tokens: list[Token], host: str) -> Iterator[str]:
     """A line for each reason not to start with these tokens."""
     for secret, uses in Counter(token.secret for token in tokens).items():
-        if uses > 1:
-            owners = ", ".join(token.service or token.role for token in tokens if token.secret == secret)
-            yield f"the tokens of {owners} are the same: each must differ"
-    if not is_loopback(host) and not any(token.role == "read" for token in tokens):
-        yield f"server.read_tokens: must not be empty while the host is {host}, or everyone could read"
-    if not is_loopback(host) and any(token.secret.startswith("demo-") for token in tokens):
-        yield f"the sample tokens (demo-...) are known to everyone: replace them while the host is {host}"
+        if uses > 1 and secret is not REQUIRED:
+            owners = [token.service or token.role for token in tokens if token.secret == secret]
+            yield f"the tokens of {', '.join(owners)} are the same: each must differ"
+    if is_loopback(host):
+        return
+    if not any(token.role == "read" for token in tokens):
+        yield f"server.read_tokens: must not be empty while the host is {host}: all could read"
+    if any(str(token.secret).startswith("demo-") for token in tokens):
+        yield f"the sample tokens (demo-...) are public: replace them while the host is {host}"
 
 
 def load_config(path: pathlib.Path, **overrides: Json) -> Config:
-    """Reads and checks a file; overrides that are not None replace keys of its "server". Raises StartError."""
+    """Reads and checks a configuration file.
+
+    `overrides` that are not None replace keys of its "server". Raises StartError with all mistakes.
+    """
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise StartError(f"{path}: can't be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise StartError(f"{path}: not JSON: {error}") from None
-    if isinstance(document, dict) and isinstance(document.get("server"), dict):
-        document["server"] |= {name: value for name, value in overrides.items() if value is not None}
-    mistakes = list(mistakes_in(document, SHAPE))
-    with contextlib.suppress(AttributeError, KeyError, TypeError):  # a wrong shape has been named by now
-        server = document["server"]
-        tokens = [Token(secret, "read") for secret in server.get("read_tokens", [])]
-        tokens += [Token(secret, "shipper") for secret in server.get("shipper_tokens", [])]
-        tokens += [Token(service["token"], "service", name) for name, service in document["services"].items()]
+    mistakes: list[str] = []
+    top = read_section(document, "", mistakes)
+    given = {key: value for key, value in overrides.items() if value is not None}
+    server = read_section(top["server"] | given, "server", mistakes)
+    retention = read_section(server["retention"], "server.retention", mistakes)
+    read_section(top["simulator"], "simulator", mistakes)
+    tls = read_section(server["tls"], "server.tls", mistakes) if server["tls"] else {}
+    tokens = [
+        Token(secret, role)
+        for role in ("read", "shipper", "admin")
+        for secret in server[f"{role}_tokens"]
+    ]
+    tokens += read_services(top["services"], mistakes)
+    if isinstance(server["host"], str):
         mistakes += unsafe_tokens(tokens, server["host"])
-        names = [name for name in document["services"] if not 0 < len(name) <= MAX_SERVICE_CHARS]
-        mistakes += [f"services.{name}: must have a name of 1 to {MAX_SERVICE_CHARS} characters" for name in names]
     if mistakes:
         raise StartError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
+    store = server["store"]
     return Config(
-        **{name: server[name] for name in ("host", "port", "max_records_per_second") if name in server},
-        **server.get("retention", {}),
-        store=server["store"] if "://" in server["store"] else str(path.parent / server["store"]),
+        host=server["host"],
+        port=server["port"],
+        store=store if "://" in store else str(path.parent / store),
+        number=server["number"],
         tokens=tuple(tokens),
-        allowed_hosts=frozenset(name.lower() for name in server.get("allowed_hosts", [])),
-        tls={name: str(path.parent / file) for name, file in server.get("tls", {}).items()},
+        allowed_hosts=frozenset(name.lower() for name in server["allowed_hosts"]),
+        tls={key: str(path.parent / file) for key, file in tls.items()},
+        max_records_per_second=server["max_records_per_second"],
+        **retention,
     )
 
 
-# ---------------------------------------------------------------- 4. Records
+# -------- 4. Records
+
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+MICROSECOND = timedelta(microseconds=1)
+MIN_TIMESTAMP = (datetime.min.replace(tzinfo=timezone.utc) - EPOCH) // MICROSECOND
+MAX_TIMESTAMP = (datetime.max.replace(tzinfo=timezone.utc) - EPOCH) // MICROSECOND
+
+SEVERITIES = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
+SEVERITY_NAMES = {number: name for name, number in SEVERITIES.items()}
+SEVERITY_ALIASES = {
+    **SEVERITIES,
+    **dict.fromkeys(["TRACE", "VERBOSE", "SILLY", "FINE", "FINER", "FINEST", "DBG"], 10),
+    **dict.fromkeys(["NOTICE", "INFORMATION", "INFORMATIONAL", "HTTP", "LOG"], 20),
+    "WARN": 30,
+    **dict.fromkeys(["ERR", "SEVERE", "FAILURE"], 40),
+    **dict.fromkeys(["CRIT", "FATAL", "ALERT", "EMERG", "EMERGENCY", "PANIC"], 50),
+}
+# Pairs of a level of pino and the severity that begins there
+# (https://github.com/pinojs/pino/blob/main/docs/api.md#logger-level).
+PINO_LEVELS = ((60, 50), (50, 40), (40, 30), (30, 20), (0, 10))
+
+# The names under which a record may hold each of its fields. The first is ours.
+MESSAGE_NAMES = ("message", "msg", "log")
+TIMESTAMP_NAMES = ("timestamp", "time", "ts", "date", "created", "@timestamp")
+LEVEL_NAMES = ("severity", "level", "levelname")
+SERVICE_NAMES = ("service", "logger", "name")
+
+# JSON without blanks, as records are stored and answers are sent. NaN raises ValueError.
+encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
 class Record(NamedTuple):
-    """One record as the store takes it. A NamedTuple and not a dataclass: it is the row, as it stands."""
+    """One record, as a store takes it. It is the row of an INSERT, hence no dataclass."""
 
-    timestamp: int | None  # µs; None where the sender left it out: the time of the commit
+    timestamp: int | None  # Microseconds. None: the time of receipt.
     service: str
-    severity: int  # a value of SEVERITIES
+    severity: int  # A value of SEVERITIES.
     message: str
-    attributes: str  # a JSON object, written by `attributes_json`
+    attributes: str  # A JSON object.
 
 
 class StoredRecord(NamedTuple):
-    """One record as the store gives it back."""
+    """One record, as a store gives it back."""
 
     id: int
-    received_at: int  # µs
+    received_at: int  # Microseconds.
     timestamp: int
     service: str
     severity: int
@@ -337,346 +508,2877 @@ class StoredRecord(NamedTuple):
     attributes: str
 
     def json(self) -> str:
-        """A line of JSON, without its end; the attributes go out as they lie in the store."""
+        """The record as a line of JSON, without the end of the line."""
         return (
             f'{{"id":{self.id},"timestamp":"{format_timestamp(self.timestamp)}",'
-            f'"received_at":"{format_timestamp(self.received_at)}","service":{encode_json(self.service)},'
-            f'"severity":"{SEVERITY_NAMES[self.severity]}","message":{encode_json(self.message)},'
-            f'"attributes":{self.attributes}}}'
+            f'"received_at":"{format_timestamp(self.received_at)}",'
+            f'"service":{encode_json(self.service)},"severity":"{SEVERITY_NAMES[self.severity]}",'
+            f'"message":{encode_json(self.message)},"attributes":{self.attributes}}}'
         )
 
 
-def format_timestamp(microseconds: int) -> str:
-    """
-    >>> format_timestamp(1795486452123456)
-    '2026-11-24T02:14:12.123456Z'
-    """
-    return (EPOCH + timedelta(microseconds=microseconds)).isoformat(timespec="microseconds")[:-6] + "Z"
-
-
 def now() -> int:
-    """In µs since 1970, by the system's clock, which may go back."""
+    """The present moment in microseconds. The clock of the system may go back."""
     return time.time_ns() // 1000
 
 
-NUMBER = re.compile(r"-?\d+(\.\d+)?")
-# What fromisoformat leaves out: ", " or lower case between the parts, words for UTC, a "+" that a URL made a space.
-LOOSE_TIMESTAMP = re.compile(r"([\d-]+)(?:[tT ]|, ?)([\d:]+(?:[.,]\d+)?) ?(?:[zZ]|UTC|GMT|([+ -]\d\d:?(?:\d\d)?))?")
+def format_timestamp(microseconds: int) -> str:
+    """A timestamp as the server writes it.
+
+    >>> format_timestamp(1795486452123456)
+    '2026-11-24T02:14:12.123456Z'
+    """
+    moment = EPOCH + timedelta(microseconds=microseconds)
+    return moment.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
-def parse_timestamp(value: str | float) -> int:
-    """A point in time, in any usual form, in microseconds since 1970; without an offset it is UTC.
+def parse_timestamp(value: Json) -> int:
+    """A moment in any usual form, in microseconds. Without an offset it is UTC.
 
-    >>> parse_timestamp("2026-11-24T03:14:12.123456+01:00") == parse_timestamp("2026-11-24, 02:14:12.123456")
-    True
-    >>> {parse_timestamp(n) for n in (1795486452, 1795486452000, "1795486452000000", 1795486452000000000)}
+    >>> parse_timestamp("2026-11-24T03:14:12.123456+01:00")
+    1795486452123456
+    >>> {parse_timestamp(n) for n in (1795486452, "1795486452000", 1795486452000000)}
     {1795486452000000}
 
-    Raises ValueError for all else, and outside of the years 1 to 9999.
+    Raises ValueError, TypeError or OverflowError for all else, and outside of the years 1 to 9999.
     """
-    if isinstance(value, str) and (value[4:5] == "-" or len(value) == 8 or not NUMBER.fullmatch(value)):
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            if not (parts := LOOSE_TIMESTAMP.fullmatch(value.strip())):
-                raise
-            moment = datetime.fromisoformat(f"{parts[1]}T{parts[2]}{(parts[3] or 'Z').replace(' ', '+')}")
-        microseconds = ((moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)) - EPOCH) // MICROSECOND
+    if isinstance(value, bool):
+        raise TypeError("true is no time")
+    if not isinstance(value, str):
+        microseconds = parse_epoch(value)
+    elif re.fullmatch("[0-9]{8}", value) or not EPOCH_NUMBER.fullmatch(value):  # 20261124
+        microseconds = parse_date(value)
     else:
-        number = float(value) if isinstance(value, float) or "." in str(value) else int(str(value))
-        size = abs(number)  # today, seconds have 10 digits, ms 13, µs 16, ns 19
-        number *= SECOND if size < 1e11 else 1000 if size < 1e14 else 1
-        microseconds = round(number if size < 1e17 else number // 1000)
+        microseconds = parse_epoch(float(value) if "." in value else int(value))
     if not MIN_TIMESTAMP <= microseconds <= MAX_TIMESTAMP:
         raise ValueError("outside of the years 1 to 9999")
     return microseconds
 
 
-def parse_severity(value: Json, name: str = "severity") -> int:
-    """The number of a severity's name in any case; under the name "level", of a number on pino's scale too.
+EPOCH_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+# What datetime.fromisoformat does not take: ", " or a lower-case "t" before the time, a word for
+# UTC, and a blank for the "+" of an offset, which a URL makes of it.
+LOOSE_DATE = re.compile(
+    r"""
+    ([\d-]+)                             # The date,
+    (?:[tT\ ]|,\ ?)                      # what stands before the time,
+    ([\d:]+(?:[.,]\d+)?)                # the time,
+    \ ?(?:[zZ]|UTC|GMT|([+\ -]\d\d:?(?:\d\d)?))?  # and the offset.
+    """,
+    re.VERBOSE,
+)
 
-    >>> [parse_severity("Warn"), parse_severity("emerg"), parse_severity(30, "level"), parse_severity("60", "level")]
-    [30, 50, 20, 50]
 
-    Raises ValueError (https://github.com/pinojs/pino/blob/main/docs/api.md#logger-level).
+def parse_date(text: str) -> int:
+    """Microseconds of a moment in ISO 8601. Raises ValueError."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        parts = LOOSE_DATE.fullmatch(text.strip())
+        if not parts:
+            raise
+        offset = (parts[3] or "Z").replace(" ", "+")
+        moment = datetime.fromisoformat(f"{parts[1]}T{parts[2]}{offset}")
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    return (moment - EPOCH) // MICROSECOND
+
+
+def parse_epoch(number: float) -> int:
+    """Microseconds of a number of seconds, milliseconds, microseconds or nanoseconds since 1970.
+
+    Its size tells the unit: today, the four have 10, 13, 16 and 19 digits.
     """
-    if isinstance(value, str) and (number := SEVERITY_ALIASES.get(value.upper())):
-        return number
+    for bound, microseconds in ((1e11, SECOND), (1e14, 1000), (1e17, 1)):
+        if abs(number) < bound:
+            return round(number * microseconds)
+    return round(number // 1000)
+
+
+def parse_severity(value: Json, name: str = "severity") -> int:
+    """The number of a severity. Under the name "level" it may be a number of pino's.
+
+    >>> [parse_severity("Warn"), parse_severity("emerg"), parse_severity(30, "level")]
+    [30, 50, 20]
+
+    Raises ValueError.
+    """
+    if isinstance(value, str) and (severity := SEVERITY_ALIASES.get(value.upper())):
+        return severity
     if name == "level" and re.fullmatch(r"\d{1,3}", str(value)):
-        return min(max(int(value) // 10 * 10 - 10, 10), 50)
-    raise ValueError(f"must be one of {', '.join(SEVERITIES)} or a usual other name for it, not {show(value)}")
+        return next(severity for level, severity in PINO_LEVELS if int(value) >= level)
+    names = ", ".join(SEVERITIES)
+    raise ValueError(f"must be one of {names} or a usual alias, not {shorten(value)}")
 
 
-def take(fields: dict[str, Json], *names: str) -> tuple[str, Json]:
-    """Takes the first of `names` that has a value out of `fields`: its name, and the value or None. For aliases; the
-    callers take the canonical name themselves, which saves a quarter of a record's time."""
+def pop_first(fields: dict[str, Json], names: tuple[str, ...]) -> tuple[str, Json]:
+    """Removes from `fields` the first of `names` that has a value. Gives the name and the value.
+
+    The value is None where no name has one.
+    """
     for name in names:
-        if (value := fields.pop(name, None)) is not None:
-            return name, value
+        if name in fields:
+            value = fields.pop(name)
+            if value is not None:
+                return name, value
     return names[0], None
 
 
 def parse_record(fields: Json, token: Token) -> Record:
-    """Makes a record of a JSON object, which it empties. Raises RecordError.
+    """Makes a record of a JSON object, and empties the object. Raises RecordError.
 
-    >>> parse_record({"msg": "hi", "level": "warn", "ts": 1795486452, "user": "bob"}, Token("t", "service", "app"))
-    Record(timestamp=1795486452000000, service='app', severity=30, message='hi', attributes='{"user": "bob"}')
+    >>> fields = {"msg": "hi", "level": "warn", "ts": 1795486452, "user": "bob"}
+    >>> record = parse_record(fields, Token("secret", "service", "app"))
+    >>> (record.severity, record.message, record.attributes)
+    (30, 'hi', '{"user":"bob"}')
     """
     if not isinstance(fields, dict):
-        raise RecordError("record", f"must be a JSON object, not {show(fields)}")
-    if "received_at" in fields and "id" in fields:  # what GET gave out comes in again
-        del fields["received_at"], fields["id"]
-    message = take_message(fields)
-    name, timestamp = "timestamp", fields.pop("timestamp", None)
-    if timestamp is None:
-        name, timestamp = take(fields, "time", "ts", "date", "created", "@timestamp")
+        raise RecordError("record", f"must be a JSON object, not {shorten(fields)}")
+    if "id" in fields and "received_at" in fields:  # GET gave it out. The server gives new ones.
+        del fields["id"], fields["received_at"]
+    message = pop_message(fields)
+    name, value = pop_first(fields, TIMESTAMP_NAMES)
     try:
-        timestamp = None if timestamp is None else parse_timestamp(timestamp)
+        timestamp = None if value is None else parse_timestamp(value)
     except (ValueError, TypeError, OverflowError):
-        raise RecordError(name, f"must be ISO 8601 or an epoch number, not {show(timestamp)}") from None
-    name, severity = "severity", fields.pop("severity", None)
-    if severity is None:
-        name, severity = take(fields, "level", "levelname")
+        error = f"must be ISO 8601 or an epoch number, not {shorten(value)}"
+        raise RecordError(name, error) from None
+    name, value = pop_first(fields, LEVEL_NAMES)
     try:
-        severity = 20 if severity is None else parse_severity(severity, name)
+        severity = 20 if value is None else parse_severity(value, name)
     except ValueError as error:
         raise RecordError(name, str(error)) from None
-    return Record(timestamp, take_service(fields, token), severity, message, attributes_json(fields))
+    service = pop_service(fields, token)
+    return Record(timestamp, service, severity, message, pop_attributes(fields))
 
 
-def take_message(fields: dict[str, Json]) -> str:
+def pop_message(fields: dict[str, Json]) -> str:
     """Takes the message out of `fields`. Raises RecordError."""
-    name, message = "message", fields.pop("message", None)
+    name, message = pop_first(fields, MESSAGE_NAMES)
     if message is None:
-        name, message = take(fields, "msg", "log")
-        if message is None:
-            raise RecordError("message", "is missing")
+        raise RecordError("message", "is missing")
     if not isinstance(message, str) or not message:
         raise RecordError(name, "must be a text that is not empty")
-    # a character has 4 bytes at most, so that only a long text need be encoded to know
-    if len(message) > MAX_MESSAGE_BYTES // 4 and len(message.encode()) > MAX_MESSAGE_BYTES:
+    # A character has at most 4 bytes in UTF-8: only a long text must be encoded to know.
+    if len(message) * 4 > MAX_MESSAGE_BYTES and len(message.encode()) > MAX_MESSAGE_BYTES:
         raise RecordError(name, f"is longer than {MAX_MESSAGE_BYTES >> 10} KiB")
     return message
 
 
-def take_service(fields: dict[str, Json], token: Token) -> str:
-    """Takes the service out of `fields`. Raises RecordError, `forbidden` where it is another than the token's."""
-    name, service = "service", fields.pop("service", None)
+def pop_service(fields: dict[str, Json], token: Token) -> str:
+    """Takes the service out of `fields`. A service token writes its own service only.
+
+    Raises RecordError.
+    """
     if token.role == "service":
-        if service not in (None, "", token.service):
-            error = f"this token writes records of {token.service} only, not of {show(service)}"
+        named = fields.pop("service", None)
+        if named not in (None, "", token.service):
+            error = f"this token writes records of {token.service} only, not of {shorten(named)}"
             raise RecordError("service", error, forbidden=True)
         return token.service
-    if service is None:
-        name, service = take(fields, "service", "logger", "name")
+    name, service = pop_first(fields, SERVICE_NAMES)
     if not isinstance(service, str) or not 0 < len(service) <= MAX_SERVICE_CHARS:
-        raise RecordError(name, f"must be a text of 1 to {MAX_SERVICE_CHARS} characters, with a shipper's token")
+        error = f"must be a text of 1 to {MAX_SERVICE_CHARS} characters, with a shipper's token"
+        raise RecordError(name, error)
     return service
 
 
-def attributes_json(fields: dict[str, Json]) -> str:
+def nesting(value: Json) -> int:
+    """How deep a value is nested. Raises RecursionError."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return 1 + max(map(nesting, value), default=0) if isinstance(value, list) else 0
+
+
+def pop_attributes(fields: dict[str, Json]) -> str:
     """What is left in `fields`, and in its own "attributes", as JSON. Raises RecordError.
 
-    >>> attributes_json({"user": "bob", "attributes": {"n": [1, {"a": 2}]}})
-    '{"user": "bob", "n": [1,{"a":2}]}'
-
-    The blanks are there at the top level only: so `Store.where` can find `, "user": "bob", ` as plain text.
+    >>> pop_attributes({"user": "bob", "attributes": {"n": [1, 2]}})
+    '{"user":"bob","n":[1,2]}'
     """
-    if (own := fields.pop("attributes", None)) is not None:
+    own = fields.pop("attributes", None)
+    if own is not None:
         if not isinstance(own, dict):
-            raise RecordError("attributes", f"must be a JSON object, not {show(own)}")
+            raise RecordError("attributes", f"must be a JSON object, not {shorten(own)}")
         fields |= own
     if not fields:
         return "{}"
     try:
-        text = "{" + ", ".join([f"{encode_json(key)}: {encode_json(value)}" for key, value in fields.items()]) + "}"
+        text = encode_json(fields)
+        if text.count("{") + text.count("[") > MAX_NESTING and nesting(fields) > MAX_NESTING:
+            raise ValueError
     except (ValueError, RecursionError):
-        raise RecordError("attributes", "must have no NaN or Infinity, and not be nested too deep") from None
-    # the blanks that are ours, 2n - 1, do not count
-    if len(text) > MAX_ATTRIBUTES_BYTES // 4 and len(text.encode()) - 2 * len(fields) + 1 > MAX_ATTRIBUTES_BYTES:
+        error = "must have no NaN or Infinity, and not be nested too deep"
+        raise RecordError("attributes", error) from None
+    if len(text) * 4 > MAX_ATTRIBUTES_BYTES and len(text.encode()) > MAX_ATTRIBUTES_BYTES:
         raise RecordError("attributes", f"are longer than {MAX_ATTRIBUTES_BYTES >> 10} KiB")
     return text
 
 
-# ---------------------------------------------------------------- 5. Bodies
+# -------- 5. Bodies
 
 
-@dataclasses.dataclass(eq=False)
-class Batch:
-    """The records of one POST on their way into the store, and what became of them."""
+@dataclasses.dataclass
+class Parsed:
+    """What a body holds: its good records, and what is wrong with the others."""
 
-    token: Token
-    records: list[Record]
-    rejected: Counter[str]  # by the field at fault
-    forbidden: int  # of the rejected, those that named another service
-    errors: list[dict[str, Json]]  # the first of them, for the answer
-    counts: Counter[tuple[int | None, str, int]]  # of the records by minute, service and severity
-    key: bytes = b""  # SHA-256 of token and Idempotency-Key, where there is one
-    body_hash: bytes = b""  # SHA-256 of the body, with it
-    size: int = 0  # of the body, in bytes
-    first_id: int | None = None  # set by the store, as all that follows
-    last_id: int | None = None
-    repeated: bool = False  # it came with this key before, and its answer is the one of then
-    kept_answer: str | None = None  # of a batch with a key
-    failure: Exception | None = None
+    records: list[Record] = dataclasses.field(default_factory=list)
+    reasons: dict[str, int] = dataclasses.field(default_factory=dict)  # Refused, by field.
+    rejected: int = 0
+    forbidden: int = 0  # Of the refused records, those that named another service.
+    errors: list[dict[str, Json]] = dataclasses.field(default_factory=list)  # For the answer.
 
-    def answer(self) -> dict[str, Json]:
-        """What POST /logs answers."""
-        accepted = len(self.records) if self.first_id else 0
-        ids = {"first_id": self.first_id, "last_id": self.last_id}
-        return {"accepted": accepted, "rejected": self.rejected.total(), **ids, "errors": self.errors}
+    def reject(self, index: int, error: RecordError) -> None:
+        """Notes that the record at this index is refused."""
+        self.reasons[error.field] = self.reasons.get(error.field, 0) + 1
+        self.rejected += 1
+        self.forbidden += error.forbidden
+        if len(self.errors) < MAX_ERRORS_LISTED:
+            self.errors.append({"index": index, "field": error.field, "error": error.error})
 
 
-Parse = Callable[[Json, Token], Record]  # raises RecordError
+Split = Callable[[bytes], list[Json]]  # From a body to its values. Raises Refusal.
+Parse = Callable[[Json, Token], Record]  # From a value to a record. Raises RecordError.
 
 
-def read_batch(values: Iterable[Json], token: Token, parse: Parse = parse_record) -> Batch:
-    """Sorts the values of a body into records and errors. The common case takes 2.5 µs a record."""
-    records: list[Record] = []
-    rejected: Counter[str] = Counter()
-    errors: list[dict[str, Json]] = []
-    forbidden = 0
+def read_records(values: list[Json], token: Token, parse: Parse) -> Parsed:
+    """Makes records of the values of a body. Raises TooLarge."""
+    parsed = Parsed()
+    room = MAX_STORED_CHARS
+    deadline = time.monotonic() + PARSE_SECONDS
     for index, value in enumerate(values):
+        if time.monotonic() > deadline:
+            problem = f"The records take more than {PARSE_SECONDS} s to read."
+            raise TooLarge(problem, "Send smaller batches.")
         try:
-            records.append(parse(value, token))
+            if isinstance(value, RecordError):
+                raise value
+            record = parse(value, token)
         except RecordError as error:
-            rejected[error.field] += 1
-            forbidden += error.forbidden
-            if len(errors) < MAX_ERRORS_LISTED:
-                errors.append({"index": index, "field": error.field, "error": error.error})
-    counts = Counter([(t and t // MINUTE * MINUTE, service, severity) for t, service, severity, *_ in records])
-    return Batch(token, records, rejected, forbidden, errors, counts)
+            parsed.reject(index, error)
+            continue
+        parsed.records.append(record)
+        room -= len(record.message) + len(record.attributes)
+        if room < 0:
+            problem = f"The records have more than {MAX_STORED_CHARS >> 20} Mi characters."
+            raise TooLarge(problem, "Send smaller batches.")
+    return parsed
 
 
-def parse_body(data: bytes) -> list[Json]:
-    """The values in a body, whatever it calls itself: JSON objects and arrays one after the other, or a form.
+def parse_body(body: bytes, most_chars: int = MAX_VALUE_CHARS) -> list[Json]:
+    """The values in a body. Its content decides what it is, since many Content-Types are wrong.
 
-    >>> parse_body(b'{"message": "a"}{"message": "b"}') == parse_body(b'{"logs": [{"message": "a"}, {"message": "b"}]}')
-    True
+    Taken are JSON objects and arrays, one after the other, or one form. A RecordError stands for
+    a value that can't be a record.
+
+    >>> parse_body(b'{"message": "a"}{"message": "b"}')
+    [{'message': 'a'}, {'message': 'b'}]
     >>> parse_body(b"message=a&severity=ERROR")
     [{'message': 'a', 'severity': 'ERROR'}]
 
-    Raises Refusal: 422, with the place of the fault.
+    Raises BadBody with the place of the fault, TooLarge, Unsupported.
     """
-    text = data.decode(json.detect_encoding(data), "replace").strip()
+    text = body.decode(json.detect_encoding(body), "replace").strip()  # UTF-8, or UTF-16 or 32.
     if text.startswith("--") and "form-data" in text:
-        raise Refusal(415, "A multipart form is not taken.", "Send JSON or a plain form: curl -d, not curl -F.")
+        raise Unsupported("A multipart form is not taken.", "Send JSON, or a form with curl -d.")
     is_form = text[:1] not in ("{", "[") and "=" in text
     try:
-        values = [parse_form(text)] if is_form else split_json(text)
-        if is_form or "\\ud" in text or "\\uD" in text:  # maybe half a surrogate pair: U+FFFD takes its place
-            halves = json.dumps(values, ensure_ascii=False).encode("utf-16", "surrogatepass")
-            values = json.loads(halves.decode("utf-16", "replace"))
+        values = [parse_form(text)] if is_form else split_json(text, most_chars)
+        # A JSON escape can write half a surrogate pair, and so can the arguments in a form.
+        if is_form or "\\ud" in text or "\\uD" in text:
+            values = [
+                value if isinstance(value, RecordError) else replace_surrogates(value)
+                for value in values
+            ]
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} column {error.colno} (character {error.pos})"
-        raise Refusal(422, f"The body is not JSON: {error.msg}, {place}.", "Mend it; nothing was stored.") from None
+        hint = "Correct it and send it again; nothing was stored."
+        raise BadBody(f"The body is not JSON: {error.msg}, {place}.", hint) from None
     except (ValueError, RecursionError):
-        hint = "Send numbers of 4,300 digits, objects some hundreds deep and forms of 1,000 fields at most."
-        raise Refusal(422, "The body has a number too long, is nested too deep or has too many fields.", hint) from None
+        problem = "The body has a number too long, is nested too deep or has too many fields."
+        hint = "Send numbers of at most 4,300 digits and forms of at most 1,000 fields."
+        raise BadBody(problem, hint) from None
     if not values:
-        raise Refusal(422, "The body holds no record.", 'Send a JSON object such as {"message": "hello"}.')
+        hint = 'Send a JSON object such as {"message": "hello"}.'
+        raise BadBody("The body holds no record.", hint)
     return values
 
 
-def split_json(text: str) -> list[Json]:
-    """The JSON values that stand one after the other in a text, with those of an array or of "logs" one by one."""
-    values, offset, found = [], 0, 0
+def split_json(text: str, most_chars: int) -> list[Json]:
+    """The JSON values that stand one after the other in a text.
+
+    The members of an array, or of "logs" in an object, count as values of their own.
+    Raises json.JSONDecodeError, ValueError, RecursionError, TooLarge.
+    """
+    values: list[Json] = []
+    found = 0
+    offset = 0
+    if len(text) > PIECE_CHARS and text.startswith("["):
+        offset = split_array(text, values, most_chars)
     while offset < len(text):
-        value, offset = decode_one(text, offset)
-        if isinstance(value, dict) and isinstance(value.get("logs"), list) and "message" not in value:
-            value = value["logs"]
+        begin = offset
+        value, offset = decode_json(text, offset)
+        if isinstance(value, dict) and "message" not in value:
+            logs = value.get("logs")
+            value = logs if isinstance(logs, list) else value
         if isinstance(value, list):
             values += value
         else:
-            values.append(value)
-        found += 1  # of empty arrays, too, there can be millions
-        check_number(values, found)
-        offset = SPACE.match(text, offset).end()  # type: ignore[union-attr]  # it matches always
+            values.append(value if offset - begin <= most_chars else overlong())
+        found += 1
+        check_count(max(found, len(values)))  # A body can hold millions of empty arrays.
+        offset = skip_blanks(text, offset)
     return values
 
 
-def check_number(values: list[Json], found: int = 0) -> None:
-    """Raises Refusal: 413 for more values than a batch may have, or so many found in a body."""
-    if max(len(values), found) > MAX_RECORDS:
-        raise Refusal(413, f"The batch has more than {MAX_RECORDS:,} records.", "Send smaller batches.")
+def split_array(text: str, values: list[Json], most_chars: int) -> int:
+    """Adds the members of the array that a text begins with. Gives the offset behind it.
+
+    The parser of json keeps all other threads waiting: here it gets one member at a time.
+    """
+    offset = skip_blanks(text, 1)
+    if text[offset : offset + 1] == "]":
+        return skip_blanks(text, offset + 1)
+    while True:
+        begin = offset
+        value, offset = decode_json(text, offset)
+        values.append(value if offset - begin <= most_chars else overlong())
+        check_count(len(values))
+        offset = skip_blanks(text, offset)
+        if text[offset : offset + 1] == "]":
+            return skip_blanks(text, offset + 1)
+        if text[offset : offset + 1] != ",":
+            raise json.JSONDecodeError("Expecting ',' delimiter", text, offset)
+        offset = skip_blanks(text, offset + 1)
 
 
-# Of what logging.handlers.HTTPHandler posts, what says the same again, or nothing to a reader.
-NOISE = ("args", "levelno", "msecs", "relativeCreated", "thread", "process", "processName", "taskName", "filename")
+def overlong() -> RecordError:
+    """What stands for a value that no record can be. Only to encode it again would take seconds."""
+    return RecordError("record", f"is longer than {MAX_VALUE_CHARS >> 20} MiB of JSON")
+
+
+def skip_blanks(text: str, offset: int) -> int:
+    """The offset of the first character that is no blank."""
+    return BLANKS.match(text, offset).end()  # type: ignore[union-attr]  # It always matches.
+
+
+decode_json = json.JSONDecoder().raw_decode
+BLANKS = re.compile(r"[ \t\r\n]*")
+
+
+def check_count(records: int) -> None:
+    """Raises TooLarge for more records than a batch may have."""
+    if records > MAX_RECORDS:
+        error = f"The batch has more than {MAX_RECORDS:,} records."
+        raise TooLarge(error, "Send smaller batches.")
+
+
+def replace_surrogates(value: Json) -> Json:
+    """A value with U+FFFD for each half of a surrogate pair: neither UTF-8 nor SQLite takes it."""
+    text = json.dumps(value, ensure_ascii=False)
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return json.loads(whole)
+
+
+# Fields in a form of logging.handlers.HTTPHandler that repeat others or say nothing to a reader.
+FORM_NOISE = frozenset((
+    "args", "levelno", "msecs", "relativeCreated", "thread", "process", "processName", "taskName",
+    "filename",
+))  # fmt: skip
 
 
 def parse_form(text: str) -> dict[str, Json]:
-    """A record out of the form that logging.handlers.HTTPHandler posts, or of any other form.
+    """The fields of a form. logging.handlers.HTTPHandler posts one, as does `curl -d name=value`.
 
-    >>> parse_form("msg=%25s+rows&args=%283%2C%29&levelname=INFO&levelno=20&exc_info=None&user=bob")
-    {'levelname': 'INFO', 'user': 'bob', 'message': '3 rows'}
+    >>> parse_form("msg=%25s+rows&args=%283%2C%29&levelname=INFO&levelno=20&exc_info=None")
+    {'levelname': 'INFO', 'message': '3 rows'}
+
+    Raises ValueError for more than 1,000 fields.
     """
-    fields: dict[str, Json] = dict(urllib.parse.parse_qsl(text, keep_blank_values=True, max_num_fields=1000))
+    pairs = urllib.parse.parse_qsl(text, keep_blank_values=True, max_num_fields=1000)
+    fields: dict[str, Json] = dict(pairs)
     if "msg" not in fields or "levelno" not in fields:
         return fields
     fields["message"] = format_message(fields.pop("msg"), fields.get("args", ""))
-    exception = fields.get("exc_info", "").partition("'>, ")[2].rpartition(", <traceback object")[0]
-    fields["exc_info"] = exception or "None"  # (<class 'E'>, E('what'), <traceback ...>): only the middle says anything
-    empty = [name for name in ("exc_info", "exc_text", "stack_info") if fields.get(name, "None") == "None"]
-    return {name: value for name, value in fields.items() if name not in NOISE and name not in empty}
+    # exc_info is "(<class 'E'>, E('what'), <traceback ...>)": only the middle says anything.
+    exception = fields.pop("exc_info", "").partition("'>, ")[2]
+    exception = exception.rpartition(", <traceback object")[0]
+    if exception:
+        fields["exc_info"] = exception
+    for name in ("exc_text", "stack_info"):
+        if fields.get(name) == "None":
+            del fields[name]
+    return {name: value for name, value in fields.items() if name not in FORM_NOISE}
 
 
-# Of a format, what makes some text of 999 characters at most: a wider one could fill the memory.
+# A conversion of a format, with a width and a precision of at most 3 digits.
 CONVERSION = re.compile(r"%(?:\([^()%]*\))?[-#0 +]*\d{0,3}(?:\.\d{0,3})?[hlL]?[diouxXeEfFgGcrsa%]")
 
 
 def format_message(message: str, arguments: str) -> str:
-    """What logging makes of them; `arguments` is whatever repr() gave. Where they do not fit, or could become too much,
-    the message as it is."""
-    size = message.count("%") * (len(arguments) + 999)
-    if arguments in ("", "()", "None") or len(message) > MAX_MESSAGE_BYTES or len(arguments) > MAX_ATTRIBUTES_BYTES:
+    """The text that logging would make of a message and the repr() of its arguments.
+
+    HTTPHandler sends both apart. The message stays as it is where they do not fit each other, or
+    where the result could be large: each conversion can repeat all arguments, with 10 characters
+    for one ("\\U0001f600"), and add blanks up to its width, 999.
+    """
+    if "%" not in message or len(message) > MAX_MESSAGE_BYTES:
         return message
-    if size > MAX_BODY_BYTES or "%" in CONVERSION.sub("", message):
+    if arguments in ("", "()", "None") or len(arguments) > MAX_ATTRIBUTES_BYTES:
         return message
-    with contextlib.suppress(Exception):
-        return message % ast.literal_eval(arguments)
+    largest = message.count("%") * (10 * len(arguments) + 999)
+    if largest > 16 * MAX_MESSAGE_BYTES or "%" in CONVERSION.sub("", message):
+        return message
+    with contextlib.suppress(Exception):  # Any error of the client's text: it stays as it is.
+        return str(message % ast.literal_eval(arguments))
     return message
 
 
+# -------- 6. Queries
+
+
+@dataclasses.dataclass(frozen=True)
+class Query:
+    """What GET /logs and GET /stats ask for. None and () are no filter; both ends are inclusive."""
+
+    severity: tuple[int, ...] = ()
+    min_severity: int | None = None
+    service: tuple[str, ...] = ()
+    timestamp_start: int | None = None  # Microseconds, as all times here.
+    timestamp_end: int | None = None
+    received_at_start: int | None = None
+    received_at_end: int | None = None
+    contains: tuple[str, ...] = ()  # Texts that must all be in the message.
+    attributes: tuple[tuple[str, str], ...] = ()  # Names and values.
+    after: int | None = None  # Only greater ids.
+    last_id: int | None = None
+    cursor: tuple[int, int] | None = None  # Timestamp and id of the last record before the page.
+    order: str = "desc"
+    by_id: bool = False  # In the order of ids, which is that of commits.
+    limit: int = 100
+
+    @property
+    def searches_text(self) -> bool:
+        """Whether records must be read to know which are asked for: no index holds texts."""
+        return bool(self.contains or self.attributes)
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the table of counts can answer it: it asks by time, service and severity only."""
+        received = (self.received_at_start, self.received_at_end)
+        return not self.searches_text and received == (None, None)
+
+    def only_kinds(self) -> Query:
+        """The same, with the filters on service and severity only: a pair of them is a kind."""
+        return Query(self.severity, self.min_severity, self.service)
+
+
+# The parsers of parameters. Each raises ValueError with what is allowed.
+
+
+def parse_duration(text: str) -> int:
+    """Microseconds of a duration.
+
+    >>> parse_duration("15m") // SECOND
+    900
+    """
+    units = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY}
+    match = re.fullmatch(r"([1-9]\d{0,5})([smhdw])", text)
+    if not match:
+        raise ValueError("a number and a unit: 30s, 15m, 2h, 7d or 4w")
+    return int(match[1]) * units[match[2]]
+
+
+def parse_moment(text: str) -> int:
+    """A timestamp."""
+    try:
+        return parse_timestamp(text)
+    except (ValueError, OverflowError):
+        allowed = "a time such as 2026-11-24T02:14:12Z, a date or an epoch number"
+        raise ValueError(allowed) from None
+
+
+def parse_end(text: str) -> int:
+    """A timestamp as an end. A date alone is that whole day."""
+    is_day = re.fullmatch(r"\d{4}-?(\d\d-?\d\d|W\d\d-?\d)", text)
+    return parse_moment(text) + (DAY - 1 if is_day else 0)
+
+
+def parse_severity_name(text: str) -> int:
+    """One name of a severity."""
+    try:
+        return parse_severity(text.strip())
+    except ValueError:
+        raise ValueError(", ".join(SEVERITIES)) from None
+
+
+def parse_text(text: str) -> tuple[str, ...]:
+    """One text to search for, in a tuple: those of several parameters are added."""
+    if len(text) > MAX_TEXT_CHARS:
+        raise ValueError(f"a text of at most {MAX_TEXT_CHARS:,} characters")
+    return (text,)
+
+
+def parse_number(text: str, most: int) -> int:
+    """A whole number from 0 to `most`."""
+    if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) > most:
+        raise ValueError(f"a whole number from 0 to {most}")
+    return int(text)
+
+
+def parse_choice(text: str, *choices: str) -> str:
+    """One of a few words."""
+    if text not in choices:
+        raise ValueError(" or ".join(choices))
+    return text
+
+
+def parse_cursor(text: str) -> tuple[int, int]:
+    """The cursor in a link to the next page, as `format_cursor` makes it."""
+    try:
+        timestamp, number = map(int, base64.urlsafe_b64decode(text).decode("ascii").split(":"))
+    except ValueError:
+        timestamp = number = -1
+    if not (MIN_TIMESTAMP <= timestamp <= MAX_TIMESTAMP and 0 <= number <= MAX_ID):
+        raise ValueError('the cursor of a "next" link, as it was given')
+    return timestamp, number
+
+
+def format_cursor(last: StoredRecord) -> str:
+    """The cursor of the page after this record."""
+    return base64.urlsafe_b64encode(f"{last.timestamp}:{last.id}".encode()).decode()
+
+
+Parser = Callable[[str], Json]
+FILTERS: dict[str, Parser] = {
+    "severity": lambda text: tuple(map(parse_severity_name, text.split(","))),
+    "min_severity": parse_severity_name,
+    "service": lambda text: tuple(text.split(",")),
+    "timestamp_start": parse_moment,
+    "timestamp_end": parse_end,
+    "received_at_start": parse_moment,
+    "received_at_end": parse_end,
+    "since": lambda text: max(now() - parse_duration(text), MIN_TIMESTAMP),
+    "contains": parse_text,
+}
+LIST_PARAMETERS: dict[str, Parser] = {
+    **FILTERS,
+    "order": lambda text: parse_choice(text, "desc", "asc"),
+    "limit": lambda text: parse_number(text, MAX_LIMIT),
+    "cursor": parse_cursor,
+    "format": lambda text: parse_choice(text, "json", "ndjson", "csv"),
+    "follow": lambda text: parse_choice(text, "1", "0"),
+    "after": lambda text: parse_number(text, MAX_ID),
+}
+STATS_PARAMETERS: dict[str, Parser] = {**FILTERS, "step": parse_duration}
+SEVERAL = ("severity", "service", "contains")  # These may be given more than once.
+
+
+def split_query_string(text: str) -> list[tuple[str, str]]:
+    """The names and values of a query string. Raises BadQuery."""
+    try:
+        return urllib.parse.parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
+    except ValueError:
+        error = f"The query string has more than {MAX_PARAMETERS} parameters."
+        raise BadQuery(error, "Send fewer.") from None
+
+
+def parse_query_string(text: str, parsers: dict[str, Parser]) -> dict[str, Json]:
+    """The fields of a Query, by the names of the parameters; and format, follow or step.
+
+    Raises BadQuery, with the parameter, its value and what is allowed.
+    """
+    values: dict[str, Json] = {}
+    attributes: list[tuple[str, str]] = []
+    for name, value in split_query_string(text):
+        if name.startswith("attr."):
+            attributes.append((name.removeprefix("attr."), value))
+            continue
+        if name not in parsers:
+            close = difflib.get_close_matches(name, [*parsers, "attr."], 1)
+            guess = f"Did you mean {close[0]}? " if close else ""
+            hint = f"{guess}There are {', '.join(parsers)}, attr.KEY."
+            raise BadQuery(f"There is no parameter {shorten(name)}.", hint)
+        try:
+            if not value:
+                raise ValueError("a value that is not empty")
+            parsed = parsers[name](value)
+        except ValueError as error:
+            problem = f"The parameter {name} can't be {shorten(value)}."
+            raise BadQuery(problem, f"Allowed: {error}.") from None
+        if name in values and name not in SEVERAL:
+            raise BadQuery(f"The parameter {name} is given twice.", "Give it once.")
+        values[name] = values[name] + parsed if name in values else parsed
+    if len(attributes) > MAX_ATTRIBUTE_FILTERS:
+        problem = f"There are more than {MAX_ATTRIBUTE_FILTERS} filters on attributes."
+        raise BadQuery(problem, "Send fewer.")
+    since = values.pop("since", None)
+    if since is not None:
+        values["timestamp_start"] = max(since, values.get("timestamp_start", since))
+        if values.get("follow") != "1":
+            end = now() + MINUTE  # Of "now": the clock of a sender may be a little ahead.
+            values["timestamp_end"] = min(end, values.get("timestamp_end", end))
+    return {**values, "attributes": tuple(attributes)}
+
+
+# -------- 7. Commits
+
+Page = tuple[list[StoredRecord], bool]  # Records, and whether there are more.
+MinuteKind = tuple[int | None, str, int]  # A minute (None: the present), a service, a severity.
+
+
+class Batch:
+    """The records of one POST on their way into a store, and what became of them."""
+
+    def __init__(self, records: list[Record], key: bytes = b"", body_hash: bytes = b""):
+        self.records = records
+        self.key = key  # SHA-256 of token and Idempotency-Key; empty without such a key.
+        self.body_hash = body_hash  # SHA-256 of the body that came with the key.
+        # A timestamp of None gives the minute None.
+        self.kinds: Counter[MinuteKind] = Counter(
+            [(t and t // MINUTE * MINUTE, service, level) for t, service, level, *_ in records]
+        )
+        # Held until the batch is committed or has failed. An Event would do, and takes longer.
+        self.done = threading.Lock()
+        self.done.acquire()
+        # `store.write` sets what follows.
+        self.first_id = 0
+        self.last_id = 0
+        self.stored = 0  # How many records it has in the store.
+        self.replayed = False  # Its key was known: it was stored before, and not again.
+        self.failure: Exception | None = None  # Why it is not stored.
+
+
+@dataclasses.dataclass
+class Stats:
+    """What a store counts: all of one state of it."""
+
+    kinds: Counter[tuple[str, int]]  # Records by service and severity.
+    first: int | None = None  # The least and the greatest timestamp.
+    last: int | None = None
+    # For each step that holds records: their number by severity, DEBUG first.
+    steps: dict[int, list[int]] = dataclasses.field(default_factory=dict)
+
+    def add(self, other: Stats) -> None:
+        """Adds what was counted of other records. Raises TooManySteps."""
+        self.kinds.update(other.kinds)
+        firsts = [first for first in (self.first, other.first) if first is not None]
+        lasts = [last for last in (self.last, other.last) if last is not None]
+        self.first = min(firsts, default=None)
+        self.last = max(lasts, default=None)
+        self.add_steps((begin, *numbers) for begin, numbers in other.steps.items())
+
+    def add_steps(self, rows: Iterable[tuple[int, ...]]) -> None:
+        """Adds rows of a step's begin and its numbers by severity. Raises TooManySteps."""
+        for begin, *numbers in rows:
+            known = self.steps.get(begin, [0] * len(SEVERITIES))
+            self.steps[begin] = [a + (b or 0) for a, b in zip(known, numbers, strict=True)]
+            if len(self.steps) > MAX_STEPS:
+                raise TooManySteps
+
+
+class Store(abc.ABC):
+    """Where records live. All methods may be called from any thread, and raise Unavailable."""
+
+    config: Config  # SIGHUP replaces it.
+
+    @abc.abstractmethod
+    def write(self, batches: list[Batch]) -> None:
+        """Stores batches and sets their ids. When it returns, they are on disk.
+
+        A batch whose key is known is not stored: it gets the ids of then and `replayed`, or a
+        `failure` if its body differs. Where it raises, none of them is stored.
+        """
+
+    @abc.abstractmethod
+    def page(self, query: Query) -> Page:
+        """The first records of a query, at most its limit, and whether there are more."""
+
+    @abc.abstractmethod
+    def stream(self, query: Query) -> Iterator[list[StoredRecord]]:
+        """All records of a query that are there now, in pages that are not empty."""
+
+    @abc.abstractmethod
+    def follow(self, query: Query) -> Iterator[list[StoredRecord]]:
+        """The last `limit` records, or those after `after`; then those that are committed.
+
+        It has no end. It gives an empty page at least once a second while there is nothing new.
+        """
+
+    @abc.abstractmethod
+    def stats(self, query: Query, step: int | None) -> Stats:
+        """Counts records. With a step (microseconds) it counts by steps too; TooManySteps."""
+
+    @abc.abstractmethod
+    def delete(self, query: Query) -> int:
+        """Deletes the records of a query that are there now, in small steps. Gives how many."""
+
+    @abc.abstractmethod
+    def count(self) -> int:
+        """How many records there are."""
+
+    @abc.abstractmethod
+    def probe(self) -> None:
+        """Writes and reads. Raises Unavailable where records can't be stored."""
+
+    @abc.abstractmethod
+    def size(self) -> int:
+        """Bytes on disk."""
+
+    def stop_overdue(self) -> None:
+        """Stops queries that are past their deadline."""
+
+    def close(self) -> None:
+        """Ends all queries and leaves whole files. Nothing is to be called after it."""
+
+
+class Group:
+    """Batches that one transaction commits."""
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+        self.records = 0
+        self.joined_at = 0.0  # When its last batch joined.
+
+
+class Committer:
+    """Group commit: batches that come while others are committed share the next transaction.
+
+    The first batch of a group leads it: its thread waits for its turn and commits for all that
+    joined meanwhile. The others wait until it is done. So one fsync serves many requests, and a
+    lone client waits for nobody.
+    """
+
+    def __init__(self, write: Callable[[list[Batch]], None]):
+        self._write = write
+        self._joining = threading.Lock()  # Guards `_group`. It is held for a moment only.
+        self._turn = threading.Lock()  # Held by the thread that commits.
+        self._group = Group()  # The group that forms now.
+        self._outage: Unavailable | None = None  # Why the last commit failed, and when.
+        self._outage_at = 0.0
+        self.waiting = 0  # Batches that wait for a commit, for /metrics.
+        self.commits = 0
+        self.seconds = 0.0  # Of all commits.
+
+    def commit(self, batch: Batch) -> None:
+        """Returns when the batch is on disk, or raises its failure.
+
+        The failure is Unavailable, KeyReused, or any exception that was not expected.
+        """
+        with self._joining:
+            if self._group.records >= MAX_COMMIT_RECORDS:
+                self._group = Group()
+            group = self._group
+            group.batches.append(batch)
+            group.records += len(batch.records)
+            group.joined_at = time.monotonic()
+            self.waiting += 1
+        if group.batches[0] is batch:
+            self._lead(group)
+        else:
+            batch.done.acquire()
+        if batch.failure:
+            raise batch.failure
+
+    def _lead(self, group: Group) -> None:
+        try:
+            with self._turn:
+                self._wait_while_others_join(group)
+                with self._joining:
+                    if self._group is group:
+                        self._group = Group()
+                    self.waiting -= len(group.batches)
+                if self._outage and group.joined_at < self._outage_at:
+                    # What waited during a failed commit fails with it. Else each group would
+                    # wait as long for a locked database, one after the other.
+                    fail(group.batches, self._outage)
+                else:
+                    self._commit_together(group.batches)
+        finally:
+            for batch in group.batches:
+                batch.done.release()
+
+    def _wait_while_others_join(self, group: Group) -> None:
+        """Lets other threads run as long as their batches join: so they share one fsync.
+
+        A batch alone does not wait. sleep(0) only gives up the GIL (bench.py: singles).
+        """
+        before = 1
+        while before < len(group.batches) and group.records < SMALL_COMMIT_RECORDS:
+            before = len(group.batches)
+            time.sleep(0 if before < SMALL_COMMIT_BATCHES else JOIN_SECONDS)
+
+    def _commit_together(self, batches: list[Batch]) -> None:
+        """Commits all, or each alone where an error that nobody expected makes all fail.
+
+        So a batch that breaks the schema, by a fault of this program, does not affect others.
+        """
+        began = time.perf_counter()
+        try:
+            self._write(batches)
+        except Unavailable as outage:
+            log.error("nothing was stored: %s", outage)
+            self._outage = outage
+            self._outage_at = time.monotonic()
+            fail(batches, outage)
+        except Exception as error:
+            if len(batches) == 1:
+                batches[0].failure = error
+                return
+            for batch in batches:
+                batch.failure = None
+                batch.replayed = False
+                self._commit_together([batch])
+        else:
+            self.commits += 1
+            self.seconds += time.perf_counter() - began
+
+
+def fail(batches: list[Batch], outage: Unavailable) -> None:
+    """Gives each batch a failure of its own: raising one in many threads would mix tracebacks."""
+    for batch in batches:
+        batch.failure = Unavailable(outage.error, outage.hint)
+
+
+# -------- 8. SQLite
+
+SCHEMA = pathlib.Path(__file__).with_name("schema.sql")
+APPLICATION_ID = 0x4C4F4753  # As schema.sql sets it.
+SCHEMA_VERSION = 2
+PAGE_BYTES = 4096  # Of SQLite's pages.
+SPANS = (DAY, HOUR, MINUTE)  # The lengths of the spans in the table of counts.
+ROWS = 1_000  # Of one INSERT.
+MAX_KINDS = 200  # Pairs of service and severity that one query merges. SQLite takes 500.
+NARROW_IDS = 20_000  # A range of at most so many ids is read whole.
+FOLLOW_IDS = 100_000  # That a follower reads at a time.
+SAMPLE_RECORDS = 100_000  # That are searched for a text before it counts as rare.
+COLUMNS = ", ".join(StoredRecord._fields)
+
+
+def where(query: Query) -> tuple[str, list[Json]]:
+    """The SQL test of a query's filters, but for texts, with a "?" for each of the values.
+
+    >>> where(Query(service=("a", "b"), timestamp_start=7))
+    ('timestamp >= ? AND service IN (?, ?)', [7, 'a', 'b'])
+    """
+    tests: list[str] = []
+    values: list[Json] = []
+    bounds = (
+        ("severity >= ?", query.min_severity),
+        ("timestamp >= ?", query.timestamp_start),
+        ("timestamp <= ?", query.timestamp_end),
+        ("received_at >= ?", query.received_at_start),
+        ("received_at <= ?", query.received_at_end),
+        ("id > ?", query.after),
+        ("id <= ?", query.last_id),
+    )
+    for test, value in bounds:
+        if value is not None:
+            tests.append(test)
+            values.append(value)
+    for column, allowed in (("service", query.service), ("severity", query.severity)):
+        if allowed:
+            tests.append(f"{column} IN ({', '.join('?' * len(allowed))})")
+            values += allowed
+    if query.cursor:
+        # (timestamp, id) < (?, ?) as two tests: an index can begin at the first one.
+        timestamp, number = query.cursor
+        sign = "<" if query.order == "desc" else ">"
+        tests.append(f"timestamp {sign}= ? AND (timestamp {sign} ? OR id {sign} ?)")
+        values += [timestamp, timestamp, number]
+    return " AND ".join(tests) or "1 = 1", values
+
+
+def order_by(query: Query) -> str:
+    """The columns that a query's records are ordered by, in SQL."""
+    return f"id {query.order}" if query.by_id else f"timestamp {query.order}, id {query.order}"
+
+
+def where_all(query: Query) -> tuple[str, list[Json]]:
+    """The SQL test of all filters of a query, texts and attributes too, in SQLite."""
+    test, values = where(query)
+    for text in query.contains:
+        # LIKE is fastest, and may find too much: it ignores the case of ASCII letters only, so
+        # any other letter becomes "_", which is any character. Then instr decides, on a text in
+        # lower case: by SQLite for ASCII, else by Python. LIKE ends at a NUL.
+        pattern = re.sub(r"([%_\\])", r"\\\1", text)
+        pattern = re.sub(r"[^\x01-\x7f]", "_", pattern)
+        fold = "lower" if text.isascii() else "fold"
+        test += " AND (message LIKE ? ESCAPE '\\' OR instr(message, char(0)))"
+        test += f" AND instr({fold}(message), ?) > 0"
+        values += [f"%{pattern}%", text.casefold()]
+    for key, value in query.attributes:
+        # A value is found as a text, or as JSON that is written so.
+        path = f"$.{encode_json(key)}"
+        has_path = bool(key) and path == f'$."{key}"'  # A key with a quote has no path in SQLite.
+        test += f" AND {'attributes -> ?' if has_path else 'member(attributes, ?)'} IN (?, ?)"
+        values += [path if has_path else key, encode_json(value), value]
+    return test, values
+
+
+class SQLiteRecords(Store):
+    """The records in one SQLite file. Raises StartError where the file can't be the store."""
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.path = pathlib.Path(config.store).resolve()
+        self._writing = threading.Lock()  # Held by the thread that uses `_db`.
+        self._news = threading.Condition()  # Notified after each commit.
+        self._deadlines: dict[sqlite3.Connection, float] = {}  # Of the queries under way.
+        self._closing = False
+        self._open_to_queries = threading.Event()  # Chapter 10 clears it: the WAL is too large.
+        self._open_to_queries.set()
+        try:
+            check_file(self.path)
+            SCHEMA.stat()  # Without it, no file is made.
+            if not self.path.exists():  # Only its owner may read it.
+                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL, 0o600))
+            self._db = self._connect_writer()
+            self._inode = os.stat(self.path).st_ino
+            self._readers = self._connect_readers(READERS)
+            self._scanners = self._connect_readers(SCANNERS)
+        except (OSError, sqlite3.Error) as error:
+            raise StartError(f"{self.path}: can't be opened as the store: {error}") from None
+
+    def _connect(self, mode: str, cached_statements: int) -> sqlite3.Connection:
+        db = sqlite3.connect(
+            f"{self.path.as_uri()}?mode={mode}",
+            timeout=LOCK_SECONDS,
+            isolation_level=None,  # Transactions begin where the code says so.
+            check_same_thread=False,  # Connections are lent from thread to thread.
+            cached_statements=cached_statements,
+            uri=True,
+        )
+        db.create_function("fold", 1, str.casefold, deterministic=True)
+        db.create_function("member", 2, json_member, deterministic=True)
+        return db
+
+    def _connect_writer(self) -> sqlite3.Connection:
+        """The connection that writes. It makes a new file by schema.sql."""
+        db = self._connect("rw", cached_statements=64)
+        if db.execute("PRAGMA user_version").fetchone() == (0,):
+            db.executescript(SCHEMA.read_text(encoding="utf-8"))
+            sync_folder(self.path.parent)
+        db.execute("SELECT id FROM logs LIMIT 1")  # A broken file is found before a change.
+        # In WAL mode, readers and the writer do not wait for each other.
+        if db.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
+            raise sqlite3.OperationalError("this file system has no WAL mode")
+        db.execute("PRAGMA synchronous = FULL")  # An fsync for each commit, as a 200 promises.
+        db.execute("PRAGMA wal_autocheckpoint = 4000")  # Pages, 16 MB: fewer checkpoints.
+        db.execute("PRAGMA journal_size_limit = 67108864")  # Bytes of the WAL, once it is moved.
+        db.execute("PRAGMA cache_size = -16384")  # KiB: the ends of the indexes stay in memory.
+        db.set_authorizer(authorize)
+        return db
+
+    def _connect_readers(self, count: int) -> queue.LifoQueue[sqlite3.Connection]:
+        readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
+        for _ in range(count):
+            # Few statements are kept: a client can make ever more different ones.
+            readers.put(self._connect("ro", cached_statements=8))
+        return readers
+
+    def close(self) -> None:
+        """Stops the queries under way. The last connection to close moves the WAL into the file."""
+        self._closing = True
+        deadline = time.monotonic() + 1
+        for pool, connections in ((self._readers, READERS), (self._scanners, SCANNERS)):
+            count = connections
+            while count and time.monotonic() < deadline:
+                for db in list(self._deadlines):
+                    db.interrupt()  # Again and again: it may be between two statements.
+                with contextlib.suppress(queue.Empty):
+                    pool.get(timeout=0.02).close()
+                    count -= 1
+        if self._writing.acquire(timeout=1):  # It is never released: nothing is written any more.
+            self._db.close()
+
+    # Writing
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """A transaction of the connection that writes, for one thread at a time.
+
+        Raises Unavailable. Whatever is raised inside, nothing of it is stored.
+        """
+        with self._writing:
+            db = self._db
+            try:
+                if os.stat(self.path).st_ino != self._inode:
+                    raise FileNotFoundError
+                db.execute("BEGIN IMMEDIATE")
+                yield db
+                db.execute("COMMIT")
+            except OSError:
+                hint = "Put it back or start the server again; nothing was stored."
+                raise Unavailable("The database file is not where it was.", hint) from None
+            except sqlite3.DatabaseError as error:
+                if getattr(error, "sqlite_errorname", "").startswith("SQLITE_READONLY"):
+                    # A connection to a file that was read-only stays so: a new one may write.
+                    self._db = self._connect_writer()
+                raise explain(error) from error
+            finally:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+
+    def write(self, batches: list[Batch]) -> None:
+        """Stores batches in one transaction. Each statement has many rows: see `insert_rows`."""
+        with self.transaction() as db:
+            last_id, received_at = db.execute(LAST_RECORD).fetchone()
+            moment = now()  # The timestamp of records without one.
+            received_at = max(moment, received_at)  # It never goes back, though the clock may.
+            known = find_keys(db, [batch.key for batch in batches if batch.key])
+            stored: list[Batch] = []
+            for batch in batches:
+                if batch.key in known:
+                    body_hash, batch.first_id, batch.stored = known[batch.key]
+                    batch.failure = None if body_hash == batch.body_hash else KeyReused()
+                    batch.replayed = True
+                else:
+                    batch.first_id = last_id + 1
+                    batch.stored = len(batch.records)
+                    last_id += batch.stored
+                    stored.append(batch)
+                    if batch.key:  # The same key may come twice in one group.
+                        known[batch.key] = (batch.body_hash, batch.first_id, batch.stored)
+                batch.last_id = batch.first_id + batch.stored - 1
+            insert_batches(db, stored, received_at, moment)
+        with self._news:
+            self._news.notify_all()
+
+    # Reading
+
+    @contextlib.contextmanager
+    def reading(self, searches_text: bool = False) -> Iterator[sqlite3.Connection]:
+        """A read-only connection, in a transaction: all that it reads is of one moment.
+
+        Queries that search texts take long. They share connections of their own, so that all
+        others find one that is free soon. Raises Unavailable, past the deadline too.
+        """
+        pool = self._scanners if searches_text else self._readers
+        try:
+            self._open_to_queries.wait(QUERY_SECONDS)
+            db = pool.get(timeout=QUERY_SECONDS)
+        except queue.Empty:
+            raise Unavailable("Too many queries are under way.") from None
+        self._deadlines[db] = time.monotonic() + QUERY_SECONDS
+        try:
+            if self._closing:
+                raise Unavailable("The server is stopping.")
+            db.execute("BEGIN")
+            yield db
+        except sqlite3.DatabaseError as error:
+            raise explain(error) from error
+        finally:
+            del self._deadlines[db]
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            pool.put(db)
+
+    def stop_overdue(self) -> None:
+        for db, deadline in list(self._deadlines.items()):
+            # The connection may have been lent again since the list was made.
+            is_same_query = self._deadlines.get(db) == deadline
+            if deadline < time.monotonic() and is_same_query:
+                db.interrupt()
+
+    def page(self, query: Query) -> Page:
+        with self.reading(query.searches_text) as db:
+            parts = plan(db, query)
+            if not is_scan(parts):
+                return read_page(db, query, parts, PAGE_CHARS)
+        pages = self.scan(parts, lambda db, part: read_page(db, query, [part], PAGE_CHARS))
+        return merge_pages(query, pages)
+
+    def scan(self, parts: Plan, work: Callable[[sqlite3.Connection, Part], Any]) -> list[Any]:
+        """What `work` gives for stretches of the table that are read side by side.
+
+        SQLite gives up the GIL while it reads, so that each stretch can keep a processor busy.
+        """
+        [(table, query)] = parts
+        with self.reading() as db:
+            low, high = db.execute(ID_RANGE).fetchone()
+        low = max(low - 1, query.after or 0)
+        high = high if query.last_id is None else min(high, query.last_id)
+        length = max(-(-(high - low) // SCANNERS), 1)
+
+        def read(first: int) -> Any:
+            last_id = min(first + length, high)
+            stretch = dataclasses.replace(query, after=first, last_id=last_id)
+            with self.reading(searches_text=True) as db:
+                return work(db, (table, stretch))
+
+        with concurrent.futures.ThreadPoolExecutor(SCANNERS) as pool:
+            return list(pool.map(read, range(low, high, length)))
+
+    def stream(self, query: Query) -> Iterator[list[StoredRecord]]:
+        """All records of a query that are there now, in pages.
+
+        Each page is a read of its own. One long read would keep the WAL from being reset
+        (https://www.sqlite.org/wal.html#avoiding_excessively_large_wal_files).
+        """
+        last_id = self.newest() if query.last_id is None else query.last_id
+        query = dataclasses.replace(query, last_id=last_id, limit=STREAM_RECORDS)
+        more = True
+        while more:
+            with self.reading(query.searches_text) as db:
+                records, more = read_page(db, query, plan(db, query), STREAM_CHARS)
+            if records:
+                last = records[-1]
+                yield records
+                del records  # A slow client must not keep them in memory.
+                if query.by_id:
+                    query = dataclasses.replace(query, after=last.id)
+                else:
+                    query = dataclasses.replace(query, cursor=(last.timestamp, last.id))
+
+    def newest(self) -> int:
+        """The newest id. Commits come one after the other, so all before it are committed."""
+        with self.reading() as db:
+            newest: int = db.execute(LAST_RECORD).fetchone()[0]
+            return newest
+
+    def follow(self, query: Query) -> Iterator[list[StoredRecord]]:
+        newest = self.newest()
+        seen = query.after or 0
+        if seen > newest:
+            raise BadQuery(f"No record has the id {seen} yet.", "Give the id of the last record.")
+        if query.after is None and query.limit:
+            seen = newest
+            # Of a rare kind, the index by time finds the last ones sooner than the table does.
+            by_id = query.only_kinds() == Query()
+            recent, _ = self.page(dataclasses.replace(query, by_id=by_id, last_id=seen))
+            yield sorted(recent)
+        query = dataclasses.replace(query, by_id=True, order="asc")
+        while True:
+            with contextlib.suppress(Unavailable):  # Too many queries: it looks again later.
+                newest = self.newest()
+                while seen < newest:  # Not too many at once: a heartbeat may be due.
+                    last_id = min(newest, seen + FOLLOW_IDS)
+                    part = dataclasses.replace(query, after=seen, last_id=last_id)
+                    for records in self.stream(part):
+                        yield records
+                        seen = records[-1].id
+                    seen = last_id
+                    time.sleep(FOLLOW_SECONDS)  # A rush comes in pages, not record by record.
+            yield []
+            with self._news:  # Commits of another server on the same file notify nobody.
+                self._news.wait(timeout=1)
+
+    # State
+
+    def probe(self) -> None:
+        """Writes a key that no client can send: only a write finds a full disk."""
+        with self.transaction() as db:
+            db.execute("REPLACE INTO keys VALUES (x'', x'', 0, 0, ?)", [now()])
+
+    def size(self) -> int:
+        """Bytes of the file, its WAL and its index of the WAL."""
+        files = [pathlib.Path(f"{self.path}{end}") for end in ("", "-wal", "-shm")]
+        return sum(file.stat().st_size for file in files if file.exists())
+
+
+def check_file(path: pathlib.Path) -> None:
+    """Raises StartError where a file is there that can't be the store. It only reads.
+
+    It reads the header by hand (https://www.sqlite.org/fileformat.html#the_database_header):
+    SQLite would make files beside a database that is not ours.
+    """
+    head = path.open("rb").read(100) if path.exists() else b""
+    wal = path.with_name(f"{path.name}-wal")
+    if not head:
+        if wal.exists() and wal.stat().st_size:
+            raise StartError(
+                f"{wal}: holds records of a database that is not beside it; put {path.name} back,"
+                " or move this file away too"
+            )
+        return
+    application_id = int.from_bytes(head[68:72], "big")
+    version = int.from_bytes(head[60:64], "big")
+    if not head.startswith(b"SQLite format 3\0") or application_id != APPLICATION_ID:
+        raise StartError(f"{path}: is not a database of this server; name another file")
+    if version == 1:
+        raise StartError(
+            f"{path}: has schema version 1; start the old server on it, name another file here, and"
+            " carry its records over with a shipper's token T: curl 'OLD/logs?limit=0&order=asc&"
+            "format=ndjson' | split -l 5000 --filter=\"curl -f -H 'Authorization: Token T'"
+            ' --data-binary @- NEW/logs"'
+        )
+    if version != SCHEMA_VERSION:
+        raise StartError(f"{path}: has schema version {version}, not {SCHEMA_VERSION}")
+    whole = int.from_bytes(head[28:32], "big") * PAGE_BYTES
+    if path.stat().st_size < whole and not wal.exists():  # A WAL may have the rest.
+        raise StartError(f"{path}: is cut short, it should have {whole:,} bytes; copy it again")
+
+
+def json_member(attributes: str, key: str) -> str | None:
+    """The JSON of one attribute, or None where it is missing."""
+    values = json.loads(attributes)
+    return encode_json(values[key]) if key in values else None
+
+
+def sync_folder(folder: pathlib.Path) -> None:
+    """Puts the names of new files on disk. Windows does so by itself."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
+LAST_RECORD = """
+SELECT ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'logs'), 0),
+       ifnull((SELECT received_at FROM logs ORDER BY id DESC LIMIT 1), 0)
+"""
+# `write` has told the ids already: AUTOINCREMENT gives each row the id after the one before, from
+# sqlite_sequence on. VALUES names its columns column1, column2, ...
+INSERT_LOGS = """
+INSERT INTO logs (received_at, timestamp, service, severity, message, attributes)
+SELECT ?, ifnull(column1, ?), column2, column3, column4, column5 FROM (VALUES {rows})
+"""
+INSERT_KEYS = "INSERT INTO keys (key, body, first_id, records, created_at) VALUES {rows}"
+INSERT_COUNTS = """
+INSERT INTO counts (span, start, service, severity, records) VALUES {rows}
+ON CONFLICT DO UPDATE SET records = records + excluded.records
+"""
+
+
+def insert_batches(
+    db: sqlite3.Connection, batches: list[Batch], received_at: int, moment: int
+) -> None:
+    """Inserts the records of batches, their keys, and what they add to the counts.
+
+    `moment` is the timestamp of records without one.
+    """
+    keys = []
+    records: list[Record] = []
+    kinds: Counter[MinuteKind] = Counter()
+    for batch in batches:
+        records += batch.records
+        kinds.update(batch.kinds)
+        if batch.key:
+            keys.append((batch.key, batch.body_hash, batch.first_id, batch.stored, received_at))
+    insert_rows(db, INSERT_KEYS, keys)
+    insert_rows(db, INSERT_LOGS, records, received_at, moment)
+    add_counts(db, kinds, moment)
+
+
+def insert_rows(db: sqlite3.Connection, sql: str, rows: list[Any], *first: Json) -> None:
+    """Inserts rows, many with one statement; `first` are values before those of the rows.
+
+    sqlite3 gives up the GIL in each statement and has to win it back from the threads that parse.
+    `executemany` does so for each row, and takes three times as long.
+    """
+    for start in range(0, len(rows), ROWS):
+        some = rows[start : start + ROWS]
+        row = f"({', '.join('?' * len(some[0]))})"
+        statement = sql.format(rows=", ".join([row] * len(some)))
+        db.execute(statement, [*first, *itertools.chain.from_iterable(some)])
+
+
+def find_keys(db: sqlite3.Connection, keys: list[bytes]) -> dict[bytes, tuple[bytes, int, int]]:
+    """The keys that are known: for each the hash of its body, its first id and its records."""
+    if not keys:
+        return {}
+    marks = ", ".join("?" * len(keys))
+    sql = f"SELECT key, body, first_id, records FROM keys WHERE key IN ({marks})"
+    return {key: (body, first_id, stored) for key, body, first_id, stored in db.execute(sql, keys)}
+
+
+def add_counts(db: sqlite3.Connection, kinds: Mapping[MinuteKind, int], moment: int) -> None:
+    """Adds records by minute to the table of counts: to their minutes, hours and days."""
+    rows: Counter[tuple[int, int, str, int]] = Counter()
+    for (minute, service, severity), records in kinds.items():
+        start = moment if minute is None else minute
+        for span in SPANS:
+            rows[span, start // span * span, service, severity] += records
+    insert_rows(db, INSERT_COUNTS, [(*key, records) for key, records in rows.items()])
+
+
+Part = tuple[str, Query]  # A table with its index, and what is asked of it.
+Plan = list[Part]  # The parts that together give what a query asks for.
+
+
+def read_page(db: sqlite3.Connection, query: Query, parts: Plan, most_chars: int) -> Page:
+    """The first records of the parts of a query, and whether there are more.
+
+    It ends early where the records have more than `most_chars` characters together.
+    """
+    selects: list[str] = []
+    values: list[Json] = []
+    for table, part in parts:
+        test, test_values = where_all(part)
+        selects.append(f"SELECT {COLUMNS} FROM {table} WHERE {test}")
+        values += test_values
+    if not selects:
+        return [], False
+    sql = f"{' UNION ALL '.join(selects)} ORDER BY {order_by(query)} LIMIT {query.limit + 1}"
+    records: list[StoredRecord] = []
+    chars = 0
+    for record in map(StoredRecord._make, db.execute(sql, values)):
+        if len(records) == query.limit or chars > most_chars:
+            return records, True
+        chars += len(record.message) + len(record.attributes)
+        records.append(record)
+    return records, False
+
+
+def merge_pages(query: Query, pages: list[Page]) -> Page:
+    """The first records of several pages. Behind the end of one that has more, nothing counts."""
+    key = operator.attrgetter(*(["id"] if query.by_id else ["timestamp", "id"]))
+    all_records = [records for records, _ in pages]
+    merged = list(heapq.merge(*all_records, key=key, reverse=query.order == "desc"))
+    for count, record in enumerate(merged, 1):
+        is_end = any(more and records[-1] is record for records, more in pages)
+        if is_end or count == query.limit < len(merged):
+            return merged[:count], True
+    return merged, False
+
+
+def plan(db: sqlite3.Connection, query: Query, by_kind: bool = False) -> Plan:
+    """Which parts together give what a query asks for, each with its index.
+
+    It names the index, since SQLite's planner has no statistics. A query by service or severity
+    becomes a query for each pair of them that occurs. Each reads one stretch of logs_by_kind in
+    the order of the page, and SQLite merges them: a rare kind costs no more than a common one.
+    `by_kind` asks for such pairs in any case: then counting need not read a record.
+    """
+    query = by_receipt(db, query)
+    # "NOT INDEXED" forbids the two indexes. The range of ids still narrows what is read.
+    ids = (MAX_ID if query.last_id is None else query.last_id) - (query.after or 0)
+    if ids <= 0:
+        return []
+    if query.by_id or ids < NARROW_IDS:
+        return [("logs NOT INDEXED", query)]
+    if by_kind or query.only_kinds() != Query():
+        kinds = find_kinds(db, query)
+        texts = len(query.contains) + len(query.attributes)
+        if len(kinds) <= MAX_KINDS // (1 + texts):  # Each repeats all tests in the statement.
+            return [("logs INDEXED BY logs_by_kind", only_kind(query, *kind)) for kind in kinds]
+    elif query.searches_text and query.timestamp_start is None and none_in_sample(db, query):
+        return [("logs NOT INDEXED", query)]
+    return [("logs INDEXED BY logs_by_time", query)]
+
+
+def is_scan(parts: Plan) -> bool:
+    """Whether a plan reads the whole table, or much of it."""
+    if len(parts) != 1 or parts[0][0] != "logs NOT INDEXED":
+        return False
+    query = parts[0][1]
+    ids = (MAX_ID if query.last_id is None else query.last_id) - (query.after or 0)
+    return ids >= NARROW_IDS and query.searches_text
+
+
+def find_kinds(db: sqlite3.Connection, query: Query) -> list[tuple[str, int]]:
+    """The services and severities that occur among what a query asks for, by the counts."""
+    test, values = where(query.only_kinds())
+    sql = f"""
+        SELECT DISTINCT service, severity FROM counts
+        WHERE span = ? AND start >= ? AND start <= ? AND {test}
+    """
+    start = MIN_TIMESTAMP if query.timestamp_start is None else query.timestamp_start
+    end = MAX_TIMESTAMP if query.timestamp_end is None else query.timestamp_end
+    return db.execute(sql, [DAY, start // DAY * DAY, end, *values]).fetchall()
+
+
+def only_kind(query: Query, service: str, severity: int) -> Query:
+    """A query for one service and one severity."""
+    return dataclasses.replace(query, service=(service,), severity=(severity,), min_severity=None)
+
+
+def none_in_sample(db: sqlite3.Connection, query: Query) -> bool:
+    """Whether none of the first SAMPLE_RECORDS, in its order, is one that a query searches for.
+
+    Then it may have to read all records: faster in the order of the table, on all processors.
+    """
+    first, first_values = where(query)
+    test, values = where_all(query)
+    sql = f"""
+        SELECT 1 FROM (SELECT * FROM logs INDEXED BY logs_by_time WHERE {first}
+                       ORDER BY timestamp {query.order} LIMIT {SAMPLE_RECORDS})
+        WHERE {test} LIMIT 1
+    """
+    return db.execute(sql, first_values + values).fetchone() is None
+
+
+ID_RANGE = "SELECT ifnull((SELECT min(id) FROM logs), 1), ifnull((SELECT max(id) FROM logs), 0)"
+
+
+def by_receipt(db: sqlite3.Connection, query: Query) -> Query:
+    """The same query with bounds on the id in place of those on received_at: both grow together.
+
+    `bisect` finds them by halves, without an index.
+    """
+    if query.received_at_start is None and query.received_at_end is None:
+        return query
+
+    def received_at(number: int) -> int:
+        sql = "SELECT received_at FROM logs WHERE id >= ? ORDER BY id LIMIT 1"
+        return int(db.execute(sql, [number]).fetchone()[0])
+
+    low, high = db.execute(ID_RANGE).fetchone()
+    ids = range(low, high + 1)
+    after = query.after or 0
+    last_id = high if query.last_id is None else query.last_id
+    if query.received_at_start is not None:
+        first = low + bisect.bisect_left(ids, query.received_at_start, key=received_at)
+        after = max(after, first - 1)
+    if query.received_at_end is not None:
+        beyond = low + bisect.bisect_right(ids, query.received_at_end, key=received_at)
+        last_id = min(last_id, beyond - 1)
+    return dataclasses.replace(
+        query, after=after, last_id=last_id, received_at_start=None, received_at_end=None
+    )
+
+
+REASONS = {
+    "SQLITE_FULL": "The disk is full.",
+    "SQLITE_BUSY": "Another process has locked the database.",
+    "SQLITE_READONLY": "The database is read-only.",
+}
+
+
+def explain(error: sqlite3.DatabaseError) -> Exception:
+    """What to raise for an error of SQLite: itself where the SQL or the data are wrong."""
+    if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
+        return error
+    name = getattr(error, "sqlite_errorname", "")
+    if name == "SQLITE_INTERRUPT":
+        return query_stopped()
+    kind = "_".join(name.split("_")[:2])  # SQLITE_READONLY_DBMOVED is a kind of SQLITE_READONLY.
+    return Unavailable(REASONS.get(kind, f"The database says: {error}."))
+
+
+def query_stopped() -> Unavailable:
+    """The error of a query that is past its deadline."""
+    hint = "Narrow it with timestamp_start, service or severity."
+    return Unavailable(f"The query took longer than {QUERY_SECONDS} s and was stopped.", hint)
+
+
+def authorize(action: int, table: str | None, column: str | None, *_: str | None) -> int:
+    """What the writing connection may do: read, insert, count, and delete as retention does.
+
+    SQLite asks when it prepares a statement (https://www.sqlite.org/c3ref/set_authorizer.html).
+    So no fault of the server can alter a record or drop a table.
+    """
+    always = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION)
+    tables = ("logs", "counts", "keys")
+    pragmas = ("page_count", "freelist_count", "incremental_vacuum", "wal_checkpoint")
+    allowed = (
+        action in (*always, sqlite3.SQLITE_TRANSACTION)
+        or (action in (sqlite3.SQLITE_INSERT, sqlite3.SQLITE_DELETE) and table in tables)
+        or (action == sqlite3.SQLITE_UPDATE and (table, column) == ("counts", "records"))
+        or (action == sqlite3.SQLITE_PRAGMA and table in pragmas)
+    )
+    return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
+
+
+# -------- 9. Counts *
+# The core uses nothing of this chapter: main makes the store that chapter 10 completes.
+
+Span = tuple[int | None, int, int]  # Its length (None: the records count), start, end (exclusive).
+
+
+def cut_into_spans(start: int, end: int, lengths: tuple[int, ...]) -> Iterator[Span]:
+    """Cuts a time into whole spans, the longest that fit, and what is left at its ends.
+
+    >>> list(cut_into_spans(50, 3700, (3600, 60)))
+    [(60, 60, 3660), (None, 50, 60), (None, 3660, 3700)]
+    """
+    if start >= end:
+        return
+    if not lengths:
+        yield None, start, end
+        return
+    length = lengths[0]
+    first = -(-start // length) * length
+    last = end // length * length
+    if first >= last:
+        yield from cut_into_spans(start, end, lengths[1:])
+        return
+    yield length, first, last
+    yield from cut_into_spans(start, first, lengths[1:])
+    yield from cut_into_spans(last, end, lengths[1:])
+
+
+class SQLiteCounts(SQLiteRecords):
+    """The records in one SQLite file, with their statistics.
+
+    The table of counts holds how many records each minute, hour and day has, by service and
+    severity. So a query by time, service and severity reads records only for the part of a minute
+    at each end of its time.
+    """
+
+    def stats(self, query: Query, step: int | None = None) -> Stats:
+        with self.reading(query.searches_text) as db:
+            if query.is_counted:
+                return count_by_spans(db, query, step)
+            parts = plan(db, query)
+            if not is_scan(parts):
+                return count_records(db, parts, step)
+        stats = Stats(Counter())
+        for some in self.scan(parts, lambda db, part: count_records(db, [part], step)):
+            stats.add(some)
+        return stats
+
+    def count(self) -> int:
+        with self.reading() as db:
+            sql = "SELECT ifnull(sum(records), 0) FROM counts WHERE span = ?"
+            [records] = db.execute(sql, [DAY]).fetchone()
+            return int(records)
+
+
+def step_of(time: str, step: int) -> str:
+    """The begin of the step that a time is in, in SQL.
+
+    SQLite's % is negative before 1970. Adding a multiple of the step makes it positive.
+    """
+    shift = -(MIN_TIMESTAMP // step) * step
+    return f"{time} - ({time} + {shift}) % {step}"
+
+
+def count_by_spans(db: sqlite3.Connection, query: Query, step: int | None) -> Stats:
+    """Counts by the table of counts, and by an index at the ends. Raises TooManySteps."""
+    start = MIN_TIMESTAMP if query.timestamp_start is None else query.timestamp_start
+    end = MAX_TIMESTAMP if query.timestamp_end is None else query.timestamp_end
+    stats = Stats(Counter())
+    for span in cut_into_spans(start, end + 1, SPANS):
+        rows = count_span(db, query, span, ["service", "severity", "{records}"], "1, 2")
+        for service, severity, records in rows:
+            stats.kinds[service, severity] += records
+    if not stats.kinds:
+        return stats
+    stats.first = first_timestamp(db, query, "asc")
+    stats.last = first_timestamp(db, query, "desc")
+    if step:
+        columns = [step_of("{time}", step)]
+        columns += [f"{{records}} FILTER (WHERE severity = {n})" for n in SEVERITY_NAMES]
+        lengths = tuple(length for length in SPANS if step % length == 0)
+        for span in cut_into_spans(stats.first, stats.last + 1, lengths):
+            stats.add_steps(count_span(db, query, span, columns, "1"))
+    return stats
+
+
+def first_timestamp(db: sqlite3.Connection, query: Query, order: str) -> int:
+    """The timestamp of the first record in an order, of a query that finds some."""
+    one = dataclasses.replace(query, limit=1, order=order)
+    [record], _ = read_page(db, one, plan(db, one), PAGE_CHARS)
+    return record.timestamp
+
+
+def count_span(
+    db: sqlite3.Connection, query: Query, span: Span, columns: list[str], groups: str
+) -> Iterable[Any]:
+    """Counts the records of a span of time, by the table of counts or by an index.
+
+    In `columns`, {records} stands for their number and {time} for their time.
+    """
+    length, start, end = span
+    if length:
+        chosen = ", ".join(columns).format(records="sum(records)", time="start")
+        test, values = where(query.only_kinds())
+        sql = f"""
+            SELECT {chosen} FROM counts
+            WHERE span = ? AND start >= ? AND start < ? AND {test} GROUP BY {groups}
+        """
+        return db.execute(sql, [length, start, end, *values])
+    chosen = ", ".join(columns).format(records="count(*)", time="timestamp")
+    query = dataclasses.replace(query, timestamp_start=start, timestamp_end=end - 1)
+    selects: list[str] = []
+    values = []
+    for table, part in plan(db, query, by_kind=True):
+        test, test_values = where(part)
+        selects.append(f"SELECT {chosen} FROM {table} WHERE {test} GROUP BY {groups}")
+        values += test_values
+    return db.execute(" UNION ALL ".join(selects), values) if selects else []
+
+
+def count_records(db: sqlite3.Connection, parts: Plan, step: int | None) -> Stats:
+    """Counts the records of the parts of a query by reading them once. Raises TooManySteps."""
+    stats = Stats(Counter())
+    begin = step_of("timestamp", step) if step else "0"
+    for table, part in parts:
+        test, values = where_all(part)
+        sql = f"""
+            SELECT {begin}, service, severity, count(*), min(timestamp), max(timestamp)
+            FROM {table} WHERE {test} GROUP BY 1, 2, 3
+        """
+        for start, service, severity, records, first, last in db.execute(sql, values):
+            some = Stats(Counter({(service, severity): records}), first, last)
+            if step:
+                some.steps[start] = [records * (severity == n) for n in SEVERITY_NAMES]
+            stats.add(some)
+    return stats
+
+
+# -------- 10. Retention *
+# The core uses nothing of this chapter: main makes its `SQLiteStore`.
+
+UPKEEP_RECORDS = 2_000  # That are deleted in one step, so that no writer waits long.
+SPARE_PAGES = 1_000  # Free pages that stay in the file for the next records.
+
+
+class SQLiteStore(SQLiteCounts):
+    """The whole SQLite store: records, statistics, and a thread that deletes what is old."""
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        self._shrunk = False  # Freed pages are in the WAL: a checkpoint is due.
+        self._clock = (now(), time.monotonic())  # When the two clocks agreed last.
+        threading.Thread(target=self.upkeep, daemon=True).start()
+
+    def upkeep(self) -> None:
+        """Deletes, in small steps, what is older or larger than the configuration allows."""
+        while not self._closing:
+            time.sleep(1)
+            try:
+                self.bound_wal()
+                while self.upkeep_step():
+                    time.sleep(0.01)  # Writers take their turn.
+            except Exception as error:  # The next try may succeed.
+                log.error("retention: %s", error)
+
+    def upkeep_step(self) -> bool:
+        """One step. It gives whether there may be more to do. Raises Unavailable."""
+        moment = self.steady_now()
+        days = self.config.max_age_days
+        megabytes = self.config.max_size_mb
+        most_bytes = float("inf") if megabytes is None else megabytes * (1 << 20)
+        with self.transaction() as db:
+            pages, free = count_pages(db)
+            deleted = 0
+            if days is not None:
+                deleted = delete_oldest(db, UPKEEP_RECORDS, int(max(moment - days * DAY, 0)))
+            excess = (pages - free) * PAGE_BYTES - 0.95 * most_bytes  # The rest is for a rush.
+            if excess > 0 and not deleted:
+                deleted = self.delete_excess(db, excess / ((pages - free) * PAGE_BYTES))
+            db.execute("DELETE FROM keys WHERE created_at < ?", [moment - KEY_LIFETIME])
+            pages, free = count_pages(db)
+        has_spare = free > SPARE_PAGES or (free > 0 and pages * PAGE_BYTES > most_bytes)
+        self.give_back(has_spare)
+        return bool(deleted) or has_spare
+
+    def steady_now(self) -> int:
+        """The present moment, for deleting by age: a clock that leaps ahead is not believed.
+
+        A leap that lasts for an hour is believed: then the clock was wrong before.
+        """
+        moment, clock = now(), time.monotonic()
+        agreed, agreed_clock = self._clock
+        expected = agreed + int((clock - agreed_clock) * SECOND)
+        if abs(moment - expected) < MINUTE or clock - agreed_clock > HOUR / SECOND:
+            self._clock = moment, clock
+            return moment
+        return min(moment, expected)
+
+    def bound_wal(self) -> None:
+        """Lets queries wait, where the WAL is too large, until all of it is in the file.
+
+        Queries that overlap without end would let it grow without end. Raises Unavailable.
+        """
+        wal = pathlib.Path(f"{self.path}-wal")
+        if not wal.exists() or wal.stat().st_size < MAX_WAL_BYTES:
+            return
+        self._open_to_queries.clear()
+        try:
+            with self._writing:  # TRUNCATE waits for readers: LOCK_SECONDS at most.
+                [is_busy, *_] = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if is_busy:
+                log.error("the WAL has %d MB: a transaction holds it", wal.stat().st_size >> 20)
+        finally:
+            self._open_to_queries.set()
+
+    def delete_excess(self, db: sqlite3.Connection, part: float) -> int:
+        """Deletes that part of the records, oldest first, and the keys of their time."""
+        sql = "SELECT ifnull((SELECT max(id) FROM logs) - (SELECT min(id) FROM logs), 0) + 1"
+        [records] = db.execute(sql).fetchone()
+        deleted = delete_oldest(db, min(UPKEEP_RECORDS, int(part * records) + 1), MAX_TIMESTAMP)
+        sql = """
+            DELETE FROM keys WHERE created_at <
+            ifnull((SELECT received_at FROM logs ORDER BY id LIMIT 1), ?)
+        """
+        return deleted + db.execute(sql, [MAX_TIMESTAMP]).rowcount
+
+    def delete(self, query: Query) -> int:
+        deleted = 0
+        for records in self.stream(query):
+            marks = ", ".join("?" * len(records))
+            with self.transaction() as db:
+                ids = [record.id for record in records]
+                deleted += delete_where(db, f"id IN ({marks})", ids)
+        return deleted
+
+    def give_back(self, has_spare: bool) -> None:
+        """Gives free pages back to the file system, some at a time."""
+        with self._writing:
+            if has_spare:  # executescript runs all steps of it; execute would take the first.
+                self._db.executescript("PRAGMA incremental_vacuum(500)")
+                self._shrunk = True
+            elif self._shrunk:  # The file gets smaller once the WAL is in it.
+                sql = "PRAGMA wal_checkpoint(PASSIVE)"  # It waits for no reader.
+                is_busy, frames, moved = self._db.execute(sql).fetchone()
+                self._shrunk = bool(is_busy) or moved < frames
+
+
+def count_pages(db: sqlite3.Connection) -> tuple[int, int]:
+    """How many pages the file has, and how many of them are free."""
+    [pages] = db.execute("PRAGMA page_count").fetchone()
+    [free] = db.execute("PRAGMA freelist_count").fetchone()
+    return pages, free
+
+
+def delete_oldest(db: sqlite3.Connection, most: int, before: int) -> int:
+    """Deletes the oldest records, at most so many, that were received before a moment."""
+    # received_at grows with id, so the oldest records are the first of the table.
+    test = "id < (SELECT min(id) FROM logs) + ? AND received_at < ?"
+    return delete_where(db, test, [most, before])
+
+
+def delete_where(db: sqlite3.Connection, test: str, values: list[int]) -> int:
+    """Deletes records and takes them off the counts. Gives how many they were."""
+    shift = -(MIN_TIMESTAMP // MINUTE) * MINUTE  # As in `SQLiteCounts.stats`.
+    sql = f"""
+        SELECT timestamp - (timestamp + {shift}) % {MINUTE}, service, severity, -count(*)
+        FROM logs NOT INDEXED WHERE {test} GROUP BY 1, 2, 3
+    """
+    rows = db.execute(sql, values).fetchall()
+    if rows:
+        db.execute(f"DELETE FROM logs NOT INDEXED WHERE {test}", values)
+        kinds = {(minute, service, severity): n for minute, service, severity, n in rows}
+        add_counts(db, kinds, 0)
+        db.execute("DELETE FROM counts WHERE records <= 0")
+    return -sum(row[3] for row in rows)
+
+
+# -------- 11. Endpoints
+
+
+class Request(NamedTuple):
+    """One request. Its body is still to be read."""
+
+    method: str
+    path: str  # Percent-decoded.
+    query: str
+    version: str  # "HTTP/1.0" or "HTTP/1.1".
+    headers: Mapping[str, str]  # Names in lower case. Equal heads share it: never change it.
+    body_length: int | None  # None: the body comes in chunks.
+    # Reads the body, and counts its bytes as those of the client that is named. Raises Refusal.
+    read_body: Callable[[str], bytes]
+
+
+class Response(NamedTuple):
+    """One answer. It has a body, or pages that are sent as they come."""
+
+    status: int
+    body: bytes = b""
+    pages: Iterator[bytes] | None = None
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = {}
+
+
+class HTTPRefusal(Refusal):
+    """A refusal with a status of its own. `headers` go into the answer."""
+
+    def __init__(self, status: int, error: str, hint: str, headers: Mapping[str, str] = {}):
+        super().__init__(error, hint)
+        self.status = status
+        self.headers = headers
+
+
+STATUSES: dict[type[Refusal], int] = {
+    BadQuery: 400,
+    TooManySteps: 400,
+    TooLarge: 413,
+    Unsupported: 415,
+    BadBody: 422,
+    KeyReused: 422,
+    Unavailable: 503,
+}
+
+
+def json_response(status: int, body: Json, headers: Mapping[str, str] = {}) -> Response:
+    """An answer in JSON, on one line."""
+    return Response(status, encode_json(body).encode() + b"\n", headers=headers)
+
+
+def refuse(refusal: Refusal) -> Response:
+    """The answer to a request that is not carried out."""
+    body = {"error": refusal.error, "hint": refusal.hint, **refusal.details}
+    if isinstance(refusal, HTTPRefusal):
+        return json_response(refusal.status, body, refusal.headers)
+    headers = {"Retry-After": str(RETRY_SECONDS)} if isinstance(refusal, Unavailable) else {}
+    if isinstance(refusal, Unsupported):
+        headers = {"Accept-Encoding": "gzip, deflate"}
+    return json_response(STATUSES[type(refusal)], body, headers)
+
+
+class Format(NamedTuple):
+    """How records are written: a line for each, and what stands before, between and after."""
+
+    content_type: str
+    line: Callable[[StoredRecord], str]
+    opening: str = ""
+    separator: str = ""
+    closing: str = ""
+
+    def encode(self, pages: Iterable[list[StoredRecord]]) -> Iterator[bytes]:
+        """The records of all pages, in pieces."""
+        before = self.opening
+        for records in pages:
+            if records:
+                yield (before + self.separator.join(map(self.line, records))).encode()
+                before = self.separator
+        if before == self.separator:
+            yield self.closing.encode()
+        else:  # There was no record.
+            yield (self.opening + self.closing).encode()
+
+
+def csv_line(record: StoredRecord) -> str:
+    """A line of CSV (RFC 4180). The attributes are JSON."""
+    text = io.StringIO()
+    texts = [record.service, SEVERITY_NAMES[record.severity], record.message, record.attributes]
+    texts = [CONTROL.sub(lambda match: repr(match[0])[1:-1], text) for text in texts]
+    times = format_timestamp(record.timestamp), format_timestamp(record.received_at)
+    csv.writer(text).writerow([record.id, *times, *texts])
+    return text.getvalue()
+
+
+# Control characters, but for tabs and line ends: a terminal would obey them.
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+CSV_HEAD = "id,timestamp,received_at,service,severity,message,attributes\r\n"
+FORMATS = {
+    "json": Format("application/json", StoredRecord.json, "[", ",\n", "]\n"),
+    "ndjson": Format("application/x-ndjson", lambda record: record.json() + "\n"),
+    "csv": Format("text/csv; charset=utf-8", csv_line, CSV_HEAD),
+}
+
+
+class Limits:
+    """What one client may take of what all share."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._balances: dict[str, tuple[float, float]] = {}  # Of a secret: records, and as of when.
+        self._held: dict[str, int] = {}  # Bytes of a client: of a secret or of an address.
+        self.held_bytes = 0  # Of all.
+
+    def spend(self, token: Token, records: int, rate: float | None) -> None:
+        """Takes records out of a token's bucket, which `rate` fills each second.
+
+        A batch may overdraw it. With 0 records it raises HTTPRefusal, 429, until that is paid.
+        """
+        if rate is None:
+            return
+        clock = time.monotonic()
+        with self._lock:
+            balance, since = self._balances.get(token.secret, (rate, clock))
+            balance = min(balance + (clock - since) * rate, rate)
+            if balance <= 0 and not records:
+                error = f"This token may send {rate:g} records a second."
+                seconds = min(int(1 - balance / rate), 5)  # Clients give up on long waits.
+                headers = {"Retry-After": str(seconds)}
+                raise HTTPRefusal(429, error, "Send it again later.", headers)
+            self._balances[token.secret] = (balance - records, clock)
+
+    def hold(self, client: str, size: int) -> None:
+        """Counts bytes that are kept for a client; a negative size takes them off again.
+
+        Raises Unavailable for too many of all clients, or of this one.
+        """
+        with self._lock:
+            held = self._held.get(client, 0) + size
+            if size > 0 and (held > MAX_CLIENT_BYTES or self.held_bytes + size > MAX_HELD_BYTES):
+                raise Unavailable("Too much is on its way from or to this client, or to all.")
+            self.held_bytes += size
+            self._held[client] = held
+            if not held:
+                del self._held[client]
+
+
+class Metrics:
+    """Counters for Prometheus, by name and labels."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._services: set[str] = set()
+        self.values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+
+    def add(self, name: str, amount: float = 1, **labels: str) -> None:
+        """Adds to a counter. Services past MAX_METRIC_SERVICES share the label "other"."""
+        with self._lock:
+            service = labels.get("service")
+            if service is not None and service not in self._services:
+                if len(self._services) < MAX_METRIC_SERVICES:
+                    self._services.add(service)
+                else:
+                    labels["service"] = "other"
+            key = name, tuple(labels.items())
+            self.values[key] = self.values.get(key, 0) + amount
+
+
+class App:
+    """The endpoints. It knows neither sockets nor SQL."""
+
+    def __init__(self, config: Config, store: Store):
+        self.config = config
+        self.store = store
+        self.committer = Committer(store.write)
+        self.metrics = Metrics()
+        self.limits = Limits()
+        self.started_at = time.time()
+        self.stopping = threading.Event()
+        self._parsing = threading.Semaphore(2)  # Large bodies: more at a time would take memory.
+        self._checking = threading.Lock()
+        self._checked_at = float("-inf")
+        self._trouble: Unavailable | None = None  # What the last check of the store found.
+
+    def respond(self, request: Request) -> Response:
+        """The answer to a request. Here all errors become answers.
+
+        Raises ConnectionError or ssl.SSLError where the client is gone.
+        """
+        try:
+            response = self.find_endpoint(request)(self, request)
+        except Refusal as refusal:
+            response = refuse(refusal)
+        except (ConnectionError, ssl.SSLError):
+            raise
+        except Exception:
+            log.exception("unexpected error in %s %s", request.method, request.path)
+            response = refuse(HTTPRefusal(500, "The server made a mistake.", "See its log."))
+        endpoint = find_path(request.path) or "other"
+        status = str(response.status)
+        self.metrics.add("logs_http_requests_total", endpoint=endpoint, status=status)
+        return response
+
+    def find_endpoint(self, request: Request) -> Endpoint:
+        """The endpoint of a request. Raises HTTPRefusal: 404, 405, 421."""
+        if self.config.reading_is_open:
+            self.check_host(request.headers.get("host", "localhost"))
+            if request.method == "GET" and request.headers.get("sec-fetch-site") == "cross-site":
+                hint = "Open the address of this server itself."
+                raise HTTPRefusal(403, "A page of another site may not read here.", hint)
+        path = find_path(request.path)
+        if not path:
+            hint = f"There are {', '.join(ROUTES)}."
+            raise HTTPRefusal(404, f"There is nothing at {shorten(request.path)}.", hint)
+        methods = ROUTES[path]
+        method = "GET" if request.method == "HEAD" else request.method
+        if method not in methods:
+            allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else [])])
+            error = f"{path} does not take {shorten(request.method)}."
+            raise HTTPRefusal(405, error, f"It takes {allowed}.", {"Allow": allowed})
+        return methods[method]
+
+    def check_host(self, value: str) -> None:
+        """Refuses names that are not ours while everyone may read. Raises HTTPRefusal: 421.
+
+        A web page elsewhere could give its own name this server's address, and read the logs in
+        the browser of someone who may reach it (DNS rebinding).
+        """
+        name = value if value.endswith("]") else value.rpartition(":")[0] or value
+        host = name.strip("[]").lower()
+        ours = is_loopback(host) or host in (self.config.host.lower(), *self.config.allowed_hosts)
+        if not ours:
+            hint = "Add it to server.allowed_hosts in the configuration."
+            raise HTTPRefusal(421, f"This server is not {shorten(host)}.", hint)
+
+    def authenticate(self, request: Request, *roles: str) -> Token:
+        """Whose token a request has (RFC 9110, section 11.4). Raises HTTPRefusal: 401."""
+        scheme, _, text = request.headers.get("authorization", "").partition(" ")
+        secret = text.strip().encode("latin-1")
+        if scheme.lower() == "basic":
+            try:
+                secret = base64.b64decode(secret).partition(b":")[2]
+            except ValueError:
+                secret = b""
+        token = self.config.find_token(secret, *roles)
+        if token and scheme.lower() in ("token", "bearer", "basic"):
+            return token
+        error = "The token is not known here, or not for this." if secret else "A token is needed."
+        hint = f"Send 'Authorization: Token T', with a {' or '.join(roles)} token of the server."
+        headers = {"WWW-Authenticate": 'Basic realm="logs", Bearer realm="logs"'}
+        raise HTTPRefusal(401, error, hint, headers)
+
+    def check_reader(self, request: Request) -> None:
+        """Raises HTTPRefusal, 401, for a reader without the token that is needed."""
+        if not self.config.reading_is_open:
+            self.authenticate(request, "read")
+
+    # Writing
+
+    def post_logs(self, request: Request) -> Response:
+        """Takes records, in any form of JSON."""
+        parsed, batch = self.store_body(request, parse_body, parse_record)
+        return json_response(200, batch_answer(parsed, batch), replayed_header(batch))
+
+    def store_body(self, request: Request, split: Split, parse: Parse) -> tuple[Parsed, Batch]:
+        """Stores the records in a body, and returns when they are on disk. Raises Refusal."""
+        token = self.authenticate(request, "service", "shipper")
+        rate = self.config.max_records_per_second
+        self.limits.spend(token, 0, rate)
+        key = idempotency_key(request)
+        body = request.read_body(token.secret)
+        with self._parsing if len(body) > 1 << 16 else contextlib.nullcontext():
+            parsed = read_records(split(body), token, parse)
+        if parsed.records:
+            self.limits.spend(token, len(parsed.records), rate)
+        batch = Batch(parsed.records)
+        if key:
+            batch.key = hashlib.sha256(token.secret.encode() + b"\0" + key).digest()
+            batch.body_hash = hashlib.sha256(body).digest()
+        del body  # Many may wait for a commit: they need no body.
+        if batch.records:
+            self.committer.commit(batch)
+        self.count(token, parsed, batch)
+        if parsed.rejected and not batch.records:  # An empty body of OTLP has neither.
+            raise nothing_stored(parsed, batch)
+        return parsed, batch
+
+    def count(self, token: Token, parsed: Parsed, batch: Batch) -> None:
+        """Counts what became of a batch. A repeat was counted before."""
+        if batch.replayed:
+            return
+        for (_, service, severity), records in batch.kinds.items():
+            labels = {"service": service, "severity": SEVERITY_NAMES[severity]}
+            self.metrics.add("logs_records_accepted_total", records, **labels)
+        for field, records in parsed.reasons.items():
+            labels = {"service": token.service, "reason": field}
+            self.metrics.add("logs_records_rejected_total", records, **labels)
+
+    # Reading
+
+    def get_logs(self, request: Request) -> Response:
+        """Gives records, page by page, all, or as they come."""
+        self.check_reader(request)
+        values = parse_query_string(request.query, LIST_PARAMETERS)
+        follow = values.pop("follow", "0") == "1"
+        wrong = ("order", "cursor", "format") if follow else ("after",)
+        for name in wrong:
+            if name in values:
+                word = "with" if follow else "without"
+                problem = f"The parameter {name} does not go {word} follow=1."
+                raise BadQuery(problem, "Leave it out.")
+        form = FORMATS[values.pop("format", "json")]
+        query = Query(**values)
+        if follow:
+            lines = self.follow_lines(self.store.follow(query))
+            return stream_response(FORMATS["ndjson"].content_type, lines)
+        if not query.limit:
+            return stream_response(form.content_type, form.encode(self.store.stream(query)))
+        records, more = self.store.page(query)
+        headers = {"Link": next_link(request, query, records[-1])} if more else {}
+        body = b"".join(form.encode([records]))
+        return Response(200, body, content_type=form.content_type, headers=headers)
+
+    def follow_lines(self, pages: Iterator[list[StoredRecord]]) -> Iterator[bytes]:
+        """A line for each record as it comes, and a blank line where nothing comes for long."""
+        sent_at = float("-inf")
+        for records in pages:
+            if self.stopping.is_set():
+                return
+            if not records and time.monotonic() - sent_at < HEARTBEAT_SECONDS:
+                continue
+            yield "".join(map(FORMATS["ndjson"].line, records)).encode() or b"\n"
+            sent_at = time.monotonic()
+
+    def get_record(self, request: Request) -> Response:
+        """Gives one record."""
+        self.check_reader(request)
+        text = request.path.removeprefix("/logs/")
+        if re.fullmatch(r"[0-9]{1,16}", text):
+            number = int(text)
+            one = Query(after=number - 1, last_id=number, by_id=True, limit=1)
+            for record in self.store.page(one)[0]:
+                return Response(200, record.json().encode() + b"\n")
+        error = f"There is no record {shorten(text)}."
+        raise HTTPRefusal(404, error, "GET /logs lists records with their ids.")
+
+    def delete_logs(self, request: Request) -> Response:
+        """Deletes the records that a filter finds, with an admin token."""
+        self.authenticate(request, "admin")
+        query = Query(**parse_query_string(request.query, FILTERS))
+        if query == Query():
+            raise BadQuery("DELETE needs a filter.", "Name the records, by service for example.")
+        return json_response(200, {"deleted": self.store.delete(query)})
+
+    def get_stats(self, request: Request) -> Response:
+        """Counts records, by service, severity and time."""
+        self.check_reader(request)
+        values = parse_query_string(request.query, STATS_PARAMETERS)
+        step = values.pop("step", None)
+        query = Query(**values)
+        stats = self.store.stats(query, step)
+        services: Counter[str] = Counter()
+        severities = dict.fromkeys(SEVERITIES, 0)
+        for (service, severity), records in stats.kinds.items():
+            services[service] += records
+            severities[SEVERITY_NAMES[severity]] += records
+        answer = {
+            "total": stats.kinds.total(),
+            "by_service": dict(services.most_common()),
+            "by_severity": severities,
+            "first_timestamp": None if stats.first is None else format_timestamp(stats.first),
+            "last_timestamp": None if stats.last is None else format_timestamp(stats.last),
+        }
+        if step:
+            answer["histogram"] = histogram(stats, query, step)
+        return json_response(200, answer)
+
+    def get_health(self, request: Request) -> Response:
+        """Says whether records can be stored.
+
+        Anyone may ask. So it looks once a second at most while all is well, and those who wait for
+        one look hear the same.
+        """
+        asked_at = time.monotonic()
+        with self._checking:
+            valid_seconds = 0 if self._trouble else 1
+            if self._checked_at + valid_seconds < asked_at:
+                self._trouble = None
+                try:
+                    self.store.probe()
+                except Unavailable as trouble:
+                    self._trouble = trouble
+                self._checked_at = time.monotonic()
+            if self._trouble:
+                raise Unavailable(self._trouble.error, self._trouble.hint)
+        return json_response(200, {"status": "ok"})
+
+    def get_metrics(self, request: Request) -> Response:
+        """Gives numbers for Prometheus."""
+        self.check_reader(request)
+        values = {
+            **self.metrics.values,
+            ("logs_commits_total", ()): self.committer.commits,
+            ("logs_commit_seconds_total", ()): self.committer.seconds,
+            ("logs_store_records", ()): self.store.count(),
+            ("logs_store_bytes", ()): self.store.size(),
+            ("logs_waiting_batches", ()): self.committer.waiting,
+            ("logs_waiting_bytes", ()): self.limits.held_bytes,
+            ("process_start_time_seconds", ()): self.started_at,
+        }
+        lines: dict[str, list[str]] = {name: [] for name in METRICS}
+        for (name, labels), value in values.items():
+            quoted = ",".join(f'{label}="{escape_label(text)}"' for label, text in labels)
+            quoted = f"{{{quoted}}}" if labels else ""
+            lines[name].append(f"{name}{quoted} {value:.16g}")
+        text = ""
+        for name, explanation in METRICS.items():
+            kind = "counter" if name.endswith("_total") else "gauge"
+            head = [f"# HELP {name} {explanation}", f"# TYPE {name} {kind}"]
+            text += "\n".join([*head, *lines[name], ""])
+        return Response(200, text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+Endpoint = Callable[[App, Request], Response]
+ROUTES: dict[str, dict[str, Endpoint]] = {
+    "/logs": {"POST": App.post_logs, "GET": App.get_logs, "DELETE": App.delete_logs},
+    "/logs/ID": {"GET": App.get_record},
+    "/stats": {"GET": App.get_stats},
+    "/estadisticas": {"GET": App.get_stats},  # Its owner's name for /stats.
+    "/health": {"GET": App.get_health},
+    "/metrics": {"GET": App.get_metrics},
+}
+
+METRICS = {  # https://prometheus.io/docs/instrumenting/exposition_formats/
+    "logs_records_accepted_total": "Records stored.",
+    "logs_records_rejected_total": "Records refused, by the field at fault.",
+    "logs_http_requests_total": "Requests answered, but for those with a malformed head.",
+    "logs_commits_total": "Commits to the store.",
+    "logs_commit_seconds_total": "Time taken by all commits.",
+    "logs_store_records": "Records in the store.",
+    "logs_store_bytes": "Size of the store on disk.",
+    "logs_waiting_batches": "Batches that wait for a commit.",
+    "logs_waiting_bytes": "Bodies that come in and large answers that go out.",
+    "process_start_time_seconds": "When the server started, since 1970.",
+}
+
+
+def escape_label(text: str) -> str:
+    """A text as the value of a label in Prometheus' format."""
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+def find_path(path: str) -> str | None:
+    """The key of a path in ROUTES."""
+    if path in ROUTES:
+        return path
+    return "/logs/ID" if re.fullmatch(r"/logs/[^/]+", path) else None
+
+
+def idempotency_key(request: Request) -> bytes:
+    """The Idempotency-Key of a request, or nothing. Raises HTTPRefusal: 400."""
+    text = request.headers.get("idempotency-key")
+    if text is None:
+        return b""
+    key = text.encode("latin-1")  # Its bytes as they came: two keys never become one.
+    if not 0 < len(key.decode("utf-8", "replace")) <= MAX_KEY_CHARS:
+        error = f"An Idempotency-Key has 1 to {MAX_KEY_CHARS} characters."
+        raise HTTPRefusal(400, error, "Send a UUID, for example.")
+    return key
+
+
+def replayed_header(batch: Batch) -> dict[str, str]:
+    """The header that tells a repeat from a first try."""
+    return {"Idempotent-Replayed": "true"} if batch.replayed else {}
+
+
+def batch_answer(parsed: Parsed, batch: Batch) -> dict[str, Json]:
+    """What POST /logs answers."""
+    return {
+        "accepted": batch.stored,
+        "rejected": parsed.rejected,
+        "first_id": batch.first_id or None,
+        "last_id": batch.last_id or None,
+        "errors": parsed.errors,
+    }
+
+
+def nothing_stored(parsed: Parsed, batch: Batch) -> HTTPRefusal:
+    """The refusal of a batch without a good record: 403 where all named another service."""
+    status = 403 if parsed.forbidden == parsed.rejected else 422
+    error = "No record could be stored: {field}: {error}.".format_map(parsed.errors[0])
+    refusal = HTTPRefusal(status, error, '"errors" says what to correct, by index.')
+    refusal.details = batch_answer(parsed, batch)
+    return refusal
+
+
+def stream_response(content_type: str, pieces: Iterator[bytes]) -> Response:
+    """A streamed answer. Its first piece is made at once: an error there still gets its status."""
+    first = next(pieces, b"")
+    headers = {"X-Accel-Buffering": "no"}  # nginx passes each piece on as it comes.
+    pages = itertools.chain([first], pieces)
+    return Response(200, pages=pages, content_type=content_type, headers=headers)
+
+
+def next_link(request: Request, query: Query, last: StoredRecord) -> str:
+    """The Link to the page after `last` (RFC 8288), relative to the request.
+
+    "since" becomes the moment that it meant.
+    """
+    left_out = ("cursor", "since", "timestamp_start", "timestamp_end")
+    pairs = [pair for pair in split_query_string(request.query) if pair[0] not in left_out]
+    for name in ("timestamp_start", "timestamp_end"):
+        if (moment := getattr(query, name)) is not None:
+            pairs.append((name, format_timestamp(moment)))
+    pairs.append(("cursor", format_cursor(last)))
+    name = request.path.rpartition("/")[2]
+    return f'<{name}?{urllib.parse.urlencode(pairs)}>; rel="next"'
+
+
+def histogram(stats: Stats, query: Query, step: int) -> list[dict[str, Json]]:
+    """The counts by steps, with empty steps between them where there are not too many."""
+    start = stats.first if query.timestamp_start is None else query.timestamp_start
+    end = stats.last if query.timestamp_end is None else query.timestamp_end
+    if start is None or end is None:
+        return []
+    begins: Iterable[int] = range(start // step * step, end + 1, step)
+    if len(range(start // step * step, end + 1, step)) > MAX_STEPS:
+        begins = sorted(stats.steps)
+    nothing = [0] * len(SEVERITIES)
+    return [
+        {
+            "start": format_timestamp(max(begin, MIN_TIMESTAMP)),
+            **dict(zip(SEVERITIES, stats.steps.get(begin, nothing), strict=True)),
+        }
+        for begin in begins
+    ]
+
+
+# -------- 12. HTTP
+
+
+def malformed(error: str, status: int = 400) -> HTTPRefusal:
+    """The refusal of a request after which nobody can tell where the next one begins."""
+    return HTTPRefusal(status, error, "Send HTTP/1.1 as RFC 9112 has it.")
+
+
+TOKEN_CHARS = frozenset(
+    "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+)
+
+
+def parse_head(head: bytes) -> Request:
+    r"""The head of a request, from its first line to its empty line.
+
+    >>> parse_head(b"GET /logs?limit=1 HTTP/1.1\r\nHost: localhost\r\n\r\n")[:5]
+    ('GET', '/logs', 'limit=1', 'HTTP/1.1', {'host': 'localhost'})
+
+    It refuses what other servers may read in another way: a request hidden in another one's body
+    begins like that (RFC 9112, section 11.2). Raises HTTPRefusal.
+    """
+    first, _, rest = head.partition(b"\r\n")
+    method, target, version = parse_request_line(first.decode("utf-8", "replace"))
+    headers = parse_headers(rest)
+    if not target.startswith("/"):  # The whole URL: its host counts (RFC 9112, 3.2.2).
+        try:
+            parts = urllib.parse.urlsplit(target)
+        except ValueError:
+            raise malformed("The first line names no host.") from None
+        headers["host"] = parts.netloc
+        target = f"{parts.path or '/'}?{parts.query}"
+    if version == "HTTP/1.1" and "host" not in headers:
+        raise malformed("The Host header is missing.")
+    path, _, query = target.partition("?")
+    length = body_length(headers, version)
+    path = urllib.parse.unquote(path)
+    return Request(method, path, query, version, headers, length, no_body)
+
+
+parse_small_head = functools.lru_cache(256)(parse_head)  # Most clients repeat theirs.
+
+
+def no_body(client: str) -> bytes:
+    """Stands for a body until the handler puts its own method there."""
+    raise NotImplementedError
+
+
+def parse_request_line(line: str) -> tuple[str, str, str]:
+    """Method, target and version of a request's first line. Raises HTTPRefusal."""
+    parts = line.split(" ")
+    is_version = re.fullmatch(r"HTTP/[0-9]\.[0-9]", parts[-1])
+    if len(parts) != 3 or not is_version or not (parts[0].isascii() and parts[0].isalpha()):
+        raise malformed("The first line is not that of a request.")
+    method, target, version = parts
+    if not version.startswith("HTTP/1."):
+        raise malformed(f"{version} is not spoken here.", 505)
+    if not re.match(r"/|https?://[^/?]", target, re.IGNORECASE):
+        raise malformed("The first line names no path.")
+    return method, target, "HTTP/1.0" if version == "HTTP/1.0" else "HTTP/1.1"
+
+
+def parse_headers(lines: bytes) -> dict[str, str]:
+    """The headers in lines that end with CRLF, up to an empty line. Raises HTTPRefusal."""
+    headers: dict[str, str] = {}
+    for line in lines.decode("latin-1").split("\r\n")[:-2]:
+        name, colon, value = line.partition(":")
+        if not (colon and name and TOKEN_CHARS.issuperset(name)):
+            raise malformed("A header line is not 'Name: value'.")
+        name = name.lower()
+        value = value.strip(" \t")
+        if name in headers:
+            if name in ("host", "content-length", "transfer-encoding"):
+                raise malformed(f"The header {name} is given twice.")
+            value = f"{headers[name]}, {value}"
+        headers[name] = value
+    return headers
+
+
+def body_length(headers: Mapping[str, str], version: str) -> int | None:
+    """The bytes of the body that follows, or None for chunks.
+
+    Raises HTTPRefusal where readers could differ about its end.
+    """
+    length = headers.get("content-length", "0")
+    encoding = headers.get("transfer-encoding")
+    if not re.fullmatch(r"[0-9]{1,18}", length):
+        raise malformed(f"The Content-Length {shorten(length)} is not a number.")
+    if encoding is None:
+        return int(length)
+    if "content-length" in headers or version == "HTTP/1.0" or encoding.lower() != "chunked":
+        raise malformed("Transfer-Encoding is 'chunked' in HTTP/1.1, without a Content-Length.")
+    return None
+
+
+# The Date header of a whole second: it is made once a second.
+http_date = functools.lru_cache(1)(functools.partial(email.utils.formatdate, usegmt=True))
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """One connection, in a thread of its own.
+
+    The base class loops over the requests: `handle` calls `handle_one_request`, which reads the
+    first line, calls `parse_request` for the headers and then `do_GET` or the like.
+    """
+
+    server: Server
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = 64 << 10  # Head and body of most answers leave in one send.
+
+    def setup(self) -> None:
+        """Is called once, before the first request."""
+        self.command = ""
+        self.request_version = self.protocol_version
+        self.idle = True  # No request has begun.
+        self.unread = False  # Bytes of this request may still come in: close after the answer.
+        self.holder = self.client_address[0]  # Whose bytes are counted in `Limits`,
+        self.held_bytes = 0  # and how many of this request.
+        self.allow(IDLE_SECONDS)
+        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        super().setup()
+        self.server.handlers.add(self)
+
+    def finish(self) -> None:
+        """Is called once, after the last request."""
+        self.server.handlers.discard(self)
+        super().finish()
+
+    def allow(self, seconds: float, ends: int = socket.SHUT_RD) -> None:
+        """Sets the deadline of what comes now. `ends` is what `Server.watch` then shuts."""
+        self.ends = ends
+        self.deadline = time.monotonic() + seconds
+
+    def expire(self) -> None:
+        """Ends the wait of this handler, from another thread.
+
+        A read gets an end of file, so that it can still be answered; a send fails.
+        """
+        with contextlib.suppress(OSError):  # It may be closed already.
+            # Not the method of SSLSocket: it would take the encryption away under a reader.
+            socket.socket.shutdown(self.connection, self.ends)
+
+    def handle(self) -> None:
+        """Takes requests, one after the other, until the client leaves or the server stops."""
+        with contextlib.suppress(ConnectionError, ssl.SSLError):  # The client is gone.
+            if self.server.is_full(self.client_address[0]):
+                if not self.server.tls:  # Its handshake would take too long.
+                    self.unread = True
+                    self.send(refuse(Unavailable("Too many connections are open.")))
+                    self.drain()
+                return
+            super().handle()
+
+    def handle_one_request(self) -> None:
+        """Takes one request."""
+        self.idle = True
+        self.allow(IDLE_SECONDS)
+        try:
+            super().handle_one_request()
+        finally:
+            self.server.app.limits.hold(self.holder, -self.held_bytes)
+            self.held_bytes = 0
+            self.holder = self.client_address[0]
+        if self.unread:
+            self.drain()
+
+    def parse_request(self) -> bool:
+        """Reads the head of a request. False: it was refused, and answered.
+
+        The base class's own takes a lone LF, folded lines and two Content-Lengths, and its parser
+        takes as long as all the rest of a small request.
+        """
+        self.idle = False
+        self.allow(HEADER_SECONDS)
+        self.command = ""  # Not that of the request before.
+        self.unread = True
+        try:
+            first: bytes = self.raw_requestline  # type: ignore[attr-defined]
+            if first == b"\r\n":  # It counts for nothing (RFC 9112, 2.2).
+                first = self.rfile.readline(MAX_HEAD_BYTES)
+            data = self.read_head(first)
+            head = parse_small_head(data) if len(data) < 1000 else parse_head(data)
+        except Refusal as refusal:
+            self.send(refuse(refusal))
+            return False
+        self.command = head.method
+        self.request_version = head.version
+        self.head = head
+        self.unread = head.body_length != 0
+        self.allow(float("inf"))  # From here on it is the server that works.
+        wishes = head.headers.get("connection", "").lower()
+        self.close_connection = head.version == "HTTP/1.0" or "close" in wishes
+        return True
+
+    def respond(self) -> None:
+        """Answers one request: the method of all `do_...`, since ROUTES says who takes which."""
+        response = self.server.app.respond(self.head._replace(read_body=self.read_body))
+        if len(response.body) > HELD_ANSWER_BYTES:  # A slow client keeps it in memory.
+            try:
+                self.hold(len(response.body))
+            except Unavailable as refusal:
+                response = refuse(refusal)
+        self.send(response)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = respond  # noqa: N815
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answers in JSON what the base class refuses: 414, and 501 for a method nobody knows."""
+        self.unread = True
+        error = message or http.client.responses[code]
+        self.send(refuse(HTTPRefusal(code, f"{error}.", "Send HTTP/1.1 as RFC 9112 has it.")))
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # The base class's name.
+        """Logs nothing: a line for each request would cost more than the request."""
+
+    # Reading
+
+    def read_head(self, line: bytes) -> bytes:
+        """The lines of a head, from this first one to an empty one. Raises Refusal, OSError."""
+        lines = [line]
+        size = len(line)
+        while line != b"\r\n":
+            if line[-2:] != b"\r\n":
+                if line[-1:] == b"\n":
+                    raise malformed("A line of the head ends without CR.")
+                raise self.cut_off()
+            line = self.rfile.readline(MAX_HEAD_BYTES + 1 - size)
+            lines.append(line)
+            size += len(line)
+            if size > MAX_HEAD_BYTES or len(lines) > MAX_HEADERS + 2:
+                most = f"{MAX_HEADERS} headers of {MAX_HEAD_BYTES >> 10} KiB together"
+                raise malformed(f"The head is larger than {most}.", 431)
+        head = b"".join(lines)
+        if head.count(b"\r") != len(lines) or b"\0" in head:
+            raise malformed("The head has a NUL, or a CR alone.")
+        return head
+
+    def read_line(self) -> bytes:
+        """A line before or after a chunk, without its CRLF. Raises Refusal, OSError."""
+        line = self.rfile.readline(MAX_CHUNK_LINE_BYTES)
+        if line[-2:] == b"\r\n" and line.count(b"\r") == 1:
+            return line[:-2]
+        if len(line) == MAX_CHUNK_LINE_BYTES or line[-1:] == b"\n":
+            raise malformed("A chunk is not framed by short lines that end with CRLF.")
+        raise self.cut_off()
+
+    def cut_off(self) -> Exception:
+        """What an end of file in the middle of a request means."""
+        if self.server.app.stopping.is_set():
+            return Unavailable("The server is stopping.")
+        if time.monotonic() > self.deadline:
+            error = "The request did not come in time; nothing was stored."
+            return HTTPRefusal(408, error, "Send it faster, or in smaller pieces.")
+        return ConnectionResetError()
+
+    def read_body(self, holder: str) -> bytes:
+        """The body, out of its chunks and decompressed. Its bytes are counted as `holder`'s.
+
+        Raises Refusal, ConnectionError.
+        """
+        self.holder = holder
+        headers = self.head.headers
+        length = self.head.body_length
+        if length == 0 and "content-length" not in headers:
+            self.unread = True  # A client that forgets the length may well send a body.
+            hint = "Send Content-Length, or chunks."
+            raise HTTPRefusal(411, "The request does not say how long its body is.", hint)
+        encoding = headers.get("content-encoding", "").lower() or "identity"
+        if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
+            error = f"The Content-Encoding {shorten(encoding)} is not known."
+            raise Unsupported(error, "Send gzip, deflate or none.")
+        if length is not None and length > MAX_BODY_BYTES:
+            raise body_too_large()
+        self.allow(REQUEST_SECONDS)
+        expects = headers.get("expect", "").lower() == "100-continue"
+        if expects and self.request_version == "HTTP/1.1":
+            self.send_response_only(100)
+            self.end_headers()
+            self.wfile.flush()
+        body = io.BytesIO()
+        body.writelines(self.read_chunks() if length is None else self.read_exactly(length))
+        self.unread = False
+        self.allow(float("inf"))
+        data = body.getvalue()
+        if encoding == "identity":
+            return data
+        whole = decompress(data)
+        self.hold(max(len(whole) - len(data), 0))
+        return whole
+
+    def read_exactly(self, length: int) -> Iterator[bytes]:
+        """So many bytes, in pieces. Each is counted as it comes, not before."""
+        while length:
+            data = self.rfile.read1(min(length, 1 << 18))  # It gives what is there, soon.
+            if not data:
+                raise self.cut_off()
+            self.hold(len(data))
+            length -= len(data)
+            yield data
+
+    def hold(self, size: int) -> None:
+        """Counts bytes of this request's body among those that wait. Raises Unavailable."""
+        self.server.app.limits.hold(self.holder, size)
+        self.held_bytes += size
+
+    def read_chunks(self) -> Iterator[bytes]:
+        """The bytes of all chunks (RFC 9112, 7.1). Extensions and trailers count for nothing."""
+        total = 0
+        small = 0
+        while True:
+            digits = self.read_line().partition(b";")[0].rstrip(b" \t")
+            if not re.fullmatch(rb"[0-9A-Fa-f]{1,8}", digits):
+                raise malformed("A chunk does not begin with its size.")
+            size = int(digits, 16)
+            total += size
+            if total > MAX_BODY_BYTES:
+                raise body_too_large()
+            if size < SMALL_CHUNK_BYTES:
+                small += 1
+                if small % 16 == 0:
+                    time.sleep(0.002)  # Many small chunks cost their sender, not the others.
+            if not size:
+                parse_headers(self.read_head(self.rfile.readline(MAX_HEAD_BYTES)))  # Trailers.
+                return
+            yield from self.read_exactly(size)
+            if self.read_line():
+                raise malformed("A chunk is longer than its size.")
+
+    def drain(self) -> None:
+        """Reads on for a moment after a refusal, then closes.
+
+        Closing while the client sends could destroy the answer before the client reads it
+        (RFC 9112, section 9.6).
+        """
+        self.close_connection = True
+        self.allow(2)
+        socket.socket.shutdown(self.connection, socket.SHUT_WR)
+        while time.monotonic() < self.deadline and self.connection.recv(1 << 12):
+            pass
+
+    # Sending
+
+    def send(self, response: Response) -> None:
+        """Sends an answer. Raises ConnectionError where that fails."""
+        if self.unread or self.server.app.stopping.is_set():
+            self.close_connection = True
+        is_chunked = response.pages is not None and self.request_version != "HTTP/1.0"
+        self.send_response_only(response.status)
+        self.send_header("Date", http_date(int(time.time())))
+        self.send_header("Content-Type", response.content_type)
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Cache-Control", "no-store")
+        for name, value in response.headers.items():
+            self.send_header(name, value)
+        if response.pages is None:
+            self.send_header("Content-Length", str(len(response.body)))
+        elif is_chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        self.allow(SEND_SECONDS, socket.SHUT_RDWR)
+        if self.command == "HEAD":
+            self.wfile.flush()
+        elif response.pages is None:
+            self.write(response.body)
+        else:
+            self.send_pages(response.pages, is_chunked)
+
+    def send_pages(self, pages: Iterator[bytes], is_chunked: bool) -> None:
+        """Sends the pieces of a stream as they come: in chunks, or to HTTP/1.0 until the close.
+
+        After an error in the middle the last chunk is missing, so that half an answer does not
+        look whole. HTTP/1.0 has no chunks, and can't tell.
+        """
+        self.wfile.flush()
+        try:
+            for data in filter(None, pages):
+                self.write(b"%x\r\n%b\r\n" % (len(data), data) if is_chunked else data)
+                self.allow(float("inf"))  # It is the store that works now.
+        except Refusal as refusal:
+            log.error("an answer was broken off: %s", refusal)
+            raise ConnectionAbortedError from None
+        if is_chunked:
+            self.write(b"0\r\n\r\n")
+
+    def write(self, data: bytes) -> None:
+        """Sends bytes, after what `wfile` keeps. Each piece has a deadline of its own."""
+        for start in range(0, len(data), SEND_BUFFER_BYTES):
+            self.allow(SEND_SECONDS, socket.SHUT_RDWR)
+            self.wfile.write(data[start : start + SEND_BUFFER_BYTES])
+            self.wfile.flush()
+
+
+def body_too_large() -> TooLarge:
+    """The refusal of a body, or of what it decompresses to."""
+    return TooLarge(f"The body is larger than {MAX_BODY_BYTES >> 20} MiB.", "Send smaller batches.")
+
+
+def decompress(data: bytes) -> bytes:
+    """The bytes of a gzip file, of one or more members, or of deflate with or without zlib's frame.
+
+    It stops at the limit: 10 KiB can hold 10 MiB and more. Raises TooLarge, BadBody.
+    """
+    whole = bytearray()
+    try:
+        for _ in range(MAX_GZIP_MEMBERS):
+            # The first two bytes tell gzip's and zlib's frame (RFC 1950, 2.2) from none.
+            first = int.from_bytes(data[:2], "big")
+            is_framed = data[:2] in (b"", b"\x1f\x8b") or (data[0] & 15 == 8 and first % 31 == 0)
+            wbits = 32 + zlib.MAX_WBITS if is_framed else -zlib.MAX_WBITS  # 32: by its head.
+            stream = zlib.decompressobj(wbits)
+            whole += stream.decompress(data, MAX_BODY_BYTES + 1 - len(whole))
+            if len(whole) > MAX_BODY_BYTES:
+                raise body_too_large()
+            if not stream.eof:
+                raise zlib.error("it is cut short")
+            data = stream.unused_data
+            if not data:
+                return bytes(whole)
+        raise zlib.error(f"it has more than {MAX_GZIP_MEMBERS} members")
+    except zlib.error as error:
+        raise BadBody(f"The body can't be decompressed: {error}.", "Send it as it is.") from None
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Accepts connections up to a bound, and ends what is past its deadline. Raises StartError."""
+
+    request_queue_size = 1024  # The base class's 5 resets a burst of clients.
+    allow_reuse_address = os.name == "posix"  # On Windows two servers could share a port.
+    app: App  # Is set before `serve`: the port is taken before a store is made.
+
+    def __init__(self, config: Config, tls: ssl.SSLContext | None, max_connections: int):
+        self.tls = tls
+        self.max_connections = max_connections
+        self.handlers: set[Handler] = set()
+        try:
+            address = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
+            self.address_family = address[0]
+            super().__init__((config.host, config.port), Handler)
+        except OSError as error:
+            reason = f"can't listen on {config.host}:{config.port}: {error.strerror}"
+            raise StartError(f"{reason}; try --port") from None
+        if self.tls:  # The handshake is for the thread of the connection, at its first read.
+            self.socket = self.tls.wrap_socket(
+                self.socket, server_side=True, do_handshake_on_connect=False
+            )
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        self.url = f"{'https' if self.tls else 'http'}://{host}:{self.server_address[1]}"
+
+    def serve(self, app: App) -> threading.Thread:
+        """Accepts connections from now on, in the thread that it gives.
+
+        A thread of its own: the exception that a signal raises in the main thread can't hit it.
+        """
+        self.app = app
+        threading.Thread(target=self.watch, daemon=True).start()
+        accepting = threading.Thread(target=self.serve_forever, args=[0.05], daemon=True)
+        accepting.start()
+        return accepting
+
+    def is_full(self, address: str) -> bool:
+        """Whether there are too many connections, in all or from this address."""
+        same = sum(handler.client_address[0] == address for handler in list(self.handlers))
+        return len(self.handlers) > self.max_connections or same > MAX_ADDRESS_CONNECTIONS
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Starts the thread of a connection. Nothing waits for its end.
+
+        The base class's `Thread.start` waits until the thread runs: for ever, where the thread
+        dies of a MemoryError before that.
+        """
+        _thread.start_new_thread(self.process_request_thread, (request, client_address))
+
+    def server_bind(self) -> None:
+        """Binds the socket. The base class also asks a name server, which can take long."""
+        socketserver.TCPServer.server_bind(self)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Logs what no handler expected. After an OSError the client is gone."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            log.exception("unexpected error in a connection")
+
+    def watch(self) -> None:
+        """Keeps all deadlines, in a thread of its own: one clock for every kind of slowness."""
+        while True:
+            time.sleep(0.5)
+            self.app.store.stop_overdue()
+            for handler in list(self.handlers):
+                if handler.deadline < time.monotonic():
+                    handler.expire()
+
+    def stop(self) -> None:
+        """Takes no more connections, ends idle ones, and waits for requests in flight."""
+        self.app.stopping.set()
+        self.shutdown()
+        self.server_close()
+        deadline = time.monotonic() + SHUTDOWN_SECONDS
+        while self.handlers and time.monotonic() < deadline:
+            for handler in list(self.handlers):
+                if handler.idle:
+                    handler.expire()
+            time.sleep(0.02)
+
+
+# -------- 13. OTLP *
+# The core uses nothing of this chapter. It adds a line to the route table.
+
+NOT_OTLP = (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError)
+
+
+def post_otlp(app: App, request: Request) -> Response:
+    """Takes records from OpenTelemetry: OTLP/HTTP as JSON."""
+    try:
+        if "protobuf" in request.headers.get("content-type", ""):
+            hint = "Set the exporter to http/json (OTEL_EXPORTER_OTLP_PROTOCOL)."
+            raise Unsupported("OTLP is taken as application/json, not as protobuf.", hint)
+        parsed, batch = app.store_body(request, split_otlp, parse_otlp)
+    except Refusal as refusal:  # The protocol's Status has a "message".
+        refusal.details["message"] = f"{refusal.error} {refusal.hint}"
+        raise
+    headers = replayed_header(batch)
+    if not parsed.rejected:
+        return json_response(200, {}, headers)
+    message = "{field}: {error}".format_map(parsed.errors[0])
+    rejected = str(parsed.rejected)  # An int64 is a text in the JSON of protobuf.
+    partial = {"rejectedLogRecords": rejected, "errorMessage": message}
+    return json_response(200, {"partialSuccess": partial}, headers)
+
+
+ROUTES["/v1/logs"] = {"POST": post_otlp}
+
+
 def split_otlp(body: bytes) -> list[Json]:
-    """The log records in OTLP's ExportLogsServiceRequests, each with the attributes that it shares with others.
-    Raises Refusal: 422 (https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding)."""
+    """The log records of ExportLogsServiceRequests, each with the attributes that it shares.
+
+    Raises Refusal (https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding).
+    """
     values: list[Json] = []
     try:
-        for document in parse_body(body):
-            for resource in document["resourceLogs"] or [] if document != {} else []:
-                common = otlp_pairs((resource.get("resource") or {}).get("attributes"))
-                for scope in resource.get("scopeLogs") or []:
-                    name = (scope.get("scope") or {}).get("name")
-                    shared = {**common, "scope": name} if name else common
-                    values += [(shared, record) for record in scope.get("logRecords") or []]
-                    check_number(values)
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
+        for document in parse_body(body, MAX_BODY_BYTES):
+            if document == {}:
+                continue
+            for resource_logs in document["resourceLogs"] or []:
+                shared = otlp_pairs((resource_logs.get("resource") or {}).get("attributes"))
+                if len(encode_json(shared)) > MAX_ATTRIBUTES_BYTES:  # Each record has them all.
+                    most = f"{MAX_ATTRIBUTES_BYTES >> 10} KiB"
+                    raise TooLarge(f"A resource has over {most} of attributes.", "Send fewer.")
+                for scope_logs in resource_logs.get("scopeLogs") or []:
+                    name = (scope_logs.get("scope") or {}).get("name")
+                    both = {**shared, "scope": name} if name else shared
+                    values += [(both, record) for record in scope_logs.get("logRecords") or []]
+                    check_count(len(values))
+    except NOT_OTLP:
         hint = 'Send {"resourceLogs": [...]} as the protocol has it; other JSON goes to POST /logs.'
-        raise Refusal(422, "The body is not an OTLP logs request.", hint) from None
+        raise BadBody("The body is not an OTLP logs request.", hint) from None
     return values
 
 
+OTLP_SEVERITIES = ("DEBUG", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")  # Four numbers each.
+
+
 def parse_otlp(value: Json, token: Token) -> Record:
-    """Makes a record of what `split_otlp` gave (https://opentelemetry.io/docs/specs/otel/logs/data-model/)."""
+    """Makes a record of what `split_otlp` gave. Raises RecordError.
+
+    The fields are those of https://opentelemetry.io/docs/specs/otel/logs/data-model/.
+    """
     shared, record = value
     try:
         attributes = shared | otlp_pairs(record.get("attributes"))
-        attributes |= {name: record[name] for name in ("traceId", "spanId") if record.get(name)}
-        service, body = attributes.pop("service.name", "unknown_service"), otlp_value(record.get("body") or {})
-        nanoseconds = int(record.get("timeUnixNano") or 0) or int(record.get("observedTimeUnixNano") or 0)
-        number, text = int(record.get("severityNumber") or 0), str(record.get("severityText")).upper()
-        severity = ("DEBUG", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")[(number - 1) // 4] if number > 0 else text
+        for name in ("traceId", "spanId"):
+            if record.get(name):
+                attributes[name] = record[name]
+        service = attributes.pop("service.name", "unknown_service")
+        message = otlp_value(record.get("body") or {})
+        nanoseconds = int(record.get("timeUnixNano") or 0)
+        nanoseconds = nanoseconds or int(record.get("observedTimeUnixNano") or 0)
+        severity = str(record.get("severityText")).upper()
+        number = int(record.get("severityNumber") or 0)
+        if number > 0:
+            severity = OTLP_SEVERITIES[(number - 1) // 4]
         fields = {
-            "message": body if body is None or isinstance(body, str) else encode_json(body),
-            "timestamp": format_timestamp(nanoseconds // 1000) if nanoseconds else None,  # a number would be guessed
+            "message": message if isinstance(message, str | None) else encode_json(message),
+            # As a text: a number would have to be guessed.
+            "timestamp": format_timestamp(nanoseconds // 1000) if nanoseconds else None,
             "severity": severity if severity in SEVERITY_ALIASES else None,
             "attributes": attributes,
         }
-    except (AttributeError, KeyError, TypeError, ValueError, IndexError, OverflowError, RecursionError):
+    except (*NOT_OTLP, IndexError):
         raise RecordError("record", "is not a LogRecord of OTLP") from None
-    unknown = str(service).startswith("unknown_service")  # the SDK's word for none, which a token may know better
-    fields |= {"service": service} if not unknown or token.role == "shipper" else {}
+    # "unknown_service" is what an SDK calls a service without a name. The token may know better.
+    if token.role == "shipper" or not str(service).startswith("unknown_service"):
+        fields["service"] = service
     return parse_record(fields, token)
 
 
@@ -696,2081 +3398,664 @@ def otlp_value(value: dict[str, Json]) -> Json:
 
 
 def otlp_pairs(pairs: list[Json] | None) -> dict[str, Json]:
-    """A list of KeyValue as a dict."""
-    return {pair["key"] + "": otlp_value(pair.get("value") or {}) for pair in pairs or []}  # TypeError for no text
-
-
-# ---------------------------------------------------------------- 6. Queries
-
-
-class Newest(NamedTuple):
-    """Up to where all has been committed, in a store whose ids come in order within a slot only (see LANES)."""
-
-    ids: dict[int, int]  # the newest of each slot
-    floor: int  # of the slots that are not named
-
-
-@dataclasses.dataclass(frozen=True)
-class Query:
-    """What GET /logs and GET /stats ask for; None and () are no such filter. Times in µs, both ends inclusive."""
-
-    severities: tuple[int, ...] = ()
-    min_severity: int | None = None
-    services: tuple[str, ...] = ()
-    start: int | None = None
-    end: int | None = None
-    received_start: int | None = None
-    received_end: int | None = None
-    contains: str | None = None
-    attributes: tuple[tuple[str, str], ...] = ()
-    after_id: int | None = None  # exclusive
-    last_id: int | None = None
-    after: Newest | None = None  # these two are for ClickHouse what after_id and last_id are for SQLite
-    last: Newest | None = None
-    cursor: tuple[int, int] | None = None  # (timestamp, id) of the last record of the page before
-    descending: bool = True
-    by_id: bool = False  # in the order of commits, not of timestamps
-    limit: int = 100
-
-    def by_kind(self) -> Query:
-        """What of it asks for services and severities: all that the table of counts knows, besides the time."""
-        return Query(severities=self.severities, min_severity=self.min_severity, services=self.services)
-
-    @property
-    def counted(self) -> bool:
-        """Whether counts and indexes can answer it, and no text need be read."""
-        return not (self.contains or self.attributes) and self.received_start is None and self.received_end is None
-
-
-# Parsers of parameters: each raises ValueError with what is allowed.
-
-
-def parse_duration(text: str) -> int:
-    """
-    >>> parse_duration("15m") // SECOND
-    900
-    """
-    units = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY}
-    if not (match := re.fullmatch(r"([1-9]\d{0,5})([smhdw])", text)):
-        raise ValueError("a number and a unit: 30s, 15m, 2h, 7d or 4w")
-    return int(match[1]) * units[match[2]]
-
-
-def parse_moment(text: str, end: bool = False) -> int:
-    """A timestamp; a date alone as the end is that whole day."""
-    try:
-        return parse_timestamp(text) + (DAY - 1 if end and re.fullmatch(r"\d{4}-?(\d\d-?\d\d|W\d\d-?\d)", text) else 0)
-    except (ValueError, OverflowError):
-        raise ValueError("a time such as 2026-11-24T02:14:12Z, a date or an epoch number") from None
-
-
-def parse_severities(text: str) -> tuple[int, ...]:
-    """Names with commas between them."""
-    try:
-        return tuple(parse_severity(name.strip()) for name in text.split(","))
-    except ValueError:
-        raise ValueError(", ".join(SEVERITIES)) from None
-
-
-def parse_text(text: str) -> str:
-    """Any text that is not long."""
-    if len(text) > 1000:  # so that no single comparison takes long
-        raise ValueError("a text of 1,000 characters at most")
-    return text
-
-
-def parse_number(text: str, most: int) -> int:
-    """A whole number from 0 to `most`."""
-    if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) > most:
-        raise ValueError(f"a whole number from 0 to {most}")
-    return int(text)
-
-
-def parse_choice(text: str, choices: dict[str, Json]) -> Json:
-    """What one of a few words stands for."""
-    if text not in choices:
-        raise ValueError(" or ".join(choices))
-    return choices[text]
-
-
-def parse_cursor(text: str) -> tuple[int, int]:
-    """The cursor in a "next" link, as `next_link` makes it."""
-    try:
-        timestamp, record_id = map(int, base64.urlsafe_b64decode(text).decode("ascii").split(":"))
-        if MIN_TIMESTAMP <= timestamp <= MAX_TIMESTAMP and 0 <= record_id <= MAX_ID:
-            return timestamp, record_id
-        raise ValueError
-    except ValueError:
-        raise ValueError('the cursor of a "next" link, as it was given') from None
-
-
-# The parameters: the field of Query that each sets, and its parser.
-Parameters = dict[str, tuple[str, Callable[[str], Json]]]
-FILTERS: Parameters = {
-    "severity": ("severities", parse_severities),
-    "min_severity": ("min_severity", lambda text: parse_severities(text.replace(",", ";"))[0]),  # one name, and no list
-    "service": ("services", lambda text: tuple(text.split(","))),
-    "timestamp_start": ("start", parse_moment),
-    "timestamp_end": ("end", functools.partial(parse_moment, end=True)),
-    "received_at_start": ("received_start", parse_moment),
-    "received_at_end": ("received_end", functools.partial(parse_moment, end=True)),
-    "since": ("start", lambda text: max(now() - parse_duration(text), MIN_TIMESTAMP)),
-    "contains": ("contains", parse_text),
-}
-LIST_PARAMETERS: Parameters = FILTERS | {
-    "order": ("descending", functools.partial(parse_choice, choices={"desc": True, "asc": False})),
-    "limit": ("limit", functools.partial(parse_number, most=MAX_LIMIT)),
-    "cursor": ("cursor", parse_cursor),
-    "format": ("format", functools.partial(parse_choice, choices={name: name for name in ("json", "ndjson", "csv")})),
-    "follow": ("follow", functools.partial(parse_choice, choices={"1": True, "0": False})),
-    "after": ("after_id", functools.partial(parse_number, most=MAX_ID)),
-}
-STATS_PARAMETERS: Parameters = FILTERS | {"step": ("step", parse_duration)}
-
-
-def split_parameters(text: str) -> list[tuple[str, str]]:
-    """The pairs of a query string. Raises Refusal: 400."""
-    try:
-        return urllib.parse.parse_qsl(text, keep_blank_values=True, max_num_fields=200)
-    except ValueError:
-        raise Refusal(400, "The query string has more than 200 parameters.", "Send fewer.") from None
-
-
-def parse_parameters(text: str, parameters: Parameters) -> dict[str, Json]:
-    """The fields that a query string sets. Raises Refusal: 400, with the parameter, its value and what is allowed."""
-    fields: dict[str, Json] = {"attributes": ()}
-    given: set[str] = set()
-    for name, value in split_parameters(text):
-        if name.startswith("attr."):
-            fields["attributes"] += ((name[5:], value),)
-            continue
-        if name not in parameters:
-            close = difflib.get_close_matches(name, [*parameters, "attr."], 1)
-            hint = f"{f'Did you mean {close[0]}? ' if close else ''}There are {', '.join(parameters)}, attr.KEY."
-            raise Refusal(400, f"There is no parameter {show(name)}.", hint)
-        field, parse = parameters[name]
-        try:
-            if not value:
-                raise ValueError("a value that is not empty")
-            parsed = parse(value)
-        except ValueError as error:
-            raise Refusal(400, f"The parameter {name} can't be {show(value)}.", f"Allowed: {error}.") from None
-        if name in ("severity", "service"):
-            parsed += fields.get(field, ())
-        elif name in given:
-            raise Refusal(400, f"The parameter {name} is given twice.", "Give it once.")
-        given.add(name)
-        # since and timestamp_start narrow each other
-        fields[field] = max(parsed, fields.get(field, parsed)) if field == "start" else parsed
-    return fields
-
-
-# ---------------------------------------------------------------- 7. Store
-
-Read = Callable[[str, list[Json]], Iterable[Any]]  # SQL and its parameters in, rows out
-Mark = Callable[[Json], str]  # takes a value as a parameter, gives the SQL that stands for it
-Page = tuple[list[StoredRecord], bool]  # and whether there are more
-Stretch = tuple[int | None, int, int]  # the span by which it is counted (None: by records), start, end (exclusive)
-
-
-# The members of a record's attributes, each between ", " and ", ".
-MEMBERS = "', ' || substr(attributes, 2, length(attributes) - 2) || ', '"
-
-
-class Metrics:
-    """Counters for Prometheus, by name and labels."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
-
-    def add(self, name: str, amount: float = 1, **labels: str) -> None:
-        """Adds to a counter."""
-        key = name, tuple(labels.items())
-        with self._lock:
-            self.values[key] = self.values.get(key, 0) + amount
-
-
-class Store:
-    """Where records live: group commit, and the queries, the same for every kind of database.
-
-    A subclass gives what differs: `write` stores batches, all or none, and sets their ids; `reading` is a context in
-    which SELECTs see one state; `mark`, `contains` and `instr` are words of SQL for a parameter, a text in a message
-    ignoring case, and the place of a text in another; `newest` says up to where all has been committed; `probe`
-    raises Unavailable where it can't commit; `size` counts bytes.
-    """
-
-    # methods, which the subclasses define
-    write: Callable[[list[Batch]], None]
-    reading: Callable[[], AbstractContextManager[Read]]
-    mark: Callable[[list[Json], Json], str]
-    contains: Callable[[Mark, str], str]
-    instr: str
-    newest: Callable[[], Any]
-    probe: Callable[[], None]
-    size: Callable[[], int]
-    spans: tuple[int, ...] = ()  # the lengths of the stretches of time that are counted as records come, longest first
-    follow_seconds = FOLLOW_SECONDS
-    page_lock: AbstractContextManager[Any] = contextlib.nullcontext()  # held for a page that indexes can serve
-
-    def __init__(self, config: Config, metrics: Metrics):
-        self.config, self.metrics = config, metrics
-        self.waiting: queue.SimpleQueue[tuple[Batch, Callable[[], None]]] = queue.SimpleQueue()
-        self._writing = threading.Lock()  # held by the one thread that writes
-        self._checking, self._checked = threading.Lock(), 0.0  # when `check` last looked,
-        self._trouble: Unavailable | None = None  # and what it found
-        self._streams = threading.Semaphore(2)  # that read at a time: the other readers stay free for short queries
-        threading.Thread(target=self._commit_all, daemon=True).start()
-
-    def check(self) -> None:
-        """Raises Unavailable where nothing can be stored. Anyone may ask, so it looks once a second at most while all
-        is well, and those who wait for one look hear the same."""
-        asked = time.monotonic()
-        with self._checking:
-            if self._checked < asked - (0 if self._trouble else 1):
-                self._trouble = None
-                try:
-                    self.probe()
-                except Unavailable as trouble:
-                    self._trouble = trouble
-                self._checked = time.monotonic()
-            if self._trouble:
-                raise Unavailable(self._trouble.error, self._trouble.hint)  # each raise makes a traceback longer
-
-    def stop_overdue(self) -> None:
-        """Stops queries that are past their deadline; `Server.watch` calls it."""
-
-    def close(self) -> bool:
-        """Waits for the commit under way and lets no more begin; False where it did not end."""
-        return self._writing.acquire(timeout=1)
-
-    # Writing
-
-    def commit(self, batch: Batch, then: Callable[[], None]) -> None:
-        """Has a batch stored. Another thread calls `then`, which must not wait for anything, when it is on disk or has
-        failed: `batch.failure` is Unavailable, Refusal for a reused key, or what nobody expected."""
-        self.waiting.put((batch, then))
-
-    def _commit_all(self) -> None:
-        """The thread that commits, for all: those that come while a commit is under way share the next one's fsync."""
-        while True:
-            taken = [self.waiting.get()]
-            with self._writing:
-                records, joined = len(taken[0][0].records), 0
-                while records < SMALL_BATCH_RECORDS and joined < self.waiting.qsize() < SMALL_BATCHES:
-                    joined = self.waiting.qsize()
-                    time.sleep(0)  # gives way while others join
-                while not self.waiting.empty() and records < MAX_COMMIT_RECORDS:
-                    taken.append(self.waiting.get())
-                    records += len(taken[-1][0].records)
-                # subtle: each statement of a large commit has to win the GIL back from who parses the next batch, and
-                # Python hands it over after 5 ms; with less, parsing and writing overlap (a tenth to a fifth faster)
-                sys.setswitchinterval(0.005 if records < SMALL_BATCH_RECORDS else 0.0002)
-                self._commit_together([batch for batch, _ in taken])
-                sys.setswitchinterval(0.005)
-            for _, then in taken:
-                try:
-                    then()
-                except Exception:  # the others get their answer all the same
-                    log.exception("unexpected error after a commit")
-            del taken, then  # nothing of a commit waits in memory for the next
-
-    def _commit_together(self, batches: list[Batch]) -> None:
-        """Commits all at once; where that fails for what is in one of them, each alone."""
-        began = time.perf_counter()
-        try:
-            self.write(batches)
-        except Unavailable as trouble:
-            log.error("nothing was stored: %s", trouble)
-            for batch in batches:
-                batch.failure = Unavailable(trouble.error, trouble.hint)
-        except Exception as error:
-            if len(batches) == 1:
-                batches[0].failure = error
-                return
-            for batch in batches:
-                batch.failure, batch.repeated = None, False  # of the try that was rolled back
-                self._commit_together([batch])
-        else:
-            stored = [batch for batch in batches if not batch.failure and not batch.repeated]
-            if stored:
-                self.metrics.add("logs_commits_total")
-                self.metrics.add("logs_commit_seconds_total", time.perf_counter() - began)
-            for (_, service, severity), records in itertools.chain(*(batch.counts.items() for batch in stored)):
-                labels = {"service": service, "severity": SEVERITY_NAMES[severity]}
-                self.metrics.add("logs_records_accepted_total", records, **labels)
-
-    # Reading
-
-    def branches(self, query: Query, read: Read, split: bool = False) -> list[tuple[str, Query]]:
-        """Tables and queries that together hold just what this query asks for; `split` wants one
-        for each service and severity, so that counting need not read a record."""
-        return [("logs", query)]
-
-    def between(self, query: Query, after: Any, last: Any) -> Query:
-        """What of a query was committed after one `newest` (None: from where it begins) and up to another."""
-        after_id = query.after_id if after is None else max(after, query.after_id or 0)
-        return dataclasses.replace(query, after_id=after_id, last_id=last)
-
-    def where(self, query: Query, parameters: list[Json]) -> str:
-        """The conditions of a query, in SQL that every store understands."""
-        mark = functools.partial(self.mark, parameters)
-        bounds = {"severity >=": query.min_severity, "timestamp >=": query.start, "timestamp <=": query.end}
-        bounds |= {"received_at >=": query.received_start, "received_at <=": query.received_end}
-        bounds |= {"id >": query.after_id, "id <=": query.last_id}
-        tests = [f"{comparison} {mark(value)}" for comparison, value in bounds.items() if value is not None]
-        for column, values in (("service", query.services), ("severity", query.severities)):
-            tests += [f"{column} IN ({', '.join(map(mark, values))})"] if values else []
-        if query.cursor:
-            (timestamp, record_id), sign = query.cursor, "<" if query.descending else ">"
-            # (timestamp, id) < (t, i), in two tests: an index can start from the first
-            tests.append(f"timestamp {sign}= {mark(timestamp)}")
-            tests.append(f"(timestamp {sign} {mark(timestamp)} OR id {sign} {mark(record_id)})")
-        if query.contains:
-            tests.append(self.contains(mark, query.contains))
-        for key, value in query.attributes:  # as a text, or as JSON that is written so; see attributes_json
-            written = [encode_json(value)]
-            with contextlib.suppress(ValueError, RecursionError):
-                json.loads(value)
-                written.append(value)
-            found = [f"{self.instr}({MEMBERS}, {mark(f', {encode_json(key)}: {text}, ')}) > 0" for text in written]
-            tests.append(f"({' OR '.join(found)})")
-        return " AND ".join(tests) or "1 = 1"
-
-    def page(self, query: Query, read: Read | None = None, most_chars: int = 8 << 20) -> Page:
-        """The first `limit` records, fewer where they are longer than `most_chars`, and whether there are more."""
-        if read is None:
-            with self.reading() as reader:
-                return self.page(query, reader, most_chars)
-        parameters: list[Json] = []
-        columns, direction = ", ".join(StoredRecord._fields), "DESC" if query.descending else "ASC"
-        selects = [
-            f"SELECT {columns} FROM {table} WHERE {self.where(part, parameters)}"
-            for table, part in self.branches(query, read)
-        ]
-        order = f"id {direction}" if query.by_id else f"timestamp {direction}, id {direction}"
-        sql = f"{' UNION ALL '.join(selects)} ORDER BY {order} LIMIT {self.mark(parameters, query.limit + 1)}"
-        records: list[StoredRecord] = []
-        size = 0
-        for record in map(StoredRecord._make, read(sql, parameters) if selects else ()):
-            if len(records) == query.limit or size > most_chars:
-                return records, True
-            size += len(record.message) + len(record.attributes)
-            records.append(record)
-        return records, False
-
-    def stream(self, query: Query) -> Iterator[list[StoredRecord]]:
-        """All records of a query that has an end, in pages. Each is a read of its own: a long one would keep SQLite's
-        WAL from being reset, and it would grow (https://www.sqlite.org/wal.html#avoiding_excessively_large_wal_files)."""
-        query, more = dataclasses.replace(query, limit=PAGE_RECORDS), True
-        while more:
-            with self._streams:
-                records, more = self.page(query, most_chars=1 << 20)
-            if records:
-                last = records[-1]
-                yield records
-                del records  # or they would wait in memory for a slow client
-                rest = {"after_id": last.id} if query.by_id else {"cursor": (last.timestamp, last.id)}
-                query = dataclasses.replace(query, **rest)
-
-    def follow(self, query: Query) -> Iterator[list[StoredRecord]]:
-        """The last `limit` records that fit into a page, or those after `after_id`; then, without end, new ones.
-        An empty list says that there is nothing new."""
-        query, newest = dataclasses.replace(query, by_id=True, descending=False), self.newest()
-        so_far = self.between(query, None, newest)
-        if query.after_id is None and query.limit:
-            yield self.page(dataclasses.replace(so_far, descending=True))[0][::-1]
-        else:
-            yield from self.stream(so_far)
-        while True:
-            yield []
-            seen, newest = newest, self.newest()
-            yield from self.stream(self.between(query, seen, newest)) if newest != seen else ()
-
-    def stats(self, query: Query, step: int | None = None) -> dict[str, Json]:
-        """What GET /stats answers: exact, and all of one state. Raises Refusal: 400 for too many steps."""
-        low, high = query.start, query.end
-        whole = MIN_TIMESTAMP if low is None else low, (MAX_TIMESTAMP if high is None else high) + 1
-        spans = self.spans if query.counted else ()
-        services: Counter[str] = Counter()
-        severities = Counter(dict.fromkeys(SEVERITIES, 0))
-        answer: dict[str, Json] = {"first_timestamp": None, "last_timestamp": None}
-        with self.reading() as read:
-            for stretch in stretches(*whole, spans):
-                for service, severity, records in self._count(query, stretch, read):
-                    services[service] += records
-                    severities[SEVERITY_NAMES[severity]] += records
-            for name, descending in (("first_timestamp", False), ("last_timestamp", True)) if services else ():
-                for record in self.page(dataclasses.replace(query, limit=1, descending=descending), read)[0]:
-                    answer[name] = format_timestamp(record.timestamp)
-                    low = record.timestamp if low is None else low
-                    high = record.timestamp if query.end is None else high  # low: the first's; high: the last's
-            if step:
-                steps = [] if low is None or high is None else self._histogram(query, step, low, high, read)
-                answer["histogram"] = steps
-        counts = {"by_service": dict(services.most_common()), "by_severity": dict(severities)}
-        return {"total": severities.total(), **counts, **answer}
-
-    def _histogram(self, query: Query, step: int, low: int, high: int, read: Read) -> list[Json]:
-        begins = range(low // step * step, high + 1, step)
-        if len(begins) > MAX_STEPS:
-            hint = f"Take a longer one, or a shorter time: {MAX_STEPS} steps at most."
-            raise Refusal(400, f"That step makes {len(begins)} steps.", hint)
-        counts = {begin: [0] * len(SEVERITIES) for begin in begins}
-        spans = tuple(span for span in self.spans if query.counted and step % span == 0)
-        for stretch in stretches(low, high + 1, spans):
-            for begin, *more in self._count(query, stretch, read, step):
-                counts[begin] = [a + (b or 0) for a, b in zip(counts[begin], more, strict=True)]  # SQL's sum of none
-        return [
-            {"start": format_timestamp(max(begin, MIN_TIMESTAMP)), **dict(zip(SEVERITIES, numbers, strict=True))}
-            for begin, numbers in counts.items()
-        ]
-
-    def _count(self, query: Query, stretch: Stretch, read: Read, step: int | None = None) -> Iterable[Any]:
-        """Counts a stretch of time: rows of service, severity, count; with a step, of its begin and a count for each
-        severity."""
-        span, start, end = stretch
-        parameters: list[Json] = []
-        mark = functools.partial(self.mark, parameters)
-        time_of, count = ("start", "sum(records)") if span else ("timestamp", "count(*)")
-        if span:
-            branches = [("counts", query.by_kind())]
-        else:
-            branches = self.branches(dataclasses.replace(query, start=start, end=end - 1), read, split=query.counted)
-        selects = []
-        for table, part in branches:
-            columns = ["service", "severity", count]
-            if step:
-                # subtle: % has the sign of what it divides, so the steps are counted from before the first timestamp
-                before = -(MIN_TIMESTAMP // step) * step
-                begin = f"{time_of} - ({time_of} + {mark(before)}) % {mark(step)}" if step != span else time_of
-                columns = [begin, *(f"{count} FILTER (WHERE severity = {severity})" for severity in SEVERITY_NAMES)]
-            bounds = f"span = {mark(span)} AND start >= {mark(start)} AND start < {mark(end)} AND " if span else ""
-            where = f"{bounds}{self.where(part, parameters)} GROUP BY {'1' if step else '1, 2'}"
-            selects.append(f"SELECT {', '.join(columns)} FROM {table} WHERE {where}")
-        return read(" UNION ALL ".join(selects), parameters) if selects else ()
-
-
-def stretches(low: int, high: int, spans: tuple[int, ...]) -> Iterator[Stretch]:
-    """Cuts [low, high) into whole spans, the longest that fit, and what is left at the ends.
-
-    >>> list(stretches(50, 3700, (3600, 60)))
-    [(60, 60, 3660), (None, 50, 60), (None, 3660, 3700)]
-    """
-    if not spans:
-        yield from [(None, low, high)] if low < high else []
-        return
-    start, end = -(-low // spans[0]) * spans[0], high // spans[0] * spans[0]
-    if start < end:
-        yield spans[0], start, end
-    else:
-        start = end = high
-    yield from stretches(low, start, spans[1:])
-    yield from stretches(end, high, spans[1:])
-
-
-# ---------------------------------------------------------------- 8. SQLite
-
-SCHEMA = pathlib.Path(__file__).with_name("schema.sql")
-APPLICATION_ID, SCHEMA_VERSION, DB_PAGE_BYTES = 0x4C4F4753, 1, 4096  # as schema.sql and SQLite set them
-OLDEST = "id < (SELECT min(id) FROM logs) + ? AND received_at < ?"  # received_at grows with id
-MAX_KINDS = 200  # pairs of service and severity that a query merges; with more, it filters logs_by_time
-NARROW_IDS = 20_000  # a narrower range of ids is read whole and sorted
-SAMPLE_RECORDS = 100_000  # looked at in a query's order; where none of them is asked for, all are read in the table's
-FORGET_RECORDS = 2_000  # that retention deletes at a time
-MAX_FREE_PAGES = 1_000  # that stay in the file for the next records
-
-
-class SQLiteStore(Store):
-    """One file, made by schema.sql. Raises StartError where the file is another thing."""
-
-    spans, instr = (DAY, HOUR, MINUTE), "instr"
-
-    def __init__(self, config: Config, metrics: Metrics):
-        super().__init__(config, metrics)
-        self.path = pathlib.Path(config.store).resolve()
-        self.page_lock = threading.Lock()  # more are no faster, and the writer has to win the GIL among them all
-        self._shrunk = False  # by a vacuum, in the WAL: a checkpoint is due
-        self._unchecked = 0  # bytes that came in since its size was looked at
-        self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
-        self._deadlines: dict[sqlite3.Connection, float] = {}  # of the readers at work
-        try:
-            if not self._is_ours():
-                self._create()
-            self._inode = os.stat(self.path).st_ino
-            self._db = self._connect_writer()
-            for _ in range(READERS):
-                self._readers.put(self._connect("ro"))
-        except (OSError, sqlite3.Error) as error:
-            raise StartError(f"{self.path}: can't be opened as the store: {error}") from None
-        threading.Thread(target=self._maintain, daemon=True).start()
-
-    def _is_ours(self) -> bool:
-        """Whether the file is a database of ours, by its first bytes; False where there is none yet. Only reads
-        (https://www.sqlite.org/fileformat.html#the_database_header)."""
-        if not self.path.exists() or not (head := self.path.open("rb").read(100)):
-            return False
-        page_size, pages, version, application = struct.unpack(">16xH10xI28xI4xI28x", head.ljust(100, b"\0"))
-        size, whole = self.path.stat().st_size, pages * (65536 if page_size == 1 else page_size)
-        if not head.startswith(b"SQLite format 3\0") or application != APPLICATION_ID:
-            raise StartError(f"{self.path}: is not a database of this server; name another file as the store")
-        if version != SCHEMA_VERSION:
-            raise StartError(f"{self.path}: has schema version {version}, not {SCHEMA_VERSION}; name another file")
-        if size < whole and not self.path.with_name(f"{self.path.name}-wal").exists():  # which may have the rest
-            raise StartError(f"{self.path}: is cut short, {size} of {whole} bytes; put a whole copy in its place")
-        return True
-
-    def _create(self) -> None:
-        half_made = self.path.with_name(f"{self.path.name}.new")  # so that a kill leaves no half-made store
-        for old in (half_made, *(self.path.with_name(f"{self.path.name}-{end}") for end in ("wal", "shm"))):
-            old.unlink(missing_ok=True)  # SQLite would take another store's WAL for this one's
-        with contextlib.closing(sqlite3.connect(half_made, isolation_level=None)) as db:
-            db.executescript(SCHEMA.read_text(encoding="utf-8"))
-            db.execute("PRAGMA journal_mode = WAL")  # readers and the writer never wait for each other
-        half_made.replace(self.path)
-        if os.name == "posix":  # the new file's name must be on disk too
-            folder = os.open(self.path.parent, os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
-
-    def _connect(self, mode: str) -> sqlite3.Connection:
-        uri = f"{self.path.as_uri()}?mode={mode}"
-        db = sqlite3.connect(uri, timeout=LOCK_SECONDS, uri=True, isolation_level=None, check_same_thread=False)
-        db.create_function("fold", 1, str.casefold, deterministic=True)
-        db.execute("SELECT 1 FROM logs LIMIT 1")  # opens the file
-        return db
-
-    def _connect_writer(self) -> sqlite3.Connection:
-        db = self._connect("rw")
-        db.execute("PRAGMA synchronous = FULL")  # an fsync at every commit: what a 200 promises
-        db.execute("PRAGMA wal_autocheckpoint = 4000")  # pages, 16 MB: fewer and longer checkpoints
-        db.execute("PRAGMA journal_size_limit = 67108864")  # bytes; the WAL shrinks to this after a rush
-        db.execute("PRAGMA cache_size = -16384")  # KiB; where the indexes grow stays in memory
-        db.set_authorizer(authorize)
-        return db
-
-    def close(self) -> bool:
-        """Waits for the commit under way, and leaves one whole file."""
-        if not super().close():
-            return False
-        for db in list(self._deadlines):
-            db.interrupt()
-        with contextlib.suppress(queue.Empty):  # one that is still at work would leave its WAL behind
-            for _ in range(READERS):
-                self._readers.get(timeout=0.5).close()
-        self._db.close()  # the last to close moves what is in the WAL into the file
-        return True
-
-    # Writing
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """A transaction of the writing connection, for who holds the lock. Raises Unavailable."""
-        db = self._db
-        try:
-            if os.stat(self.path).st_ino != self._inode:
-                raise FileNotFoundError
-            db.execute("BEGIN IMMEDIATE")
-            yield db
-            db.execute("COMMIT")
-        except OSError:
-            hint = "Put it back or start the server again; nothing was stored."
-            raise Unavailable("The database file is not where it was.", hint) from None
-        except sqlite3.DatabaseError as error:
-            if "SQLITE_READONLY" in getattr(error, "sqlite_errorname", ""):
-                self._db = self._connect_writer()  # a connection that was opened read-only stays so
-            raise unavailable(error) from error
-        finally:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-
-    def write(self, batches: list[Batch]) -> None:
-        """One transaction, in which a batch whose key is known gets its earlier answer and stores nothing."""
-        with self._transaction() as db:
-            last_id, received_at = db.execute(
-                "SELECT ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'logs'), 0),"
-                " ifnull((SELECT received_at FROM logs ORDER BY id DESC LIMIT 1), 0)"
-            ).fetchone()
-            received_at = max(now(), received_at)  # it never goes back, whatever the clock does
-            keys = [batch.key for batch in batches if batch.key]
-            known = f"SELECT key, body, answer FROM answers WHERE key IN ({', '.join('?' * len(keys))})"
-            answers = {key: (body, answer) for key, body, answer in db.execute(known, keys)} if keys else {}
-            records: list[Record] = []
-            counts: Counter[tuple[int | None, str, int]] = Counter()
-            given: list[tuple[bytes, bytes, str, int]] = []
-            for batch in batches:
-                if batch.key in answers:
-                    body, batch.kept_answer = answers[batch.key]
-                    batch.repeated, batch.failure = True, None if body == batch.body_hash else key_reused()
-                    continue
-                batch.first_id, batch.last_id = last_id + 1, last_id + len(batch.records)
-                last_id = batch.last_id
-                if batch.key:
-                    batch.kept_answer = dump_json(batch.answer())
-                    answers[batch.key] = batch.body_hash, batch.kept_answer
-                    given.append((batch.key, *answers[batch.key], received_at))
-                records += batch.records
-                counts.update(batch.counts)
-            insert_rows(db, "INSERT INTO answers (key, body, answer, created_at) VALUES ", "(?, ?, ?, ?)", given)
-            # INSERT gives the ids that were told above: AUTOINCREMENT goes on from sqlite_sequence, one by one
-            columns = "SELECT ?, ifnull(column1, ?), column2, column3, column4, column5 FROM (VALUES "
-            insert = f"INSERT INTO logs (received_at, timestamp, service, severity, message, attributes) {columns}"
-            insert_rows(db, insert, "(?, ?, ?, ?, ?)", records, ")", [received_at, received_at])
-            self._add_counts(db, counts, received_at)
-            self._unchecked += sum(batch.size for batch in batches)
-            if self._unchecked > 1 << 20:  # what comes in makes room for itself
-                steps, self._unchecked = self._unchecked >> 17, 0  # one for each 128 KiB
-                while steps and self._make_room(db):
-                    steps -= 1
-
-    def _add_counts(self, db: sqlite3.Connection, counts: Counter[Any], received_at: int) -> None:
-        """Adds counts by minute to the table of counts: to the minutes, and to the hours and days they are in."""
-        rows: Counter[tuple[int, int, str, int]] = Counter()
-        for (minute, service, severity), records in counts.items():
-            for span in self.spans:
-                rows[span, (received_at if minute is None else minute) // span * span, service, severity] += records
-        insert = "INSERT INTO counts (span, start, service, severity, records) VALUES "
-        add = " ON CONFLICT DO UPDATE SET records = records + excluded.records"
-        values = [(*key, records) for key, records in rows.items()]
-        insert_rows(db, insert, "(?, ?, ?, ?, ?)", values, add, sizes=(1000, len(values) % 1000 or 1))
-
-    # Retention
-
-    def _maintain(self) -> None:
-        """The thread that deletes what is too old, in steps so small that no writer waits long."""
-        while True:
-            time.sleep(1)
-            try:
-                while self._maintain_once():
-                    time.sleep(0.01)  # the writers' turn
-            except Exception as error:  # the next try may succeed
-                log.error("retention: %s", error)
-
-    def _maintain_once(self) -> bool:
-        moment, days = now(), self.config.max_age_days
-        with self._writing:
-            with self._transaction() as db:
-                too_old = int(max(moment - days * DAY, 0)) if days else 0  # an INTEGER, however many days
-                more = self._make_room(db) or self._forget(db, FORGET_RECORDS, too_old) == FORGET_RECORDS
-                db.execute("DELETE FROM answers WHERE created_at < ?", [moment - KEY_LIFETIME])
-                pages, free = self._pages(db)
-                spare = free > MAX_FREE_PAGES or (free > 0 and pages * DB_PAGE_BYTES > self._max_bytes())
-            if spare:  # by executescript, since execute would take the first of its steps only
-                self._db.executescript("PRAGMA incremental_vacuum(500)")
-            elif self._shrunk:  # the file gets smaller when all of the WAL is in it; PASSIVE waits for no reader
-                busy, frames, moved = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-                self._shrunk = bool(busy) or moved < frames
-            self._shrunk |= spare
-        return more or spare
-
-    def _make_room(self, db: sqlite3.Connection) -> bool:
-        """Deletes as many of the oldest records as the file is over its bound, and the answers of their time. False
-        where it is not over it, or nothing is left to delete."""
-        pages, free = self._pages(db)
-        used = (pages - free) * DB_PAGE_BYTES
-        excess = used - 0.95 * self._max_bytes()  # the rest is for what comes in until the next look
-        if excess <= 0:
-            return False
-        difference = "(SELECT max(id) FROM logs) - (SELECT min(id) FROM logs)"
-        records = db.execute(f"SELECT ifnull({difference}, 0) + 1").fetchone()[0]
-        forgotten = self._forget(db, min(FORGET_RECORDS, int(excess * records / used) + 1), MAX_TIMESTAMP)
-        oldest = "ifnull((SELECT received_at FROM logs ORDER BY id LIMIT 1), ?)"
-        answers = db.execute(f"DELETE FROM answers WHERE created_at < {oldest}", [MAX_TIMESTAMP]).rowcount
-        return bool(forgotten or answers)
-
-    def _forget(self, db: sqlite3.Connection, most: int, before: int) -> int:
-        """Deletes the oldest records, `most` of those received before `before`, and takes them off the counts.
-        Oldest by receipt: what is poured in from an old file today stays as long as today's."""
-        minute = "timestamp - (timestamp + ?) % ?"
-        groups = db.execute(
-            f"SELECT {minute}, service, severity, -count(*) FROM logs NOT INDEXED WHERE {OLDEST} GROUP BY 1, 2, 3",
-            [-(MIN_TIMESTAMP // MINUTE) * MINUTE, MINUTE, most, before],
-        ).fetchall()
-        if groups:
-            db.execute(f"DELETE FROM logs NOT INDEXED WHERE {OLDEST}", [most, before])
-            self._add_counts(db, Counter({tuple(kind): records for *kind, records in groups}), 0)
-            db.execute("DELETE FROM counts WHERE records <= 0")
-        return -sum(group[3] for group in groups)
-
-    def _pages(self, db: sqlite3.Connection) -> list[int]:
-        """How many pages the file has, and how many of them are free."""
-        return [db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count")]
-
-    def _max_bytes(self) -> float:
-        return self.config.max_size_mb * (1 << 20) if self.config.max_size_mb else float("inf")
-
-    # Reading
-
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[Read]:
-        """A read-only connection in a transaction, stopped at its deadline. Raises Unavailable."""
-        try:
-            db = self._readers.get(timeout=QUERY_SECONDS)
-        except queue.Empty:
-            raise Unavailable("Too many queries are under way.") from None
-        self._deadlines[db] = time.monotonic() + QUERY_SECONDS
-        try:
-            db.execute("BEGIN")  # all that is read until the end is of one state
-            yield db.execute
-        except sqlite3.DatabaseError as error:
-            raise unavailable(error) from error
-        finally:
-            del self._deadlines[db]
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            self._readers.put(db)
-
-    def stop_overdue(self) -> None:
-        """Interrupts readers past their deadline (https://www.sqlite.org/c3ref/interrupt.html)."""
-        for db, deadline in list(self._deadlines.items()):
-            if deadline < time.monotonic() and self._deadlines.get(db) == deadline:  # the same query still
-                db.interrupt()
-
-    def mark(self, parameters: list[Json], value: Json) -> str:
-        """Values are bound by their order, so this is called in the order of the text."""
-        parameters.append(value)
-        return "?"
-
-    def contains(self, mark: Mark, text: str) -> str:
-        """LIKE is the fastest there is, 0.16 µs a record, but it knows the case of ASCII only, and ends at a NUL:
-        what it finds with "_" for all else is looked at again, by lower() or, six times slower, in Python."""
-        pattern = re.sub(r"[^\x01-\x7f]", "_", re.sub(r"([%_\\])", r"\\\1", text))
-        maybe = f"(message LIKE {mark(f'%{pattern}%')} ESCAPE '\\' OR instr(message, char(0)))"
-        return f"{maybe} AND instr({'lower' if text.isascii() else 'fold'}(message), {mark(text.casefold())}) > 0"
-
-    def newest(self) -> int:
-        """The newest id: commits are one after the other."""
-        with self.reading() as read:
-            return next(iter(read("SELECT ifnull(max(id), 0) FROM logs", [])))[0]
-
-    def branches(self, query: Query, read: Read, split: bool = False) -> list[tuple[str, Query]]:
-        """Says which index serves a query, rather than leave it to the planner, which has no statistics.
-
-        A query by service or severity becomes one for each pair of them that the counts know. Each reads one stretch
-        of logs_by_kind, in order, and SQLite merges them: a rare kind costs as much as its records, and one that
-        does not occur nothing.
-        """
-        query = self._by_receipt(query, read)
-        ids = (MAX_ID if query.last_id is None else query.last_id) - (query.after_id or 0)
-        if query.by_id or ids < NARROW_IDS:
-            return [("logs NOT INDEXED", query)] if ids > 0 else []
-        if split or query.by_kind() != Query():
-            first_day = MIN_TIMESTAMP if query.start is None else query.start // DAY * DAY
-            parameters = [DAY, first_day, MAX_TIMESTAMP if query.end is None else query.end]
-            where = self.where(query.by_kind(), parameters)
-            days = "FROM counts WHERE span = ? AND start >= ? AND start <= ?"
-            kinds = list(read(f"SELECT DISTINCT service, severity {days} AND {where}", parameters))
-            if len(kinds) <= MAX_KINDS:
-                one = functools.partial(dataclasses.replace, query, min_severity=None)
-                return [("logs INDEXED BY logs_by_kind", one(services=(s,), severities=(v,))) for s, v in kinds]
-        elif not query.counted and query.start in (None, MIN_TIMESTAMP) and self._is_rare(query, read):
-            return [("logs NOT INDEXED", query)]
-        return [("logs INDEXED BY logs_by_time", query)]
-
-    def _is_rare(self, query: Query, read: Read) -> bool:
-        """Whether none of the first records that a query would look at is one that it asks for. Then it may have to
-        look at all, and to fetch each by way of the index takes twice as long as to read the table and sort."""
-        parameters: list[Json] = []
-        whole = Query(end=query.end, cursor=query.cursor, descending=query.descending)
-        first = f"SELECT * FROM logs INDEXED BY logs_by_time WHERE {self.where(whole, parameters)}"
-        first += f" ORDER BY timestamp {'DESC' if query.descending else 'ASC'} LIMIT {SAMPLE_RECORDS}"
-        return not list(read(f"SELECT 1 FROM ({first}) WHERE {self.where(query, parameters)} LIMIT 1", parameters))
-
-    def _by_receipt(self, query: Query, read: Read) -> Query:
-        """Turns bounds on received_at into bounds on the id, which grow together: by halves, without an index."""
-        if query.received_start is None and query.received_end is None:
-            return query
-        # each by itself: only a lone min or max is answered by the index
-        ends = "SELECT ifnull((SELECT min(id) FROM logs), 1), ifnull((SELECT max(id) FROM logs), 0)"
-        low, high = next(iter(read(ends, [])))
-
-        def received_at(record_id: int) -> int:
-            """Of the first record from this id on."""
-            return next(iter(read("SELECT received_at FROM logs WHERE id >= ? ORDER BY id LIMIT 1", [record_id])))[0]
-
-        def last_before(moment: int) -> int:
-            """The last id that was received before it."""
-            return low + bisect.bisect_left(range(low, high + 1), moment, key=received_at) - 1
-
-        after, last = query.after_id or 0, high if query.last_id is None else query.last_id
-        if query.received_start is not None:
-            after = max(after, last_before(query.received_start))
-        if query.received_end is not None:
-            last = min(last, last_before(query.received_end + 1))
-        return dataclasses.replace(query, after_id=after, last_id=last)
-
-    # State
-
-    def probe(self) -> None:
-        """Writes, since only that finds a full disk. Raises Unavailable."""
-        with self._writing, self._transaction() as db:
-            db.execute("REPLACE INTO answers VALUES (x'', x'', '', ?)", [now()])
-
-    def size(self) -> int:
-        """Of the file, its WAL and its index of the WAL."""
-        files = (pathlib.Path(f"{self.path}{end}") for end in ("", "-wal", "-shm"))
-        return sum(file.stat().st_size for file in files if file.exists())
-
-
-def unavailable(error: sqlite3.DatabaseError) -> Exception:
-    """What to answer when SQLite can't; the error itself where the SQL or the data are at fault."""
-    name = getattr(error, "sqlite_errorname", "")
-    if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
-        return error
-    if name == "SQLITE_INTERRUPT":
-        return query_stopped()
-    reasons = {"FULL": "The disk is full.", "BUSY": "Another process has locked the database."}
-    reasons["READONLY"] = "The database is read-only."
-    return Unavailable(reasons.get((name + "_").split("_")[1], f"The database says: {error}."))
-
-
-def query_stopped() -> Unavailable:
-    """The answer to a query that is past its deadline."""
-    hint = "Narrow it, with timestamp_start, service or severity."
-    return Unavailable(f"The query took longer than {QUERY_SECONDS} s and was stopped.", hint)
-
-
-def key_reused() -> Refusal:
-    """The answer to another body under a key that was used."""
-    hint = "Take a key of its own for every batch, and send a batch again just as it was."
-    return Refusal(422, "This Idempotency-Key was used with another body.", hint)
-
-
-def insert_rows(
-    db: sqlite3.Connection, head: str, row: str, rows: list[Any], tail: str = "", before: Iterable[int] = (),
-    sizes: tuple[int, ...] = (1000, 200, 40, 8, 1),
-) -> None:
-    """Inserts up to a thousand rows at a time. sqlite3 gives up the GIL for every statement and has to win it back from
-    the threads that parse: executemany does so for every row, and takes half as long again even alone. `sizes` are
-    the numbers of rows of a statement: a few, since each is prepared once."""
-    done = 0
-    for size in sizes:
-        while len(rows) - done >= size:
-            values = itertools.chain(before, itertools.chain.from_iterable(rows[done : done + size]))
-            db.execute(f"{head}{', '.join([row] * size)}{tail}", list(values))
-            done += size
-
-
-def authorize(action: int, table: str | None, column: str | None, *_: str | None) -> int:
-    """What the writing connection may do: read, insert, count, and delete as retention does; not alter, nor drop.
-    SQLite asks when it prepares a statement, not when it runs it (https://www.sqlite.org/c3ref/set_authorizer.html)."""
-    allowed = (
-        action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_TRANSACTION)
-        or (action in (sqlite3.SQLITE_INSERT, sqlite3.SQLITE_DELETE) and table in ("logs", "counts", "answers"))
-        or (action == sqlite3.SQLITE_UPDATE and (table, column) == ("counts", "records"))
-        or (action == sqlite3.SQLITE_PRAGMA and table in ("page_count", "freelist_count"))
-        or (action == sqlite3.SQLITE_PRAGMA and table in ("incremental_vacuum", "wal_checkpoint"))
-    )
-    return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
-
-
-# ---------------------------------------------------------------- 9. ClickHouse
+    """A list of KeyValue as an object. Raises TypeError for a key that is no text."""
+    values = {pair["key"]: otlp_value(pair.get("value") or {}) for pair in pairs or []}
+    if not all(isinstance(key, str) for key in values):
+        raise TypeError("a key must be a text")
+    return values
+
+
+# -------- 14. ClickHouse *
+# The core uses nothing of this chapter: main makes a `ClickHouseStore` for a store with "://".
 
 IDS_BEGIN = (datetime(2026, 1, 1, tzinfo=timezone.utc) - EPOCH) // MICROSECOND
-# An id is (µs since IDS_BEGIN) * LANES + lane. Who owns a minute in a lane, a slot, gives its ids in order; so within a
-# slot the newest id that was seen tells what is new. Across slots it does not.
-LANES = 16  # servers that may write in one minute; ids stay below 2**53, JavaScript's bound, until 2043
-SLOT = f"intDiv(id, {MINUTE * LANES}) * {LANES} + id % {LANES}"  # whose id it is: a minute in a lane
-KEPT = "SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, non_replicated_deduplication_window = 10000"
-CLICKHOUSE_TABLES = f"""
+NUMBERS = 16  # Servers on one store. Ids stay below MAX_ID until 2043.
+LATE = 2 * MINUTE * NUMBERS  # No record is committed so long after its id was given.
+CLICKHOUSE_FOLLOW_SECONDS = 0.5
+CREATE_PROBES = """
+CREATE TABLE IF NOT EXISTS probes (at DateTime) ENGINE = MergeTree ORDER BY at
+TTL at + INTERVAL 1 HOUR SETTINGS fsync_after_insert = 1
+"""
+CREATE_LOGS = """
 CREATE TABLE IF NOT EXISTS logs (
-    id Int64, received_at Int64, timestamp Int64, service LowCardinality(String), severity UInt8, message String,
-    attributes String, batch String, body String,
-    INDEX by_id id TYPE minmax GRANULARITY 1, INDEX by_batch batch TYPE bloom_filter(0.001) GRANULARITY 1
-) ENGINE = MergeTree PARTITION BY toYYYYMMDD(toDateTime(intDiv(received_at, 1000000))) ORDER BY (timestamp, id)
-%s {KEPT}, ttl_only_drop_parts = 1;
-CREATE TABLE IF NOT EXISTS lanes (slot Int64, owner String, since DateTime64(6) DEFAULT now64(6))
-ENGINE = MergeTree ORDER BY slot TTL toDateTime(since) + INTERVAL 1 DAY {KEPT}
+    id Int64, received_at Int64, timestamp Int64, service LowCardinality(String),
+    severity UInt8, message String, attributes String,
+    batch String,  -- The Idempotency-Key's hash, or a random one.
+    body String,   -- The hash of the body.
+    INDEX by_id id TYPE minmax GRANULARITY 1,
+    INDEX by_batch batch TYPE bloom_filter(0.001) GRANULARITY 1
+) ENGINE = MergeTree ORDER BY (timestamp, id)
+PARTITION BY toYYYYMMDD(toDateTime(intDiv(received_at, 1000000)))
+{ttl}
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
+    non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1
 """
 
 
 class ClickHouseStore(Store):
-    """Tables in ClickHouse, over its HTTP interface; several servers may share them. Raises StartError.
+    """A table in ClickHouse, over its HTTP interface. Several servers may share it.
 
-    Every INSERT has a deduplication token, and ClickHouse stores one token once: so a try whose answer was lost can be
-    repeated, and a batch with an Idempotency-Key is stored once, through whichever server it comes.
+    An id is the microseconds since 2026 times 16, plus the server's number. So each server gives
+    its own ids, ascending. Every INSERT has a token, and ClickHouse stores one token once: a try
+    whose answer was lost can be repeated. Raises StartError.
     """
 
-    instr, follow_seconds = "position", 0.5
-
-    def __init__(self, config: Config, metrics: Metrics):
-        super().__init__(config, metrics)
+    def __init__(self, config: Config):
         self._idle: queue.LifoQueue[http.client.HTTPConnection] = queue.LifoQueue()
-        self._minute = self._lane = self._next = 0
+        self._number = config.number
         try:
             url = urllib.parse.urlsplit(config.store)
             if url.scheme != "http" or not url.hostname:
-                raise ValueError(f"must be http://user:password@host:8123/database, not {url.scheme}://...")
-            self._address = url.hostname or "", url.port or 8123
+                form = "http://user:password@host:8123/database"
+                raise ValueError(f"must be {form}, not {url.scheme}://...")
+            self._address = (url.hostname, url.port or 8123)
             self._database = url.path.strip("/") or "default"
-            secrets = {"X-ClickHouse-User": url.username or "default", "X-ClickHouse-Key": url.password or ""}
-            self._headers = {n: urllib.parse.unquote(v).encode().decode("latin-1") for n, v in secrets.items()}
-            seconds = int(min(config.max_age_days or 0, 36500) * 86400)
-            ttl = f"TTL fromUnixTimestamp64Micro(received_at) + INTERVAL {seconds} SECOND" if seconds else ""
-            for statement in (CLICKHOUSE_TABLES % ttl).split(";"):
-                self._ask(statement)
+            user = urllib.parse.unquote(url.username or "default")
+            password = urllib.parse.unquote(url.password or "")
+            self._headers = {
+                "X-ClickHouse-User": user.encode().decode("latin-1"),
+                "X-ClickHouse-Key": password.encode().decode("latin-1"),
+            }
+            self._ask(CREATE_PROBES)
+            self._ask(CREATE_LOGS.format(ttl=format_ttl(config.max_age_days)))
+            [[newest]] = self._ask("SELECT max(id) FROM logs WHERE id % 16 = ?", [self._number])
         except (ValueError, Unavailable) as error:
             raise StartError(f"server.store: {error}") from None
+        self._next = newest // NUMBERS + 1  # In microseconds since 2026.
 
-    def _ask(self, sql: str, parameters: Iterable[Json] = (), rows: str = "", token: str = "") -> list[Any]:
-        """Runs a statement; values go beside it, never into it. `rows` and `token` are INSERT's. Raises Unavailable."""
-        url = {"database": self._database, "default_format": "JSONCompactEachRow", "max_execution_time": QUERY_SECONDS}
-        url |= {"insert_distributed_sync": 1, "wait_end_of_query": 1, "output_format_json_quote_64bit_integers": 0}
-        url |= {"query": sql, "insert_deduplication_token": token} if rows else {}
-        for number, value in enumerate(parameters):  # escaped as in ClickHouse's TSV
-            url[f"param_p{number}"] = str(value).replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n")
-        for fresh in (False, True):
+    def _ask(self, sql: str, values: Iterable[Json] = (), rows: str = "", token: str = "") -> Any:
+        """The rows that a statement gives. `rows` and `token` are an INSERT's. Raises Unavailable.
+
+        Values go beside the statement, never into it
+        (https://clickhouse.com/docs/en/interfaces/http#cli-queries-with-parameters).
+        """
+        url = {
+            "database": self._database,
+            "default_format": "JSONCompactEachRow",
+            "max_execution_time": QUERY_SECONDS,
+            "insert_distributed_sync": 1,  # The answer comes when all shards have the rows.
+            "wait_end_of_query": 1,  # An error in the middle gets its status.
+            "output_format_json_quote_64bit_integers": 0,
+        }
+        for number, value in enumerate(values):
+            kind = "Int64" if isinstance(value, int) else "String"
+            sql = sql.replace("?", f"{{p{number}:{kind}}}", 1)
+            text = str(value).replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n")
+            url[f"param_p{number}"] = text
+        if rows:
+            url |= {"query": sql, "insert_deduplication_token": token}
+        status, data = self._send(f"/?{urllib.parse.urlencode(url)}", (rows or sql).encode())
+        if status == 408:
+            raise query_stopped()
+        if status != 200:
+            reason = data.decode("utf-8", "replace").partition("\n")[0]
+            raise Unavailable(f"ClickHouse says: {reason[:300]}")
+        return [json.loads(line) for line in data.splitlines()]
+
+    def _send(self, target: str, body: bytes) -> tuple[int, bytes]:
+        """Sends a request, a second time where an idle connection was closed meanwhile."""
+        for is_last_try in (False, True):
             connection = http.client.HTTPConnection(*self._address, timeout=QUERY_SECONDS + 2)
             with contextlib.suppress(queue.Empty):
-                connection = connection if fresh else self._idle.get_nowait()
+                connection = connection if is_last_try else self._idle.get_nowait()
             try:
-                connection.request("POST", f"/?{urllib.parse.urlencode(url)}", (rows or sql).encode(), self._headers)
+                connection.request("POST", target, body, self._headers)
                 response = connection.getresponse()
                 data = response.read()
-                break
+                self._idle.put(connection)
+                return response.status, data
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
-                if rows:  # they may be stored later, when followers have seen newer ids: leave the slot
-                    self._minute = 0
-                if fresh or isinstance(error, TimeoutError):  # else it may have been idle for too long
-                    raise Unavailable("ClickHouse at {}:{} can't be reached.".format(*self._address)) from None
-        self._idle.put(connection)
-        if response.status == 408:
-            raise query_stopped()
-        if response.status != 200:
-            raise Unavailable(f"ClickHouse says: {data.decode('utf-8', 'replace').partition(chr(10))[0][:300]}")
-        return [json.loads(line) for line in data.splitlines()]
+                if is_last_try or isinstance(error, TimeoutError):
+                    break
+        raise Unavailable("ClickHouse at {}:{} can't be reached.".format(*self._address))
 
     def write(self, batches: list[Batch]) -> None:
         """One INSERT for all batches without a key, and one for each with a key."""
-        until = time.monotonic() + QUERY_SECONDS  # those behind a ClickHouse that hangs must not wait for each
-        for group in [[batch for batch in batches if not batch.key], *([batch] for batch in batches if batch.key)]:
+        deadline = time.monotonic() + QUERY_SECONDS  # For all of them together.
+        groups = [[batch] for batch in batches if batch.key]
+        groups.append([batch for batch in batches if not batch.key])
+        for group in filter(None, groups):
             try:
-                if time.monotonic() > until:
+                if time.monotonic() > deadline:
                     raise Unavailable("ClickHouse takes too long.")
-                if group and not (group[0].key and self._is_repeat(group[0])):
+                if not self._is_replay(group[0]):
                     self._insert(group)
-            except Exception as trouble:  # the other groups are stored, or have been
-                log.error("a batch was not stored: %s", trouble)
-                for batch in group:
-                    batch.failure = trouble
+            except Unavailable as outage:  # The other groups are stored, or have been.
+                log.error("a batch was not stored: %s", outage)
+                fail(group, outage)
 
     def _insert(self, group: list[Batch]) -> None:
-        token, received_at = (group[0].key or os.urandom(32)).hex(), now()
-        next_id = first_id = self._take_ids(sum(len(batch.records) for batch in group))
+        """Inserts the records of a group, which has one key or none."""
+        token = (group[0].key or os.urandom(32)).hex()
+        received_at = now()
+        first = max(received_at - IDS_BEGIN, self._next)
+        number = first
         rows = []
         for batch in group:
-            batch.first_id, batch.last_id = next_id, next_id + (len(batch.records) - 1) * LANES
+            batch.first_id = number * NUMBERS + self._number
+            batch.stored = len(batch.records)
             for timestamp, *values in batch.records:
-                times = received_at, received_at if timestamp is None else timestamp
-                rows.append(encode_json([next_id, *times, *values, token, batch.body_hash.hex()]))
-                next_id += LANES
-        columns = ", ".join((*StoredRecord._fields, "batch", "body"))
-        insert, text = f"INSERT INTO logs ({columns}) FORMAT JSONCompactEachRow", "\n".join(rows)
+                times = [received_at, received_at if timestamp is None else timestamp]
+                ends = [token, batch.body_hash.hex()]
+                rows.append(encode_json([number * NUMBERS + self._number, *times, *values, *ends]))
+                number += 1
+            batch.last_id = (number - 1) * NUMBERS + self._number
+        self._next = number
+        insert = f"INSERT INTO logs ({COLUMNS}, batch, body) FORMAT JSONCompactEachRow"
         for attempt in ("", ".2", ".3"):
-            self._ask(insert, rows=text, token=token + attempt)
+            self._ask(insert, rows="\n".join(rows), token=token + attempt)
             if not group[0].key:
                 return
-            if self._is_repeat(group[0]):
-                if group[0].first_id == first_id:
-                    group[0].repeated = False  # these are ours, and not another server's that had the key first
+            first_id = group[0].first_id
+            if self._is_replay(group[0]):  # They are there. Another server may have been first.
+                group[0].replayed = group[0].first_id != first_id
                 return
-            # the token is known, but not the records: ClickHouse was killed between the two, so it takes another token
+            # ClickHouse was killed between the token and the records: it takes another token.
         raise Unavailable("ClickHouse does not store this batch.")
 
-    def _is_repeat(self, batch: Batch) -> bool:
-        """Whether the batch's key is there: then it has the earlier answer, or failed for another body."""
-        sql = "SELECT min(id), max(id), any(body), count() FROM logs WHERE batch = {p0:String}"
+    def _is_replay(self, batch: Batch) -> bool:
+        """Whether the batch's key is there. Then it has the ids of then, or a failure."""
+        if not batch.key:
+            return False
+        sql = "SELECT min(id), max(id), any(body), count() FROM logs WHERE batch = ?"
         [[first_id, last_id, body, records]] = self._ask(sql, [batch.key.hex()])
-        if records:
-            batch.first_id, batch.last_id = first_id, last_id
-            batch.repeated, batch.kept_answer = True, dump_json(batch.answer())
-            batch.failure = None if body == batch.body_hash.hex() else key_reused()
-        return bool(records)
+        if not records:
+            return False
+        batch.first_id = first_id
+        batch.last_id = last_id
+        batch.stored = records
+        batch.replayed = True
+        batch.failure = None if body == batch.body_hash.hex() else KeyReused()
+        return True
 
-    def _take_ids(self, records: int) -> int:
-        """The first of as many ids, LANES apart: microseconds of a minute that this server alone may use.
+    def page(self, query: Query) -> Page:
+        return self._select(query)
 
-        It claims the minute in a lane with its first write. All who claim insert the same token, ClickHouse keeps one,
-        and everyone reads whose: no clock, name or restart can make two owners.
+    def stream(self, query: Query) -> Iterator[list[StoredRecord]]:
+        [[newest]] = self._ask("SELECT max(id) FROM logs")
+        last_id = newest if query.last_id is None else query.last_id
+        query = dataclasses.replace(query, last_id=last_id, limit=STREAM_RECORDS)
+        more = True
+        while more:
+            records, more = self.page(query)
+            if records:
+                last = records[-1]
+                yield records
+                if query.by_id:
+                    query = dataclasses.replace(query, after=last.id)
+                else:
+                    query = dataclasses.replace(query, cursor=(last.timestamp, last.id))
+
+    def follow(self, query: Query) -> Iterator[list[StoredRecord]]:
+        """As the base class has it. Commits of several servers overtake each other.
+
+        So it keeps the newest id that it has given of each number: those come in order. After
+        each look, what is older than LATE can't be committed any more.
         """
-        first = max(now() - IDS_BEGIN, self._next)
-        minute = (first + records) // MINUTE
-        if minute != self._minute:
-            first, owner = max(first, minute * MINUTE), uuid.uuid4().hex
-            for slot in range(minute * LANES, (minute + 1) * LANES):
-                row = encode_json([slot, owner])
-                self._ask("INSERT INTO lanes (slot, owner) FORMAT JSONCompactEachRow", rows=row, token=str(slot))
-                sql = "SELECT argMin(owner, since) FROM lanes WHERE slot = {p0:Int64}"
-                if self._ask(sql, [slot]) == [[owner]]:
-                    self._minute, self._lane = minute, slot % LANES
-                    break
-            else:
-                raise Unavailable(f"{LANES} servers have written to this ClickHouse within a minute.")
-        self._next = first + records
-        return first * LANES + self._lane
+        floor = self._floor()
+        seen = [query.after or 0] * NUMBERS
+        query = dataclasses.replace(query, by_id=True)
+        records: list[StoredRecord] = []
+        if query.after is None and query.limit:
+            records, more = self.page(query)
+            records.reverse()
+            seen = [records[0].id if more else floor] * NUMBERS
+            yield records
+        query = dataclasses.replace(query, after=None, order="asc", limit=STREAM_RECORDS)
+        while True:
+            for record in records:
+                seen[record.id % NUMBERS] = max(record.id, seen[record.id % NUMBERS])
+            floor = self._floor()
+            try:
+                records, more = self._select(query, seen)
+            except Unavailable:  # It looks again later.
+                records, more = [], True
+            yield records
+            if not more:
+                seen = [max(floor, last_id) for last_id in seen]
+            if not records:
+                time.sleep(CLICKHOUSE_FOLLOW_SECONDS)
 
-    def reading(self) -> AbstractContextManager[Read]:
-        """Each SELECT sees what is there when it begins."""
-        return contextlib.nullcontext(self._ask)
+    def _floor(self) -> int:
+        """An id: what is smaller and not committed yet never will be."""
+        return (now() - IDS_BEGIN) * NUMBERS - LATE
 
-    def mark(self, parameters: list[Json], value: Json) -> str:
-        """https://clickhouse.com/docs/en/interfaces/http#cli-queries-with-parameters"""
-        parameters.append(value)
-        kind = {int: "Int64", str: "String", list: "Array(Int64)"}[type(value)]
-        return f"{{p{len(parameters) - 1}:{kind}}}"
+    def _select(self, query: Query, seen: list[int] | None = None) -> Page:
+        """A page; for a follower, of ids that are greater than `seen` of their number."""
+        test, values = clickhouse_where(query)
+        if seen:
+            numbers = ", ".join(map(str, range(NUMBERS)))
+            marks = ", ".join("?" * NUMBERS)
+            # The index of ids takes the first test.
+            test += f" AND id > ? AND id > transform(id % 16, [{numbers}], [{marks}], 0)"
+            values += [min(seen), *seen]
+        sql = f"SELECT {COLUMNS} FROM logs WHERE {test} ORDER BY {order_by(query)}"
+        rows = self._ask(f"{sql} LIMIT {query.limit + 1}", values)
+        records = [StoredRecord(*row) for row in rows]
+        return records[: query.limit], len(records) > query.limit
 
-    def contains(self, mark: Mark, text: str) -> str:
-        """Fast as it is."""
-        return f"positionCaseInsensitiveUTF8(message, {mark(text)}) > 0"
-
-    def newest(self) -> Newest:
-        """The newest id of each slot of the last minutes: only within a slot are commits one after the other."""
-        floor = (now() - IDS_BEGIN - 2 * MINUTE) * LANES
-        sql = f"SELECT {SLOT} AS slot, max(id) FROM logs WHERE id > {{p0:Int64}} GROUP BY slot ORDER BY slot"
-        return Newest(dict(self._ask(sql, [floor])), floor)
-
-    def between(self, query: Query, after: Newest | None, last: Newest) -> Query:
-        """By the newest id of each slot."""
-        return dataclasses.replace(query, after=after, last=last)
-
-    def where(self, query: Query, parameters: list[Json]) -> str:
-        """And where the query is between two `newest`, `transform` looks each slot's up."""
-        tests = [super().where(query, parameters)]
-        for sign, newest in ((">", query.after), ("<=", query.last)):
-            if newest:
-                ids = newest.ids or {-1: -1}  # transform takes no empty array
-                marks = [self.mark(parameters, value) for value in (list(ids), list(ids.values()), newest.floor)]
-                tests.append(f"id {sign} transform({SLOT}, {', '.join(marks)})")
-        if query.after:
-            tests.append(f"id > {query.after.floor}")
-        return " AND ".join(tests)
+    def stats(self, query: Query, step: int | None = None) -> Stats:
+        test, values = clickhouse_where(query)
+        stats = Stats(Counter())
+        sql = f"""
+            SELECT service, severity, count(), min(timestamp), max(timestamp)
+            FROM logs WHERE {test} GROUP BY 1, 2
+        """
+        rows = self._ask(sql, values)
+        for service, severity, records, _, _ in rows:
+            stats.kinds[service, severity] = records
+        if rows:
+            stats.first = min(row[3] for row in rows)
+            stats.last = max(row[4] for row in rows)
+        if rows and step:
+            shift = -(MIN_TIMESTAMP // step) * step
+            columns = [f"timestamp - (timestamp + {shift}) % CAST({step} AS BIGINT)"]
+            columns += [f"countIf(severity = {number})" for number in SEVERITY_NAMES]
+            sql = f"SELECT {', '.join(columns)} FROM logs WHERE {test} GROUP BY 1"
+            stats.add_steps(self._ask(f"{sql} LIMIT {MAX_STEPS + 1}", values))
+        return stats
 
     def probe(self) -> None:
-        """Writes and reads. Raises Unavailable."""
-        insert = "INSERT INTO lanes (slot, owner) FORMAT JSONCompactEachRow"
-        self._ask(insert, rows='[-1, ""]', token=uuid.uuid4().hex)
-        self._ask("SELECT count() FROM logs WHERE id < 0")  # every shard must answer, and none has to search
+        row = encode_json([now() // SECOND])
+        self._ask("INSERT INTO probes FORMAT JSONCompactEachRow", rows=row, token=row)
+        self._ask("SELECT count() FROM logs WHERE id < 0")  # All shards answer, none searches.
+
+    def delete(self, query: Query) -> int:
+        test, values = clickhouse_where(query)
+        [[records]] = self._ask(f"SELECT count() FROM logs WHERE {test}", values)
+        if records:
+            self._ask(f"DELETE FROM logs WHERE {test}", values)
+        return int(records)
+
+    def count(self) -> int:
+        return int(self._ask("SELECT count() FROM logs")[0][0])
 
     def size(self) -> int:
-        """Of all tables of the database, on this node."""
-        sql = "SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND database = {p0:String}"
-        return self._ask(sql, [self._database])[0][0]
-
-
-# ---------------------------------------------------------------- 10. Endpoints
-
-Pages = Iterator[list[StoredRecord]]
-T = TypeVar("T")
-
-
-class Request(NamedTuple):
-    """One request. Its body is still to be read: by `read_body`, decompressed; raises Refusal."""
-
-    method: str
-    path: str
-    query: str
-    headers: dict[str, str]  # names in lower case
-    read_body: Callable[[], bytes]
-
-
-class Response(NamedTuple):
-    """An answer; a body that is not bytes is streamed as it comes."""
-
-    status: int
-    body: bytes | Iterator[bytes]
-    content_type: str = "application/json"
-    headers: dict[str, str] = {}
-
-
-class Later(NamedTuple):
-    """What it takes to answer a request once its batch is committed."""
-
-    request: Request
-    batch: Batch
-    make_response: Callable[[], Response]  # raises Refusal
-
-
-def json_response(status: int, body: Json, headers: dict[str, str] | None = None) -> Response:
-    """An answer in JSON, on one line."""
-    return Response(status, dump_json(body).encode() + b"\n", headers=headers or {})
-
-
-CSV_HEAD = "id,timestamp,received_at,service,severity,message,attributes\r\n"
-
-
-def csv_line(r: StoredRecord) -> str:
-    """A line of CSV (https://www.rfc-editor.org/rfc/rfc4180), with the attributes as JSON."""
-    text, times = io.StringIO(), (format_timestamp(r.timestamp), format_timestamp(r.received_at))
-    csv.writer(text).writerow([r.id, *times, r.service, SEVERITY_NAMES[r.severity], r.message, r.attributes])
-    return text.getvalue()
-
-
-class Format(NamedTuple):
-    """How records are written: a line for each; what stands before, between, after them, and for none."""
-
-    content_type: str
-    line: Callable[[StoredRecord], str]
-    opening: str = ""
-    separator: str = ""
-    closing: str = ""
-    nothing: str = ""
-
-    def encode(self, pages: Pages) -> Iterator[bytes]:
-        """Each page of records as text."""
-        opening = self.opening
-        for records in pages:
-            yield (opening + self.separator.join(map(self.line, records)) if records else self.nothing).encode()
-            opening = self.separator if records else opening
-        yield ((self.opening if opening == self.opening else "") + self.closing).encode()
-
-
-NDJSON = Format("application/x-ndjson", lambda record: record.json() + "\n")
-FOLLOWING = NDJSON._replace(nothing="\n")  # a blank line as the heartbeat
-FORMATS = {
-    "json": Format("application/json", StoredRecord.json, "[", ",\n", "]\n"),
-    "ndjson": NDJSON,
-    "csv": Format("text/csv; charset=utf-8", csv_line, CSV_HEAD),
-}
-
-
-def stream_response(form: Format, pages: Pages) -> Response:
-    """A streamed answer. Its first page is read at once, so that an error there still gets its status."""
-    first = list(itertools.islice(pages, 1))
-    return Response(200, form.encode(itertools.chain(first, pages)), form.content_type)
-
-
-class Limits:
-    """What one client may take of what all share."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._balances: dict[Token, tuple[float, float]] = {}  # the records a token may send, and as of when
-        self.bodies_bytes = 0
-
-    def spend(self, token: Token, records: int, rate: float | None) -> None:
-        """A bucket of records for each token, full after a second, that a batch of any size may overdraw; asked with 0
-        records, raises Refusal: 429 until that is paid."""
-        if not rate:
-            return
-        clock = time.monotonic()
-        with self._lock:
-            balance, since = self._balances.get(token, (rate, clock))
-            balance = min(balance + (clock - since) * rate, rate)
-            if balance <= 0 and not records:
-                error = f"This token may send {rate:g} records a second."
-                seconds = min(int(1 - balance / rate), 5)  # rounded up; on longer ones clients give up
-                raise Refusal(429, error, "Send it again later.", Retry_After=str(seconds))
-            self._balances[token] = balance - records, clock
-
-    def hold(self, size: int) -> None:
-        """Counts the bytes of a body that comes in; a negative size lets go. Raises Unavailable for too many."""
-        with self._lock:
-            if size > 0 and self.bodies_bytes + size > MAX_BODIES_BYTES:
-                raise Unavailable("Too much is waiting to be stored.")
-            self.bodies_bytes += size
-
-
-class App:
-    """The endpoints: between HTTP and the store."""
-
-    def __init__(self, config: Config, store: Store, metrics: Metrics, front_page: Response):
-        self.config, self.store, self.metrics, self.front_page = config, store, metrics, front_page
-        self.limits, self.started, self.stopping = Limits(), time.time(), threading.Event()
-        self.parsing = threading.Semaphore(2)  # of large bodies: more at a time are no faster, and take more memory
-
-    def answer(self, request: Request, make: Callable[[], T]) -> T | Response:
-        """What `make` gives for a request. Here errors become answers; raises ConnectionError, SSLError only."""
-        response: T | Response
-        try:
-            response = make()
-        except Refusal as refusal:
-            response = self.refuse(refusal, request.path)
-        except (ConnectionError, ssl.SSLError):
-            raise  # there is nobody to answer
-        except Exception:
-            log.exception("unexpected error in %s %s", request.method, request.path)
-            response = self.refuse(Refusal(500, "The server made a mistake.", "Its log says more."), request.path)
-        if isinstance(response, Response):
-            endpoint = endpoint_of(request.path) or "other"
-            self.metrics.add("logs_http_requests_total", endpoint=endpoint, status=str(response.status))
-        return response
-
-    def refuse(self, refusal: Refusal, path: str = "") -> Response:
-        """The answer to a request that is not carried out; for OTLP, with the "message" of its Status."""
-        message = {"message": f"{refusal.error} {refusal.hint}"} if path == "/v1/logs" else {}
-        return json_response(refusal.status, refusal.body | message, refusal.headers)
-
-    def route(self, request: Request) -> Response | Later:
-        """The answer of a request's endpoint, or what is left to do for it. Raises Refusal: 404, 405, 421, its own."""
-        host = re.sub(r":\d*$", "", request.headers.get("host", "localhost")).strip("[]").lower()
-        known = is_loopback(host) or host in self.config.allowed_hosts
-        if not (known or self.config.reading_is_closed):
-            # a web page elsewhere has given its own name this address, to read the logs (DNS rebinding)
-            hint = "Add it to server.allowed_hosts in the configuration."
-            raise Refusal(421, f"This server is not {show(host)}.", hint)
-        path = endpoint_of(request.path)
-        if not path:
-            raise Refusal(404, f"There is nothing at {show(request.path)}.", f"There are {', '.join(ROUTES)}.")
-        methods = ROUTES[path]
-        method = "GET" if request.method == "HEAD" else request.method
-        if method not in methods:
-            allow = ", ".join(methods) + (", HEAD" if "GET" in methods else "")
-            raise Refusal(405, f"{path} does not take {show(request.method)}.", f"It takes {allow}.", Allow=allow)
-        return methods[method](self, request)
-
-    def authenticate(self, request: Request, *roles: str) -> Token:
-        """Whose token a request has (https://www.rfc-editor.org/rfc/rfc9110#section-11.4). Raises Refusal: 401."""
-        scheme, _, secret = request.headers.get("authorization", "").partition(" ")
-        secret = secret.strip()
-        if scheme.lower() == "basic":
-            with contextlib.suppress(ValueError):
-                secret, encoded = "", secret
-                secret = base64.b64decode(encoded).decode().partition(":")[2]
-        if scheme.lower() in ("token", "bearer", "basic") and (token := self.config.token_of(secret, *roles)):
-            return token
-        error = "The token is not known here, or not for this." if secret else "A token is needed."
-        hint = f"Send 'Authorization: Token T' with a {' or '.join(roles)} token of the server's configuration."
-        raise Refusal(401, error, hint, WWW_Authenticate='Bearer realm="logs"')
-
-    def check_reader(self, request: Request) -> None:
-        """Raises Refusal: 401."""
-        if self.config.reading_is_closed:
-            self.authenticate(request, "read")
-
-    # Writing
-
-    def read_records(
-        self, request: Request, split: Callable[[bytes], list[Json]], parse: Parse, make: Callable[[Batch], str]
-    ) -> Response | Later:
-        """The batch in a request, to be stored; or the answer, where no record of it is good."""
-        token, rate = self.authenticate(request, "service", "shipper"), self.config.max_records_per_second
-        self.limits.spend(token, 0, rate)
-        key = request.headers.get("idempotency-key")
-        if key is not None and not 0 < len(key) <= MAX_KEY_CHARS:
-            raise Refusal(400, f"An Idempotency-Key has 1 to {MAX_KEY_CHARS} characters.", "Send a UUID, for example.")
-        body = request.read_body()
-        with self.parsing if len(body) > 1 << 16 else contextlib.nullcontext():
-            batch = read_batch(split(body), token, parse)
-        self.limits.spend(token, len(batch.records), rate)
-        batch.size = len(body)
-        if key:
-            batch.key = hashlib.sha256(f"{token.secret}\0{key}".encode()).digest()
-            batch.body_hash = hashlib.sha256(body).digest()
-        del body  # it need not wait for the commit too
-        outcome = functools.partial(self._outcome, batch, make)
-        return Later(request, batch, outcome) if batch.records else outcome()
-
-    def _outcome(self, batch: Batch, make: Callable[[Batch], str]) -> Response:
-        if batch.failure:
-            raise batch.failure
-        for field, records in () if batch.repeated else batch.rejected.items():
-            self.metrics.add("logs_records_rejected_total", records, service=batch.token.service, reason=field)
-        if batch.rejected and not batch.records:  # OTLP may send none at all
-            status = 403 if batch.forbidden == batch.rejected.total() else 422
-            error = "No record could be stored: {field}: {error}.".format_map(batch.errors[0])
-            raise Refusal(status, error, '"errors" says what to mend, by index.', batch.answer())
-        repeated = {"Idempotent-Replayed": "true"} if batch.repeated else {}
-        return Response(200, make(batch).encode() + b"\n", headers=repeated)
-
-    def post_logs(self, request: Request) -> Response | Later:
-        """Takes records, in any form of JSON."""
-        return self.read_records(request, parse_body, parse_record, answer_logs)
-
-    def post_otlp(self, request: Request) -> Response | Later:
-        """Takes records in OTLP/HTTP, as JSON."""
-        if "protobuf" in request.headers.get("content-type", ""):
-            hint = "Set the exporter to http/json (OTEL_EXPORTER_OTLP_PROTOCOL)."
-            raise Refusal(415, "OTLP is taken as application/json, not as protobuf.", hint)
-        return self.read_records(request, split_otlp, parse_otlp, answer_otlp)
-
-    # Reading
-
-    def get_logs(self, request: Request) -> Response:
-        """Gives records, page by page, all, or as they come."""
-        self.check_reader(request)
-        fields = parse_parameters(request.query, LIST_PARAMETERS)
-        form = FORMATS[fields.pop("format", "json")]
-        follow = fields.pop("follow", False)
-        given = {name for name, _ in split_parameters(request.query)}
-        if wrong := given & ({"order", "cursor", "format"} if follow else {"after"}):
-            error = f"The parameter {min(wrong)} does not go {'with' if follow else 'without'} follow=1."
-            raise Refusal(400, error, "Leave one of them out." if follow else "Add follow=1, or leave it out.")
-        query = Query(**fields)
-        if follow:
-            return stream_response(FOLLOWING, self.pace(self.store.follow(query)))
-        if not query.limit:  # all that is there now
-            query = self.store.between(query, None, self.store.newest())
-            return stream_response(form, self.store.stream(query))
-        lock = self.store.page_lock if query.counted else contextlib.nullcontext()  # what is not counted may take long
-        with self.store.reading() as read, lock:  # in this order: who waits for a reader must not hold the others up
-            records, more = self.store.page(query, read)
-            body = b"".join(form.encode(iter([records])))
-        return Response(200, body, form.content_type, {"Link": next_link(request, query, records[-1])} if more else {})
-
-    def pace(self, pages: Pages) -> Pages:
-        """Waits where there is nothing new, and lets an empty page through as a heartbeat, until the server stops."""
-        sent_at = float("-inf")
-        for records in pages:
-            if self.stopping.is_set():
-                return
-            if records or time.monotonic() - sent_at >= HEARTBEAT_SECONDS:
-                yield records
-                sent_at = time.monotonic()
-            else:
-                self.stopping.wait(self.store.follow_seconds)
-
-    def get_record(self, request: Request) -> Response:
-        """Gives one record."""
-        self.check_reader(request)
-        text = request.path.removeprefix("/logs/")
-        if re.fullmatch(r"[0-9]{1,16}", text):
-            for record in self.store.page(Query(after_id=int(text) - 1, last_id=int(text), by_id=True, limit=1))[0]:
-                return Response(200, record.json().encode() + b"\n")
-        raise Refusal(404, f"There is no record {show(text)}.", "GET /logs lists records with their ids.")
-
-    def get_stats(self, request: Request) -> Response:
-        """Counts records, by service, severity and time."""
-        self.check_reader(request)
-        fields = parse_parameters(request.query, STATS_PARAMETERS)
-        step = fields.pop("step", None)
-        return json_response(200, self.store.stats(Query(**fields), step))
-
-    def get_health(self, request: Request) -> Response:
-        """Says whether records can be stored."""
-        self.store.check()
-        return json_response(200, {"status": "ok"})
-
-    def get_metrics(self, request: Request) -> Response:
-        """Gives numbers for Prometheus (https://prometheus.io/docs/instrumenting/exposition_formats/)."""
-        self.check_reader(request)
-        escapes = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
-        values = dict(self.metrics.values) | {
-            ("logs_store_records", ()): self.store.stats(Query())["total"],
-            ("logs_store_bytes", ()): self.store.size(),
-            ("logs_waiting_batches", ()): self.store.waiting.qsize(),
-            ("logs_waiting_bytes", ()): self.limits.bodies_bytes,
-            ("process_start_time_seconds", ()): self.started,
-        }
-        lines = []
-        for name, explanation in METRICS.items():
-            kind = "counter" if name.endswith("_total") else "gauge"
-            lines += [f"# HELP {name} {explanation}", f"# TYPE {name} {kind}"]
-            for (known, labels), value in values.items():
-                quoted = ",".join(f'{label}="{text.translate(escapes)}"' for label, text in labels)
-                if known == name:
-                    lines.append(f"{name}{f'{{{quoted}}}' if labels else ''} {value:.16g}")
-        return Response(200, ("\n".join(lines) + "\n").encode(), "text/plain; version=0.0.4; charset=utf-8")
-
-    def get_root(self, request: Request) -> Response:
-        """Shows a page in a browser, and this list elsewhere."""
-        if "text/html" in request.headers.get("accept", ""):
-            return self.front_page
-        endpoints = {f"{m} {path}": call.__doc__ for path, methods in ROUTES.items() for m, call in methods.items()}
-        return Response(200, json.dumps(endpoints, indent=2).encode() + b"\n")
-
-
-Endpoint = Callable[[App, Request], Response | Later]
-ROUTES: dict[str, dict[str, Endpoint]] = {
-    "/logs": {"POST": App.post_logs, "GET": App.get_logs},
-    "/logs/ID": {"GET": App.get_record},
-    "/stats": {"GET": App.get_stats},
-    "/estadisticas": {"GET": App.get_stats},
-    "/v1/logs": {"POST": App.post_otlp},
-    "/health": {"GET": App.get_health},
-    "/metrics": {"GET": App.get_metrics},
-    "/": {"GET": App.get_root},
-}
-
-
-def endpoint_of(path: str) -> str | None:
-    """Which line of ROUTES a path belongs to."""
-    return path if path in ROUTES else "/logs/ID" if re.fullmatch(r"/logs/[^/]+", path) else None
-
-
-def answer_logs(batch: Batch) -> str:
-    """The answer to POST /logs."""
-    return batch.kept_answer or dump_json(batch.answer())
-
-
-def answer_otlp(batch: Batch) -> str:
-    """The answer to POST /v1/logs (https://opentelemetry.io/docs/specs/otlp/#otlphttp-response)."""
-    if not batch.rejected:
-        return "{}"
-    message = "{field}: {error}".format_map(batch.errors[0])
-    partial = {"rejectedLogRecords": str(batch.rejected.total()), "errorMessage": message}
-    return dump_json({"partialSuccess": partial})
-
-
-def next_link(request: Request, query: Query, last: StoredRecord) -> str:
-    """The page after `last` (https://www.rfc-editor.org/rfc/rfc8288); "since" becomes the moment that it meant."""
-    kept = [(n, v) for n, v in split_parameters(request.query) if n not in ("cursor", "since", "timestamp_start")]
-    if query.start is not None:
-        kept.append(("timestamp_start", format_timestamp(query.start)))
-    kept.append(("cursor", base64.urlsafe_b64encode(f"{last.timestamp}:{last.id}".encode()).decode()))
-    return f'<{request.path}?{urllib.parse.urlencode(kept)}>; rel="next"'
-
-
-METRICS = {
-    "logs_records_accepted_total": "Records stored.",
-    "logs_records_rejected_total": "Records refused, by the field at fault.",
-    "logs_http_requests_total": "Requests answered, but for those with a malformed head.",
-    "logs_commits_total": "Commits to the store.",
-    "logs_commit_seconds_total": "Time taken by all commits.",
-    "logs_store_records": "Records in the store.",
-    "logs_store_bytes": "Size of the store on disk.",
-    "logs_waiting_batches": "Batches that wait for a commit.",
-    "logs_waiting_bytes": "Bodies being read or waiting for a commit.",
-    "process_start_time_seconds": "When the server started, since 1970.",
-}
-
-
-# ---------------------------------------------------------------- 11. HTTP
-
-REQUEST_LINE = re.compile(r"([A-Za-z]+) (?:https?://([^/? ]+))?(/[^ ?]*)?(?:\?([^ ]*))? HTTP/(\d\.\d)")
-HEADER_LINE = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*\r\n", re.MULTILINE)
-CHUNK_LINE = re.compile(r"([0-9A-Fa-f]{1,8})[ \t]*(?:;.*)?")
-DO_NOT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)  # Windows has none
-
-
-def malformed(error: str, hint: str = "Send HTTP/1.1 as RFC 9112 has it.", status: int = 400) -> Refusal:
-    """A request after which nobody can say where the next one begins."""
-    return Refusal(status, error, hint)
-
-
-class Handler(socketserver.StreamRequestHandler):
-    """One connection, in a thread of its own.
-
-    Reads heads by itself: the standard library's parser takes longer than all the rest of a request, and takes
-    what this must not (request smuggling: https://www.rfc-editor.org/rfc/rfc9112#section-11.2).
-
-    `idle`: between two requests; `unread`: a body may follow; `closing`: no request is to follow; `sending`: it is the
-    client's turn to take, not to send; `expired`: it did not in time.
-    """
-
-    server: Server
-    disable_nagle_algorithm = True  # an answer goes out in one piece, so there is nothing to wait for
-
-    def setup(self) -> None:
-        """Is called once, before the first request."""
-        self.expired = self.sending = self.unread = False
-        self.idle, self.closing, self.held_bytes, self.version = True, False, 0, "1.1"
-        self.unanswered = threading.Lock()  # held from before a commit until its answer is sent
-        self.allow(IDLE_SECONDS)
-        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        super().setup()
-        self.server.connections.add(self)  # last: after a setup that fails, finish is not called
-
-    def finish(self) -> None:
-        """Is called once, after the last request."""
-        with self.unanswered:
-            self.server.connections.discard(self)
-            super().finish()
-
-    def allow(self, seconds: float, sending: bool = False) -> None:
-        """Sets a deadline for what comes now; `Server.watch` ends it there."""
-        self.sending, self.deadline = sending, time.monotonic() + seconds
-
-    def expire(self) -> None:
-        """Ends what the handler waits for. A read gets an end of file, and 408 can still be sent."""
-        self.expired = True
-        with contextlib.suppress(OSError):  # it may be closed already
-            # socket's own method: SSLSocket's would take the encryption away under its reader
-            socket.socket.shutdown(self.connection, socket.SHUT_RDWR if self.sending else socket.SHUT_RD)
-
-    def handle(self) -> None:
-        """Takes requests, one after the other."""
-        with contextlib.suppress(ConnectionError, ssl.SSLError, TimeoutError):  # the client is gone
-            if len(self.server.connections) > self.server.max_connections:
-                self.closing = True
-                if not self.server.tls:  # whose handshake would take too long
-                    self.send(None, self.server.app.refuse(Unavailable("Too many connections are open.")))
-            while not (self.closing or self.server.app.stopping.is_set()):
-                self.handle_request()
-
-    def handle_request(self) -> None:
-        """Reads a request, has it answered, and sends the answer or leaves it to the thread that commits."""
-        app, request = self.server.app, None
-        self.allow(IDLE_SECONDS)
-        try:
-            try:
-                request = self.read_head()
-                response = app.answer(request, functools.partial(app.route, request))
-            except Refusal as refusal:
-                self.unread = True  # nobody knows what follows
-                response = app.refuse(refusal)
-            if isinstance(response, Later):
-                self.hand_over(response)
-            else:
-                with self.unanswered:  # the answer before this goes first
-                    self.send(request, response)
-        finally:
-            app.limits.hold(-self.held_bytes)
-            self.held_bytes = 0
-        if self.unread:
-            self.drain()
-
-    def hand_over(self, later: Later) -> None:
-        """Has a batch committed, and leaves the answer to the thread that commits, while this one goes on to read.
-
-        To be woken only to send would be one change of thread more, out of three: singly sent records are a sixth
-        faster without. Where that thread might have to wait, or the connection is to be closed, it wakes this one.
-        """
-        app = self.server.app
-        self.unanswered.acquire()
-        if self.closing or self.server.tls or not DO_NOT_WAIT:
-            app.store.commit(later.batch, self.unanswered.release)
-            with self.unanswered:
-                self.send(later.request, app.answer(later.request, later.make_response))
-        else:
-            held_bytes, self.held_bytes = self.held_bytes, 0
-            app.store.commit(later.batch, functools.partial(self.send_handed_over, later, held_bytes))
-
-    def send_handed_over(self, later: Later, held_bytes: int) -> None:
-        """Sends an answer from the thread that commits. A client with so much unread that this would have to
-        wait is cut off."""
-        app = self.server.app
-        app.limits.hold(-held_bytes)
-        try:
-            response = app.answer(later.request, later.make_response)
-            data = self.head(response, app.stopping.is_set()) + response.body  # type: ignore[operator]  # a batch's is bytes
-            if self.connection.send(data, DO_NOT_WAIT) < len(data):
-                raise BlockingIOError
-        except OSError:
-            with contextlib.suppress(OSError):
-                self.connection.shutdown(socket.SHUT_RDWR)
-        finally:
-            self.unanswered.release()
-
-    # Reading
-
-    def check_line(self, line: bytes) -> bytes:
-        """A line of a head as it was read, if it is whole. Raises Refusal, ConnectionError."""
-        if len(line) > MAX_LINE_BYTES:
-            raise malformed(f"A line of the head is longer than {MAX_LINE_BYTES >> 10} KiB.", "Shorten it.", 431)
-        if not line.endswith(b"\n"):
-            raise self.gone() if line or not self.idle else ConnectionResetError  # it closed between two requests
-        if not line.endswith(b"\r\n") or b"\r" in line[:-2] or b"\0" in line:
-            raise malformed("A line of the head has a NUL, or a CR or LF alone.")
-        return line
-
-    def gone(self) -> Refusal | ConnectionError:
-        """What an end of file in the middle of a request means."""
-        if self.server.app.stopping.is_set():
-            return Unavailable("The server is stopping.")
-        if self.expired:
-            return malformed("The request did not come in time.", "Send it faster.", 408)
-        return ConnectionResetError()
-
-    def read_line(self) -> str:
-        """A line without its CRLF. Raises Refusal, ConnectionError."""
-        return self.check_line(self.rfile.readline(MAX_LINE_BYTES + 1))[:-2].decode("utf-8", "replace")
-
-    def read_head(self) -> Request:
-        """The head of the next request. Raises Refusal, ConnectionError."""
-        self.idle = True
-        line = self.read_line() or self.read_line()  # an empty line before a request is passed over (RFC 9112, 2.2)
-        self.idle = False
-        with self.unanswered:  # what came before on this connection is committed first
-            self.allow(HEADER_SECONDS)
-        match = REQUEST_LINE.fullmatch(line)
-        if not match or not (match[2] or match[3]):
-            raise malformed("The first line is not that of a request.")
-        method, authority, path, query, self.version = match.groups()
-        if not self.version.startswith("1."):
-            raise malformed(f"HTTP/{self.version} is not spoken here.", "Send HTTP/1.1.", 505)
-        headers = self.read_headers()
-        headers |= {"host": authority} if authority else {}
-        if self.version != "1.0" and "host" not in headers:
-            raise malformed("The Host header is missing.")
-        self.closing = self.version == "1.0" or "close" in headers.get("connection", "").lower()
-        length = self.body_length(headers)
-        self.unread, self.deadline = length != 0, float("inf")  # from here on it is the server that works
-        read_body = functools.partial(self.read_body, headers, length)
-        return Request(method.upper(), urllib.parse.unquote(path or "/"), query or "", headers, read_body)
-
-    def read_headers(self) -> dict[str, str]:
-        """Header lines up to the empty one, names in lower case; all in one go, which takes a third of the time."""
-        read_line = functools.partial(self.rfile.readline, MAX_LINE_BYTES + 1)
-        lines = list(itertools.islice(iter(read_line, b"\r\n"), MAX_HEADERS + 1))
-        fields = HEADER_LINE.findall(b"".join(lines).decode("utf-8", "replace"))
-        if len(fields) < len(lines):
-            list(map(self.check_line, lines))  # says what is wrong, but for a colon that is missing
-            raise malformed("A header line is not 'Name: value'.")
-        if len(lines) > MAX_HEADERS:
-            raise malformed(f"There are more than {MAX_HEADERS} headers.", "Send fewer.", 431)
-        headers: dict[str, str] = {}
-        for name, value in ((name.lower(), value) for name, value in fields):
-            if name in headers and name in ("host", "content-length", "transfer-encoding"):
-                raise malformed(f"The header {name} is given twice.")
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
-        return headers
-
-    def body_length(self, headers: dict[str, str]) -> int | None:
-        """The length of the body that follows, None for chunks. Raises Refusal where readers could differ about it."""
-        length, encoding = headers.get("content-length", "0"), headers.get("transfer-encoding")
-        if not re.fullmatch(r"[0-9]{1,18}", length):
-            raise malformed(f"The Content-Length {show(length)} is not a number.")
-        if encoding is None:
-            return int(length)
-        if "content-length" in headers or self.version == "1.0" or encoding.lower() != "chunked":
-            raise malformed("Transfer-Encoding is chunked, in HTTP/1.1 and without Content-Length, or not there.")
-        return None
-
-    def read_body(self, headers: dict[str, str], length: int | None) -> bytes:
-        """The body, out of its chunks and decompressed. Raises Refusal, ConnectionError."""
-        if length == 0 and "content-length" not in headers:
-            self.unread = True  # who forgets the length may well send a body
-            raise malformed("The request does not say how long its body is.", "Send Content-Length, or chunks.", 411)
-        encoding = headers.get("content-encoding", "").lower() or "identity"
-        if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
-            error = f"The Content-Encoding {show(encoding)} is not known."
-            raise Refusal(415, error, "Send gzip, deflate or none.", Accept_Encoding="gzip, deflate")
-        if length and length > MAX_BODY_BYTES:
-            raise too_large()
-        self.allow(REQUEST_SECONDS)
-        if headers.get("expect", "").lower() == "100-continue" and self.version != "1.0":
-            self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        body = io.BytesIO()  # join would keep all pieces at once, and chunks may be of one byte
-        body.writelines(self.read_chunks() if length is None else self.read_exactly(length))
-        self.unread, self.deadline, data = False, float("inf"), body.getvalue()
-        if encoding == "identity":
-            return data
-        whole = decompress(data)
-        self.hold(max(len(whole) - len(data), 0))
-        return whole
-
-    def read_exactly(self, length: int) -> Iterator[bytes]:
-        """As many bytes, in pieces, counted as they come: a client holds no more than it has sent."""
-        while length:
-            data = self.rfile.read1(min(length, 1 << 18))  # what is there: read would wait for all of it
-            if not data:
-                raise self.gone()
-            self.hold(len(data))
-            length -= len(data)
-            yield data
-
-    def hold(self, size: int) -> None:
-        """Counts bytes of this request's body in what is waiting. Raises Unavailable."""
-        self.server.app.limits.hold(size)
-        self.held_bytes += size
-
-    def read_chunks(self) -> Iterator[bytes]:
-        """https://www.rfc-editor.org/rfc/rfc9112#section-7.1; extensions and trailers are passed over."""
-        total = 0
-        while True:
-            match = CHUNK_LINE.fullmatch(self.read_line())
-            if not match:
-                raise malformed("A chunk does not begin with its size.")
-            size = int(match[1], 16)
-            total += size
-            if total > MAX_BODY_BYTES:
-                raise too_large()
-            if not size:
-                self.read_headers()
-                return
-            yield from self.read_exactly(size)
-            if self.read_line():
-                raise malformed("A chunk is longer than its size.")
-
-    def drain(self) -> None:
-        """Reads on after a refusal, for a moment: closing while the client sends could destroy the answer before
-        it is read (https://www.rfc-editor.org/rfc/rfc9112#section-9.6)."""
-        self.allow(2)
-        socket.socket.shutdown(self.connection, socket.SHUT_WR)
-        while self.connection.recv(1 << 16):
-            pass
-
-    # Sending
-
-    def head(self, response: Response, closing: bool) -> bytes:
-        """The head of an answer; `closing` says that the connection closes after it."""
-        lines = [f"HTTP/1.1 {response.status} {http.client.responses[response.status]}"]
-        lines += [f"Date: {http_date(int(time.time()))}", f"Content-Type: {response.content_type}"]
-        lines.append("X-Content-Type-Options: nosniff")
-        lines += [f"{name}: {value}" for name, value in response.headers.items()]
-        if isinstance(response.body, bytes):
-            lines.append(f"Content-Length: {len(response.body)}")
-        elif self.version != "1.0":
-            lines.append("Transfer-Encoding: chunked")
-        if closing:
-            lines.append("Connection: close")
-        return "\r\n".join([*lines, "\r\n"]).encode("latin-1", "replace")
-
-    def send(self, request: Request | None, response: Response) -> None:
-        """Sends an answer: bytes in one piece, else in chunks (to HTTP/1.0, plain until the close). An error in the
-        middle closes without the last chunk: half an answer must not look whole (over HTTP/1.0 it does)."""
-        self.closing |= self.unread or request is None or self.server.app.stopping.is_set()
-        head, body, chunked = self.head(response, self.closing), response.body, self.version != "1.0"
-        if request and request.method == "HEAD":
-            body = b""
-        if isinstance(body, bytes):
-            self.write(head + body)
-            return
-        self.write(head)
-        try:
-            for data in filter(None, body):
-                self.write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
-        except Refusal as refusal:
-            log.error("an answer was broken off: %s", refusal)
-            raise ConnectionAbortedError from None
-        if chunked:
-            self.write(b"0\r\n\r\n")
-
-    def write(self, data: bytes) -> None:
-        """Sends bytes, a piece within each deadline."""
-        for start in range(0, len(data), SEND_BUFFER_BYTES):
-            self.allow(SEND_SECONDS, sending=True)
-            self.wfile.write(data[start : start + SEND_BUFFER_BYTES])
-        self.deadline = float("inf")
-
-
-def too_large() -> Refusal:
-    """413, for a body and for what it is decompressed."""
-    return Refusal(413, f"The body is larger than {MAX_BODY_BYTES >> 20} MiB.", "Send smaller batches.")
-
-
-def decompress(data: bytes) -> bytes:
-    """gzip of one or more members, or deflate with or without zlib's frame (RFC 9110, 8.4.1). Raises Refusal: 413, 422.
-    Stops at the limit: 10 KiB can hold 10 MiB, and more."""
-    whole = bytearray()
-    try:
-        for _ in range(MAX_GZIP_MEMBERS):
-            framed = data[:2] in (b"", b"\x1f\x8b") or (data[0] & 15 == 8 and int.from_bytes(data[:2], "big") % 31 == 0)
-            stream = zlib.decompressobj(47 if framed else -15)  # gzip or zlib, by its head; or neither's frame
-            whole += stream.decompress(data, MAX_BODY_BYTES + 1 - len(whole))
-            if len(whole) > MAX_BODY_BYTES:
-                raise too_large()
-            if not stream.eof:
-                raise zlib.error("it is cut short")
-            if not (data := stream.unused_data):
-                return bytes(whole)
-        raise zlib.error(f"it has more than {MAX_GZIP_MEMBERS} members")
-    except zlib.error as error:
-        raise Refusal(422, f"The body can't be decompressed: {error}.", "Send it as it is.") from None
-
-
-class Server(socketserver.ThreadingTCPServer):
-    """Accepts connections up to a bound, and ends what is past its deadline."""
-
-    request_queue_size = 1024  # socketserver's 5 resets a burst of clients
-    allow_reuse_address = os.name == "posix"  # on Windows two servers could share a port
-    daemon_threads = True  # `stop` waits for requests in flight, but not for ever
-
-    def __init__(self, app: App):
-        self.app, self.connections, self.tls = app, set[Handler](), None
-        config = app.config
-        if config.tls:
-            self.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            try:
-                self.tls.load_cert_chain(config.tls["certificate"], config.tls["key"])
-            except OSError as error:  # ssl.SSLError is one
-                raise StartError(f"server.tls: can't use {' and '.join(config.tls.values())}: {error}") from None
-        try:
-            self.address_family = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0][0]
-            super().__init__((config.host, config.port), Handler)
-            if self.tls:  # a handshake is for the thread of its connection, at the first read
-                self.socket = self.tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
-        except OSError as error:
-            raise StartError(f"can't listen on {config.host}:{config.port}: {error.strerror}; try --port") from None
-        host = f"[{config.host}]" if ":" in config.host else config.host
-        self.url = f"{'https' if self.tls else 'http'}://{host}:{self.server_address[1]}"
-        self.max_connections = MAX_CONNECTIONS
-        if resource:
-            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-            soft = max(soft, 4096 if hard == resource.RLIM_INFINITY else min(hard, 4096))
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            self.max_connections = min(MAX_CONNECTIONS, soft - 100)  # the rest is for the store
-        threading.Thread(target=self.watch, daemon=True).start()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """What no handler expected."""
-        if not isinstance(sys.exc_info()[1], OSError):  # else the client was gone before it was served
-            log.exception("unexpected error in a connection")
-
-    def watch(self) -> None:
-        """The thread that keeps the deadlines: one clock for every kind of slowness."""
-        while True:
-            time.sleep(0.5)
-            self.app.store.stop_overdue()
-            for handler in list(self.connections):
-                if handler.deadline < time.monotonic():
-                    handler.expire()
-
-    def stop(self) -> None:
-        """Takes no more connections, ends idle ones, and waits for requests in flight."""
-        self.app.stopping.set()
-        self.shutdown()
-        self.server_close()
-        deadline = time.monotonic() + SHUTDOWN_SECONDS
-        while self.connections and time.monotonic() < deadline:
-            for handler in list(self.connections):
-                if handler.idle:
-                    handler.expire()
-            time.sleep(0.02)
-
-
-# ---------------------------------------------------------------- 12. Front page
+        """Bytes of all tables of the database, on this node."""
+        sql = "SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND database = ?"
+        return int(self._ask(sql, [self._database])[0][0])
+
+
+def format_ttl(days: float | None) -> str:
+    """The clause that deletes what is older. None: nothing is deleted."""
+    if days is None:
+        return ""
+    seconds = int(min(days, 36500) * 86400)
+    return f"TTL fromUnixTimestamp64Micro(received_at) + INTERVAL {seconds} SECOND"
+
+
+def clickhouse_where(query: Query) -> tuple[str, list[Json]]:
+    """The SQL test of a query's filters, in ClickHouse."""
+    test, values = where(query)
+    tests = [test]
+    for text in query.contains:
+        tests.append("positionCaseInsensitiveUTF8(message, ?) > 0")
+        values.append(text)
+    for key, value in query.attributes:
+        # As in SQLite: the text, or JSON that is written so. The member must stand in the
+        # attributes as it is written, and have the value that ClickHouse reads in it.
+        value_is = "JSONExtractRaw(attributes, ?) = JSONExtractRaw(?, ?)"
+        equal = f"position(attributes, ?) > 0 AND {value_is}"
+        tests.append(f"({equal} OR {equal})")
+        for text in (encode_json(value), value):
+            member = f"{encode_json(key)}:{text}"
+            values += [member, key, f"{{{member}}}", key]
+    return " AND ".join(tests), values
+
+
+# -------- 15. Page *
+# The core uses nothing of this chapter. It adds a line to the route table.
 
 STYLE = """\
-:root { color-scheme: light dark; --bg: light-dark(#fcfcfa, #15171b); --ink: light-dark(#222, #ddd); --tone: var(--dim);
-  --dim: light-dark(#62676f, #98a0ab); --line: light-dark(#dfdfd8, #31353e); --wash: light-dark(#f3f3ef, #1d2026); }
-.DEBUG { --tone: light-dark(#6c727d, #8b94a1); } .INFO { --tone: light-dark(#2a6cab, #6caee6); }
-.WARNING { --tone: light-dark(#8f5e00, #e0ae3c); } .ERROR { --tone: light-dark(#c4342a, #ff7d73); }
-.CRITICAL { --tone: light-dark(#a0187f, #ff8ad1); } .CRITICAL b { color: var(--bg); background: var(--tone); }
-body { max-width: 100rem; margin: auto; padding: 0 min(1.25rem, 4vw) 4rem; background: var(--bg); color: var(--ink);
-  font: 14px/1.5 system-ui; font-variant-numeric: tabular-nums; } * { box-sizing: border-box; min-width: 0; }
-:focus-visible, label:has(:focus-visible) { outline: 2px solid light-dark(#0b5cad, #82bbff); outline-offset: -1px; }
-h1, h2 { margin: 0; font-size: 1.25rem; } h2 { margin-top: 2rem; } h1 a { text-decoration: none; } a { color: inherit; }
-header, form, fieldset { display: flex; flex-wrap: wrap; align-items: center; gap: .5rem; padding: 0; border: 0; }
-header { justify-content: space-between; margin: 9px 0; --tone: light-dark(#1a7f4b, #4cc38a); } fieldset { margin: 0; }
-input, select, button { font: inherit; color: inherit; background: var(--wash); border: 1px solid var(--line);
-  border-radius: 6px; padding: .3rem .6rem; } form > input { flex: 1 1 max(20%, 9rem); } [type=search] { flex: 4 36%; }
-label { flex: none; padding: .1rem .7rem; border: 1px solid var(--line); border-radius: 99px; cursor: pointer; }
-label:has(:checked) { border-color: var(--tone); } label:not(:has(:checked)) { color: var(--dim); }
-[type=checkbox] { appearance: none; width: .65em; height: .65em; padding: 0; margin: 0 .5em 0 0; border-radius: 50%;
-  border: 1.5px solid var(--tone); } label :checked { background: var(--tone); } small { margin-left: .5em; }
-body:has(main [open]) header label::after { content: ', held by the open record'; color: var(--dim); }
-#notice:not(:empty) { width: 100%; padding: .4rem .8rem; border-left: 3px solid #d9822b; background: var(--wash); }
-small, time, i, dt, figcaption, ::placeholder { color: var(--dim); font-style: normal; } b { color: var(--tone); }
-figure { position: relative; margin: 1rem 0 .5rem; } figcaption, #bars a::after { font-size: 12px; text-align: right; }
-#bars { display: flex; gap: 1px; height: 5rem; } #bars a { flex: 0 1 4rem; border-bottom: 1px solid var(--line); }
-a:is(:hover, :focus)::after { content: attr(aria-label); position: absolute; inset: auto 0 0; background: var(--bg); }
-svg { width: 100%; height: 100%; } rect { fill: var(--tone); stroke: var(--tone); vector-effect: non-scaling-stroke; }
-main:not([aria-busy=false]:empty) ~ :is(p, section), main.filtered ~ section, main:not(.filtered) ~ p { display: none; }
-main, pre { font: 12.5px/1.65 ui-monospace, Menlo, Consolas, monospace; } main[aria-busy=true] { opacity: .5; }
-summary { display: grid; grid: auto / 24ch 8ch 14ch 1fr auto; gap: 0 1.5ch; padding-left: 10px; cursor: pointer; }
+:root { color-scheme: light dark; --dim: light-dark(#62676f, #98a0ab); --tone: var(--dim); }
+.INFO { --tone: light-dark(#2a6cab, #6caee6); }
+.WARNING { --tone: light-dark(#8f5e00, #e0ae3c); }
+.ERROR { --tone: light-dark(#c4342a, #ff7d73); }
+.CRITICAL { --tone: light-dark(#a0187f, #ff8ad1); }
+* { box-sizing: border-box; min-width: 0; overflow-wrap: anywhere; }
+body { margin: auto; padding: 0 1rem 4rem; background: Canvas; font: 14px/1.5 system-ui; }
+header, form, fieldset { display: flex; flex-wrap: wrap; align-items: center; gap: .5rem; }
+h1 { flex: 1; margin: .5rem 0; font-size: 1.25rem; }
+a { color: inherit; text-decoration-color: #8888; }
+input, select, button, label { padding: .3rem .6rem; border: 1px solid #8886; border-radius: 6px; }
+input, select, button { background: none; font: inherit; }
+form > input { flex: 1 1 max(20%, 9rem); }
+[type=search] { flex: 4 36%; }
+fieldset { margin: 0; padding: 0; border: 0; }
+label { flex: none; padding: .1rem .3rem; color: var(--tone); accent-color: var(--tone); }
+label > * { margin: 0 .4em; vertical-align: middle; }
+label:has(:checked) { border-color: var(--tone); }
+body:has(main [open]) header label::after { content: ', held by the open record'; }
+output:not(:empty) { width: 100%; padding: .4rem .8rem; border-left: 3px solid #d9822b; }
+small, time, i, dt, figcaption, ::placeholder { color: var(--dim); font-style: normal; }
+b { color: var(--tone); }
+.CRITICAL b { color: Canvas; background: var(--tone); }
+figure { position: relative; margin: 0; padding: 1.5rem 0 .5rem; font-size: 12px; }
+#bars { display: flex; gap: 1px; height: 5rem; border-bottom: 1px solid #8886; }
+#bars a { display: flex; flex: 0 1 4rem; flex-direction: column-reverse; }
+a:is(:hover, :focus)::after { content: attr(aria-label); position: absolute; inset: .3rem 0 auto; }
+rect { min-height: 1px; background: var(--tone); }
+main:is(:not(:empty), [aria-busy=true]) ~ :is(p, section),
+main.filtered ~ section, main:not(.filtered) ~ p { display: none; }
+main, pre { font: 12px/1.65 ui-monospace, Menlo, Consolas, monospace; white-space: pre-wrap; }
+details { padding-left: 10px; border-left: 3px solid var(--tone); }
+summary { display: grid; grid: auto / 24ch 8ch 14ch 1fr auto; gap: 0 1.5ch; cursor: pointer; }
 summary > * { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-.ERROR summary, .CRITICAL summary, summary:hover, a:hover { background: color-mix(in srgb, var(--tone) 9%, #0000); }
-p, pre, dl { margin: .7rem 0 .7rem 10px; white-space: pre-wrap; overflow-wrap: anywhere; } dd { margin: 0; }
-details { border-left: 3px solid var(--tone); } dl { display: grid; grid: auto / fit-content(40%) 1fr; gap: 0 2ch; }
-@media (max-width: 640px) { main, pre { font-size: 11.5px; } summary { grid: auto / auto auto 1fr auto; }
-  summary span { grid-area: 2 / 1 / 2 / -1; } fieldset { flex-wrap: nowrap; overflow: auto; scrollbar-width: none; } }
+:is(.ERROR, .CRITICAL, :hover) > summary { background: color-mix(in srgb, var(--tone) 9%, #0000); }
+dl { display: grid; grid: auto / fit-content(40%) 1fr; gap: 0 2ch; }
+dd { margin: 0; }
+@media (max-width: 640px) { fieldset { flex-wrap: nowrap; overflow: auto; scrollbar-width: none; } }
+@media (max-width: 640px) { summary { grid: auto / auto auto 1fr auto; } }
+@media (max-width: 640px) { summary span { grid-area: 2 / 1 / 2 / -1; } }
 """
 
 SCRIPT = r"""
-const SEVERITIES = ['CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG'];  // the worst at the foot of each bar
-const STEPS = [1, 2, 5, 15, 30, 60, 120, 300, 900, 1800, 3600, 10800, 43200, 86400, 604800, 2592000];  // s of a bar
-const local = time => new Date(time).toLocaleString('sv');  // 2026-11-24 03:14:12 in the reader's time zone
-const sleep = milliseconds => new Promise(wake => setTimeout(wake, milliseconds));
-const page = Object.fromEntries([...document.querySelectorAll('[id]')].map(element => [element.id, element]));
-const boxes = () => page.filters.querySelectorAll('[type=checkbox]');
-let next, lastId, timer, work = new AbortController();
-function make(tag, attributes, ...children) {
-  const language = /svg|rect/.test(tag) ? '2000/svg' : '1999/xhtml';
-  const element = document.createElementNS(`http://www.w3.org/${language}`, tag);
-  for (const name in attributes) element.setAttribute(name, attributes[name]);
-  element.append(...children);  // strings become text, never markup
+const SEVERITIES = ['CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG'];
+const STEPS = [1, 5, 15, 60, 300, 900, 1800, 3600, 10800, 86400, 604800, 2592000, 8640000000];  // s
+const NEIGHBORS = {ArrowLeft: 'previousSibling', ArrowRight: 'nextSibling'};
+const page = {};  // the elements by id or name
+document.querySelectorAll('[id], [name]').forEach(part => page[part.id || part.name] = part);
+const groups = {severity: page.severity, service: page.service};
+let work = new AbortController();  // stops the requests for the records that are shown
+let lastId;  // of the newest record that is shown
+let timer;  // is set while the counts are due to be refreshed
+const local = time => new Date(time).toLocaleString('sv');  // 2026-11-24 03:14:12 in local time
+const sleep = (ms, value) => new Promise(wake => setTimeout(wake, ms, value));
+const stats = async changes => (await ask('stats' + changed(changes))).json();
+const refresh = () => count().catch(tell).finally(() => timer = null);
+function make(tag, properties, ...children) {  // Makes an element; a string becomes text only.
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
   return element;
 }
-function changed(changes) {  // the query with other values; null takes a filter out
+function changed(changes) {  // Gives the page's query with other values; null removes a filter.
   const query = new URLSearchParams(location.search);
-  for (const name in changes) changes[name] === null ? query.delete(name) : query.set(name, changes[name]);
+  for (const name in changes) query.set(name, changes[name]);
+  for (const name in changes) if (changes[name] === null) query.delete(name);
   return '?' + query;
 }
-async function ask(url, signal) {
-  const answer = await fetch(url, {signal, headers: {Authorization: `Bearer ${sessionStorage.token ?? ''}`}});
+async function ask(url) {  // Sends a GET with the reader's token; throws what an error says.
+  const headers = {Authorization: `Bearer ${sessionStorage.token ?? ''}`};
+  const answer = await fetch(url, {headers, signal: work.signal});
   if (!answer.ok) throw {status: answer.status, ...await answer.json()};
   return answer;
 }
-function tell({status, error, hint}) {  // what is wrong, if anything; true where a later try may help
-  const text = status ? `${error} ${hint}`.trim() : 'The server does not answer. This page goes on as soon as it does.';
+function tell({name, status, error = '', hint = ''}) {  // Shows an error; gives whether to retry.
+  if (name === 'AbortError') return false;
+  const text = status ? `${error} ${hint}`.trim() : 'The server does not answer. Trying again.';
   if (page.notice.textContent !== text) page.notice.textContent = text;
   page.token.hidden = status !== 401;
   return [undefined, 429, 503].includes(status);
 }
-async function load(resume = null) {  // the first page, the counts, and while live each record as it commits
+async function load(after = null) {  // Shows the records, or adds those after an id.
   work.abort();
-  const {signal} = work = new AbortController();
+  work = new AbortController();
+  lastId = after;
   page.list.ariaBusy = true;
-  for (lastId = resume; !signal.aborted; await sleep(1000)) {
-    try {  // the stream opens first: what commits while the page is fetched is in one of the two, or in both
-      const from = lastId === null ? {limit: 1} : {after: lastId};
-      const stream = page.live.checked && await ask('/logs' + changed({follow: 1, ...from}), signal);
-      if (lastId === null) page.list.replaceChildren(...await rows('/logs' + changed({}), signal));
-      page.list.ariaBusy = false;
-      tell({status: 200, error: '', hint: ''});
-      count(signal);
-      if (!stream) return;
-      await listen(stream.body.pipeThrough(new TextDecoderStream()).getReader(), signal);
-    } catch (error) { if (signal.aborted || !tell(error)) return; }
-  }
+  const {signal} = work;
+  while (!signal.aborted && await show(signal).catch(tell)) await sleep(1000);
 }
-async function listen(reader, signal) {
-  for (let rest = ''; ;) {
-    const {done, value} = await Promise.race([reader.read(), sleep(60000).then(() => ({done: true}))]);
-    while (page.list.querySelector('[open]') && !signal.aborted) await sleep(200);  // nothing moves while one reads
-    if (done || signal.aborted) return reader.cancel();  // closed, or without even a heartbeat for a minute
+async function show(signal) {  // The stream opens before the page, so that no record is lost.
+  const stream = page.live.checked && await ask('logs' + changed({follow: 1, after: lastId}));
+  if (lastId === null) page.list.replaceChildren(...await rows(changed({})));
+  page.list.ariaBusy = false;
+  tell({status: 200});
+  refresh();
+  if (stream) await listen(stream, signal);
+  return stream;
+}
+async function listen(stream, signal) {  // Places its records until it falls silent.
+  const reader = stream.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let rest = ''; true;) {
+    const {done, value} = await Promise.race([reader.read(), sleep(60000, {done: true})]);
+    while (page.list.querySelector('[open]')) await sleep(200);  // nothing moves while one reads
+    signal.throwIfAborted();
+    if (done) return reader.cancel();
     const lines = (rest + value).split('\n');
     rest = lines.pop();
-    for (const line of lines) if (line) place(JSON.parse(line));
+    lines.filter(line => line).forEach(line => place(JSON.parse(line)));
   }
 }
-function place(record) {
-  if (record.id <= lastId) return;  // it was on the first page
-  let added = row(record), below = page.list.firstChild;
-  while (below?.dataset.key > added.dataset.key) below = below.nextSibling;
-  if (below || !next) page.list.insertBefore(added, below);  // else it belongs to an older page
+function place(record) {  // Puts a new record in its place, unless that is on an older page.
+  if (record.id <= lastId) return;
   lastId = record.id;
-  timer ??= setTimeout(count, 2000, work.signal);
-  if (page.list.children.length > 3000) load();  // a page that stays open all day does not grow without end
+  const added = row(record);
+  const below = [...page.list.children].find(other => other.key < added.key);
+  if (below || page.older.hidden) page.list.insertBefore(added, below ?? null);
+  timer ??= setTimeout(refresh, 2000);
+  if (page.list.children.length > 3000) load();
 }
-async function rows(url, signal) {  // a page of rows; the Link header holds the URL of the page after it
-  const answer = await ask(url, signal), link = answer.headers.get('Link'), records = await answer.json();
-  next = link && link.slice(1, link.indexOf('>'));
-  page.older.hidden = !next;
+async function rows(query) {  // Fetches a page of records; its Link header names the next page.
+  const answer = await ask('logs' + query);
+  const records = await answer.json();
+  const link = answer.headers.get('Link');
+  page.older.hidden = !link;
+  page.older.value = link?.slice(link.indexOf('?'), link.indexOf('>'));
   lastId ??= Math.max(0, ...records.map(record => record.id));
   return records.map(row);
 }
-function row(record) {
-  const {id, timestamp, received_at, severity, service, message} = record, lines = message.split('\n');
-  const at = make('time', {title: `${timestamp}, received ${received_at}`}, local(timestamp) + timestamp.slice(19, 23));
-  const details = make('details', {class: severity, 'data-key': timestamp + String(id).padStart(16)},
-    make('summary', {}, at, make('b', {}, severity), make('i', {}, service), make('span', {}, lines[0].slice(0, 400)),
-      make('small', {}, lines.length > 1 ? `${lines.length} lines` : '')));
-  details.ontoggle = () => details.childElementCount > 1 || details.append(make('pre', {}, message), facts(record));
+function row(record) {  // Makes the row of a record; its details follow when it is opened.
+  const {id, timestamp, severity, service, message} = record;
+  const lines = message.split('\n');
+  const size = lines.length > 1 ? `${lines.length} lines` : '';
+  const time = make('time', {title: timestamp}, local(timestamp) + timestamp.slice(19, 23));
+  const summary = make('summary', {}, time, make('b', {}, severity), make('i', {}, service),
+    make('span', {}, lines[0].slice(0, 400)), make('small', {}, size));
+  const key = timestamp + String(id).padStart(16);
+  const details = make('details', {key, className: severity}, summary);
+  details.addEventListener('toggle', () => details.append(...facts(record)), {once: true});
   return details;
 }
-function facts({id, timestamp, received_at, attributes}) {  // an attribute is a link to the records that share it
-  const links = Object.entries(attributes).map(([name, value]) => [`attr.${name}`, value instanceof Object
-    ? JSON.stringify(value, null, 2) : make('a', {href: changed({[`attr.${name}`]: value})}, value)]);
-  const list = [...Object.entries({id, timestamp, received_at}), ...links];
-  return make('dl', {}, ...list.flatMap(([name, value]) => [make('dt', {}, name), make('dd', {}, value)]));
+function facts({id, timestamp, received_at, message, attributes}) {  // Makes a record's details.
+  const fields = {id, timestamp, received_at};
+  for (const [name, value] of Object.entries(attributes)) {
+    const link = make('a', {href: changed({[`attr.${name}`]: String(value)})}, value);
+    fields[`attr.${name}`] = value instanceof Object ? JSON.stringify(value, null, 2) : link;
+  }
+  const cells = ([name, value]) => [make('dt', {}, name), make('dd', {}, value)];
+  return [make('pre', {}, message), make('dl', {}, ...Object.entries(fields).flatMap(cells))];
 }
-async function count(signal) {  // the numbers on the page, and the histogram: each bar is a link to its own time
-  const stats = async changes => (await ask('/stats' + changed(changes), signal)).json();
-  try {
-    const all = await stats({}), counts = await stats({severity: null, service: null});
-    for (const service in counts.by_service) chip('service', service);
-    for (const box of boxes()) box.nextElementSibling.textContent = counts[`by_${box.name}`]?.[box.value] ?? '';
-    page.bars.parentElement.hidden = !all.total;
-    if (all.total) await draw(all, stats);
-  } catch (error) { if (!signal.aborted) tell(error); }
-  timer = null;
+async function count() {  // Shows the counts of the chips, and the histogram.
+  const all = await stats({});
+  const counts = await stats({severity: null, service: null});
+  for (const service in counts.by_service) chip('service', service);
+  for (const box of page.filters.querySelectorAll('label input'))
+    box.parentElement.lastChild.textContent = counts[`by_${box.name}`]?.[box.value] ?? '';
+  page.bars.parentElement.hidden = !all.total;
+  if (all.total) await draw(all);
 }
-async function draw({total, first_timestamp: first, last_timestamp: last}, stats) {
-  const step = STEPS.find(step => new Date(last) - new Date(first) < 80000 * step) ?? 3153600000;
+async function draw({total, first_timestamp: first, last_timestamp: last}) {  // Draws the bars.
+  const step = STEPS.find(step => new Date(last) - new Date(first) < 80000 * step);
   const range = {since: null, timestamp_start: first, timestamp_end: last};
   const {histogram} = await stats({...range, step: step % 86400 ? `${step}s` : `${step / 86400}d`});
-  const tallest = Math.max(...histogram.map(bar => SEVERITIES.reduce((sum, name) => sum + bar[name], 0)));
+  const sums = histogram.map(counts => SEVERITIES.reduce((sum, name) => sum + counts[name], 0));
   const focused = [...page.bars.children].indexOf(document.activeElement);
-  page.bars.replaceChildren(...histogram.map(bar => {
-    const some = SEVERITIES.filter(name => bar[name]), label = some.map(name => `${bar[name]} ${name}`).join(', ');
-    const end = new Date(Date.parse(bar.start) + 1000 * step - 1).toISOString().replace('Z', '999Z');
-    const href = changed({since: null, timestamp_start: bar.start, timestamp_end: end});
-    let y = tallest;
-    const parts = some.map(name => make('rect', {class: name, y: y -= bar[name], height: bar[name], width: 1}));
-    return make('a', {href, tabindex: bar === histogram.at(-1) ? 0 : -1, 'aria-label': `${local(bar.start)}: ${label}`},
-      make('svg', {viewBox: `0 0 1 ${tallest}`, preserveAspectRatio: 'none'}, ...parts));
-  }));
+  page.bars.replaceChildren(...histogram.map(counts => bar(counts, step, 100 / Math.max(...sums))));
+  page.bars.lastChild.tabIndex = 0;
   page.bars.children[focused]?.focus();
-  page.caption.textContent = `${total.toLocaleString('en')} found, ${local(first)} – ${local(last)}`;
+  page.caption.textContent = `${total.toLocaleString()} found, ${local(first)} – ${local(last)}`;
 }
-function chip(name, value) {  // the checkbox for one value of a filter, made when it is first needed
-  const known = [...page.filters.elements].find(field => field.name === name && field.value === value);
-  const box = known ?? make('input', {type: 'checkbox', name, value}), text = page[name] ? value : `${name}=${value}`;
-  if (!known) (page[name] ?? page.service).append(make('label', {class: value}, box, text, make('small', {})));
-  return box;
+function bar({start, ...counts}, step, scale) {  // Makes a bar, a link to the records of its time.
+  const found = SEVERITIES.filter(name => counts[name]);
+  const label = found.map(name => `${counts[name]} ${name}`).join(', ');
+  const end = new Date(Date.parse(start) + 1000 * step - 1).toISOString().replace('Z', '999Z');
+  const href = changed({since: null, timestamp_start: start, timestamp_end: end});
+  const box = name => make('rect', {className: name, style: `height: ${scale * counts[name]}%`});
+  return make('a', {href, tabIndex: -1, ariaLabel: `${local(start)}: ${label}`}, ...found.map(box));
 }
-function visit() {  // shows what the URL asks for: its query, the filters of GET /logs, is the whole state
-  const query = new URLSearchParams(location.search);
-  page.list.classList.toggle('filtered', query.size);
-  for (const field of page.filters.elements) if (field.type !== 'checkbox') field.value = query.get(field.name) ?? '';
-  for (const box of boxes()) box.checked = false;
-  for (const [name, value] of query) if (page.filters.elements[name]?.value !== value)
-    for (const one of value.split(page[name] && ',')) chip(name, one).checked = true;
+function chip(name, value) {  // Gives the checkbox of a filter's value; makes the missing one.
+  const text = `${name}=${value}`;
+  if (page[text]) return page[text];
+  const box = make('input', {type: 'checkbox', name, value});
+  const label = make('label', {className: value}, box, groups[name] ? value : text, make('small'));
+  (groups[name] ?? page.service).append(label);
+  return page[text] = box;
+}
+function visit() {  // Shows what the URL asks for: its query holds all filters.
+  page.list.classList.toggle('filtered', location.search);
+  page.filters.reset();
+  for (const [name, value] of new URLSearchParams(location.search)) {
+    if (page[name]?.value === '') page[name].value = value;
+    if (page[name]?.value === value) continue;
+    for (const one of groups[name] ? value.split(',') : [value]) chip(name, one).checked = true;
+  }
   load();
 }
-window.navigation?.addEventListener('navigate', event => {  // a browser without this loads the page anew
-  const here = new URL(event.destination.url).pathname === location.pathname && event.navigationType !== 'reload';
-  if (here && event.canIntercept) event.intercept({handler: visit, focusReset: 'manual', scroll: 'manual'});
+window.navigation?.addEventListener('navigate', event => {  // Older browsers load the page anew.
+  const here = new URL(event.destination.url).pathname === location.pathname;
+  if (here && event.canIntercept && event.navigationType !== 'reload')
+    event.intercept({handler: visit, focusReset: 'manual', scroll: 'manual'});
 });
 page.filters.onchange = () => {
   if (page.token.value) sessionStorage.token = page.token.value;
-  location.search = new URLSearchParams([...new FormData(page.filters)].filter(([, value]) => value));
+  location.search = new URLSearchParams([...new FormData(page.filters)].filter(pair => pair[1]));
 };
-document.onvisibilitychange = () => document.hidden ? work.abort() : load(lastId);  // a browser has few connections
-page.live.onchange = () => page.live.checked ? load() : (work.abort(), work = new AbortController());
-page.older.onclick = () => rows(next, work.signal).then(older => page.list.append(...older), tell);
-page.bars.onkeydown = ({key, target: a}) => ({ArrowLeft: a.previousSibling, ArrowRight: a.nextSibling})[key]?.focus();
-page.curl.textContent = `curl ${location.origin}/logs -H "Authorization: Token demo-pagos" -d '{"message": "hello"}'`;
-SEVERITIES.forEach(severity => chip('severity', severity));
+page.bars.onkeydown = ({key, target}) => target[NEIGHBORS[key]]?.focus();
+page.live.onchange = () => load();
+page.older.onclick = () => rows(page.older.value).then(more => page.list.append(...more), tell);
+document.onvisibilitychange = () => document.hidden ? work.abort() : load(lastId);
+page.curl.prepend('curl ', new URL('logs', location));
+SEVERITIES.forEach(name => chip('severity', name));
 visit();
 """
 
 HTML = """\
-<header><h1><a href="/">Logs</a></h1><label><input type="checkbox" role="switch" id="live" checked>Live</label></header>
-<form id="filters"><input type="search" name="contains" placeholder="Search messages" aria-label="Text in the message">
-  <select name="since" aria-label="Since"><option value="">Any time<option>15m<option>1h<option>1d<option>7d</select>
-  <input name="timestamp_start" placeholder="From, in UTC"> <input name="timestamp_end" placeholder="Until, in UTC">
-  <fieldset id="severity" aria-label="Severity"></fieldset><fieldset id="service" aria-label="Service"></fieldset>
-  <output id="notice"></output> <input type="password" id="token" placeholder="Read token" autocomplete="off" hidden>
-</form><figure hidden><div id="bars"></div><figcaption id="caption"></figcaption></figure>
-<main id="list" aria-label="Records, newest first" aria-busy="true"></main> <p>No record matches.</p>
+<title>Logs</title><meta name="viewport" content="width=device-width, initial-scale=1">
+<header><h1><a href=".">Logs</a></h1>
+  <label><input type="checkbox" role="switch" id="live" checked>Live</label></header>
+<form id="filters"><input type="search" name="contains" placeholder="Search messages">
+  <select name="since" aria-label="Since">
+    <option value="">Any time<option>15m<option>1h<option>1d<option>7d</select>
+  <input name="timestamp_start" placeholder="From, in UTC">
+  <input name="timestamp_end" placeholder="Until, in UTC">
+  <fieldset id="severity" aria-label="Severity"></fieldset>
+  <fieldset id="service" aria-label="Service"></fieldset> <output id="notice"></output>
+  <input type="password" id="token" placeholder="Read token" autocomplete="off" hidden></form>
+<figure hidden><div id="bars"></div><figcaption id="caption"></figcaption></figure>
+<main id="list" aria-label="Records, newest first" aria-busy="true"></main>
+<p>No record matches.</p> <button id="older" hidden>Older records</button>
 <section><h2>No records yet</h2> They show here the moment they are stored. In another terminal, try
-  <pre>python simulator.py</pre><pre id="curl"></pre></section> <button id="older" hidden>Older records</button>
+  <pre>python simulator.py</pre>
+  <pre id="curl"> -H "Authorization: Token demo-pagos" -d '{"message": "hello"}'</pre></section>
 """
 
-
-# Nothing but this style and this script: what a message holds can't run, and nothing is loaded from elsewhere.
-HASHES = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (STYLE, SCRIPT)]
+# The browser takes this style and this script only: nothing in a message runs as code.
+DIGESTS = [hashlib.sha256(text.encode()).digest() for text in (STYLE, SCRIPT)]
 POLICY = (
     "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-).format(*HASHES)
-DOCUMENT = f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Logs</title><style>{STYLE}</style>{HTML}<script>{SCRIPT}</script></html>
-"""
-FRONT_PAGE = Response(200, DOCUMENT.encode(), "text/html; charset=utf-8", {"Content-Security-Policy": POLICY})
+).format(*(base64.b64encode(digest).decode() for digest in DIGESTS))
+DOCUMENT = f"""<!doctype html><html lang="en"><meta charset="utf-8">
+<style>{STYLE}</style>{HTML}<script>{SCRIPT}</script></html>
+""".encode()
 
 
-# ---------------------------------------------------------------- 13. Main
+def get_root(_: App, request: Request) -> Response:
+    """Shows the page in a browser, and lists the endpoints elsewhere."""
+    if "text/html" in request.headers.get("accept", ""):
+        policy = {"Content-Security-Policy": POLICY}
+        return Response(200, body=DOCUMENT, content_type="text/html; charset=utf-8", headers=policy)
+    endpoints = {}
+    for path, methods in ROUTES.items():
+        for method, endpoint in methods.items():
+            endpoints[f"{method} {path}"] = (endpoint.__doc__ or "").partition("\n")[0]
+    return Response(200, body=json.dumps(endpoints, indent=2).encode() + b"\n")
+
+
+ROUTES["/"] = {"GET": get_root}
+
+
+# -------- 16. Main
+
+
+def load_tls(files: dict[str, str]) -> ssl.SSLContext | None:
+    """The certificate and key to serve with. Raises StartError."""
+    if not files:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(files["certificate"], files["key"])
+    except OSError as error:  # ssl.SSLError is one.
+        names = " and ".join(files.values())
+        raise StartError(f"server.tls: can't use {names}: {error}") from None
+    return context
+
+
+def count_descriptors() -> int:
+    """How many files and sockets this process may have open. It raises that bound where it can."""
+    if not resource:
+        return 1 << 20
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 4096 if hard == resource.RLIM_INFINITY else min(hard, 4096)
+    soft = max(soft, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return int(soft)
+
+
+def reload(app: App, path: pathlib.Path, overrides: dict[str, Json]) -> None:
+    """Reads tokens and limits again. A bad file changes nothing."""
+    try:
+        config = load_config(path, **overrides)
+    except StartError as error:
+        log.error("the configuration stays as it was:\n%s", error)
+        return
+    names = [field.name for field in dataclasses.fields(Config)]
+    changed = [name for name in names if getattr(config, name) != getattr(app.config, name)]
+    later = sorted({"port", "store", "number", "tls"}.intersection(changed))
+    app.config = app.store.config = config
+    restart = f"; {', '.join(later)} only at the next start" if later else ""
+    log.warning("the configuration is read again; changed: %s%s", changed or "nothing", restart)
 
 
 def main() -> int:
-    """Runs the server until SIGTERM or Ctrl-C; gives the exit status."""
+    """Runs the server until SIGTERM or Ctrl-C, and gives the exit status."""
     parser = argparse.ArgumentParser(description="A log server.")
-    parser.add_argument("--config", type=pathlib.Path, default=pathlib.Path(__file__).with_name("config.json"))
+    here = pathlib.Path(__file__)
+    parser.add_argument("--config", type=pathlib.Path, default=here.with_name("config.json"))
     parser.add_argument("--host", help="the address to listen on")
     parser.add_argument("--port", type=int, help="the port; 0 for any that is free")
-    parser.add_argument("--store", help="an SQLite file, or http://user:password@host:8123/database")
+    parser.add_argument("--store", help="a file, or http://user:password@host:8123/database")
     options = parser.parse_args()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    gc.set_threshold(50_000)  # Parsing makes no cycles: looking for them took a fifth of its time.
+    # A thread that has finished a statement of SQLite waits less for those that parse (bench.py).
+    sys.setswitchinterval(0.001)
     if options.store and "://" not in options.store:
-        options.store = os.path.abspath(options.store)  # relative to where it was typed
-    load = functools.partial(load_config, options.config, host=options.host, port=options.port, store=options.store)
+        options.store = os.path.abspath(options.store)  # Relative to where it was typed.
+    overrides = {"host": options.host, "port": options.port, "store": options.store}
     try:
-        config, metrics = load(), Metrics()
-        store = (ClickHouseStore if "://" in config.store else SQLiteStore)(config, metrics)
-        app = App(config, store, metrics, FRONT_PAGE)
-        server = Server(app)
+        config = load_config(options.config, **overrides)
+        max_connections = min(MAX_CONNECTIONS, count_descriptors() - 100)  # The store needs some.
+        if max_connections < 1:
+            raise StartError("too few open files are allowed: raise ulimit -n to 200 or more")
+        server = Server(config, load_tls(config.tls), max_connections)
+        kind = ClickHouseStore if "://" in config.store else SQLiteStore
+        app = App(config, kind(config))
     except StartError as error:
         print(error, file=sys.stderr)
         return 2
 
-    def reload(*_: object) -> None:
-        """On SIGHUP: reads tokens and limits again; a bad file changes nothing."""
-        try:
-            app.config = store.config = load(host=config.host)  # where it goes on to listen
-        except StartError as error:
-            log.error("the configuration stays as it was:\n%s", error)
+    def on_hangup(*_: object) -> None:
+        # The host stays: whether reading may be open depends on it.
+        reload(app, options.config, overrides | {"host": config.host})
 
-    gc.set_threshold(GC_OBJECTS)
     if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, reload)
-    # by a thread of its own: the exception that a signal raises here must not hit a connection that is being accepted
-    accepting = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    accepting.start()
+        signal.signal(signal.SIGHUP, on_hangup)
+    accepting = server.serve(app)
     with contextlib.suppress(KeyboardInterrupt):
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: KeyboardInterrupt
-        print(f"listening on {server.url}", flush=True)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # As Ctrl-C does.
+        with contextlib.suppress(OSError):  # Nobody may be there to read it.
+            print(f"listening on {server.url}", flush=True)
+            if sys.stderr.isatty():
+                readers = "everyone on this machine" if config.reading_is_open else "read tokens"
+                print(f"{app.store.count()} records in {config.store}; may read: {readers}")
         while accepting.is_alive():
-            accepting.join(1)  # not for ever: on Windows, Ctrl-C would have to wait
+            accepting.join(1)  # Not for ever: on Windows, Ctrl-C would have to wait.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # one was enough
+        signal.signal(number, signal.SIG_IGN)  # One was enough.
     server.stop()
-    store.close()
+    app.store.close()
     return 0
 
 

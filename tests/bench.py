@@ -50,6 +50,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -245,7 +246,7 @@ def posts(texts: Iterable[str], size: int, keys: bool = False) -> Iterator[bytes
 # ---------------------------------------------------------------- 3. The client
 
 CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-NEXT_PAGE = re.compile(rb'\r\nlink: *<(?:http://[^/>]*)?([^>]*)>; *rel="?next', re.IGNORECASE)
+NEXT_PAGE = re.compile(rb'\r\nlink: *<([^>]*)>; *rel="?next', re.IGNORECASE)
 
 
 class Answer(NamedTuple):
@@ -709,7 +710,11 @@ def hundredth(connections: list[Connection], path: str) -> list[str]:
             connection.ask(get(path)).head
             for connection, path in zip(connections, paths, strict=True)
         ]
-        links = [link[1].decode() for link in map(NEXT_PAGE.search, heads) if link]
+        links = [
+            urllib.parse.urljoin(path, link[1].decode())
+            for link in map(NEXT_PAGE.search, heads)
+            if link
+        ]
         if len(links) < len(connections):
             break
         full, paths = paths, links

@@ -8,11 +8,13 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import datetime
 import http.client
 import json
+import os
 import pathlib
-import queue
 import shutil
 import signal
 import sqlite3
@@ -280,11 +282,9 @@ def record(message: str = "m", severity: int = 20) -> module.Record:
     return module.Record(1_795_486_452_000_000, "app", severity, message, "{}")
 
 
-def batch_of(*records: module.Record) -> module.Batch:
-    """A batch of records as they stand, whatever is in them."""
-    return module.read_batch(
-        records, module.Token("t", "service", "app"), lambda value, token: value
-    )
+def batch_of(*records: module.Record, key: bytes = b"") -> module.Batch:
+    """A batch of records as they stand, whatever is in them; with a key, all of one body."""
+    return module.Batch(list(records), key, b"body" if key else b"")
 
 
 def folder_of(case: unittest.TestCase) -> pathlib.Path:
@@ -298,22 +298,34 @@ def store_of(case: unittest.TestCase) -> module.SQLiteStore:
     """A store in this process, without a server."""
     path = folder_of(case) / "config.json"
     path.write_text(json.dumps(configuration()), encoding="utf-8")
-    store = module.SQLiteStore(module.load_config(path), module.Metrics())
+    store = module.SQLiteStore(module.load_config(path))
     case.addCleanup(store.close)
     return store
 
 
-def commit(store: module.SQLiteStore, *batches: module.Batch) -> list[BaseException | None]:
-    """Commits batches that have all been waiting for the lock; what each failed of."""
-    done: queue.SimpleQueue[None] = queue.SimpleQueue()
-    with store._writing:
-        for batch in batches:
-            store.commit(batch, lambda: done.put(None))
-        # The first is waiting for the lock.
-        eventually(lambda: store.waiting.qsize() == len(batches) - 1)
-    for _ in batches:
-        done.get(timeout=20)
+def commit(store: module.SQLiteStore, *batches: module.Batch) -> list[Exception | None]:
+    """Commits batches as one group, in this order, each from a thread of its own; gives what each
+    failed of."""
+    committer = module.Committer(store.write)
+
+    def work(batch: module.Batch) -> None:
+        with contextlib.suppress(Exception):  # The batch keeps what is raised.
+            committer.commit(batch)
+
+    threads = [threading.Thread(target=work, args=[batch]) for batch in batches]
+    with committer._turn:  # The first leads the group and waits for its turn: all others join it.
+        for number, thread in enumerate(threads, 1):
+            thread.start()
+            eventually(lambda: committer.waiting == number)  # noqa: B023  # It is asked at once.
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive(), "a commit has no end"
     return [batch.failure for batch in batches]
+
+
+def all_records(store: module.SQLiteStore) -> list[module.StoredRecord]:
+    """The records of a store, oldest first."""
+    return [record for page in store.stream(module.Query(order="asc")) for record in page]
 
 
 def query(*pairs: tuple[str, Json], **parameters: Json) -> str:
@@ -337,3 +349,65 @@ def rows(heading: str) -> list[list[str]]:
     return [
         [cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()[1:]
     ]
+
+
+# Programs run to their end, by this Python or an older one.
+
+
+def run(line: list[str]) -> tuple[int, str, str]:
+    """Runs a program to its end; exit status, stdout, stderr."""
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, timeout=60, encoding="utf-8")
+    return done.returncode, done.stdout, done.stderr
+
+
+def older_pythons() -> dict[str, str]:
+    """The interpreters from 3.8 to 3.10 that this machine has, by version."""
+    root = pathlib.Path(os.environ.get("PYENV_ROOT") or pathlib.Path.home() / ".pyenv")
+    found = {}
+    for version in ("3.8", "3.9", "3.10"):
+        paths = [str(path) for path in root.glob(f"versions/{version}.*/bin/python")]
+        for path in [*paths, shutil.which(f"python{version}")]:
+            # A name in PATH can be a script of pyenv for a version that is not there.
+            program = "import sys; print('%d.%d' % sys.version_info[:2])"
+            if path and run([path, "-c", program]) == (0, f"{version}\n", ""):
+                found[version] = path
+    return found
+
+
+class OlderPythonTests(unittest.TestCase):
+    """Tests that a program says in one line which Python it needs; a subclass names its file.
+
+    Import its module, not its name: a test file runs all classes of tests that it has names of.
+    """
+
+    program: ClassVar[str]
+
+    def setUp(self) -> None:
+        self.source = (ROOT / self.program).read_text(encoding="utf-8")
+
+    def said(self, version: str) -> str:
+        """What it must say to a Python of that version."""
+        return f"{self.program} needs Python 3.11 or newer; this is Python {version}.\n"
+
+    def test_can_parse_the_whole_file(self) -> None:
+        ast.parse(self.source, feature_version=(3, 8))
+
+    def test_reaches_the_check_before_any_other_import(self) -> None:
+        kinds = [type(node) for node in ast.parse(self.source).body[:4]]
+        self.assertEqual(kinds, [ast.Expr, ast.ImportFrom, ast.Import, ast.If])
+
+    def test_is_told_which_one_is_needed(self) -> None:
+        for version in ((3, 8), (3, 10)):
+            with self.subTest(version=version):
+                pretend = f"import sys; sys.version_info = ({version[0]}, {version[1]}, 1)"
+                execute = f"exec(open({self.program!r}, encoding='utf-8').read())"
+                result = run([sys.executable, "-c", f"{pretend}\n{execute}"])
+                self.assertEqual(result, (2, "", self.said("{}.{}".format(*version))))
+
+    def test_that_is_on_this_machine_is_told_which_one_is_needed(self) -> None:
+        pythons = older_pythons()
+        if not pythons:
+            self.skipTest("no Python from 3.8 to 3.10 on this machine")
+        for version, path in pythons.items():
+            with self.subTest(version=version):
+                self.assertEqual(run([path, self.program]), (2, "", self.said(version)))

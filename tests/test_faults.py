@@ -32,6 +32,7 @@ from tests.support import (
     TOKEN,
     Answer,
     Server,
+    all_records,
     batch_of,
     commit,
     configuration,
@@ -53,6 +54,10 @@ WITHOUT_OVERRIDE = (sys.executable, "-c", PROGRAM)
 
 
 SLOW_QUERY = b"GET /logs?contains=" + b"a" * 900 + b"b HTTP/1.1\r\nHost: localhost\r\n\r\n"
+LONG_STATEMENT = """
+    WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000000)
+    SELECT sum(i) FROM n
+"""
 
 
 def is_refused(answer: Answer) -> bool:
@@ -80,6 +85,11 @@ def post_at_once(
     return threads
 
 
+def counted(store: module.SQLiteStore) -> int:
+    """How many records the table of counts says that there are."""
+    return store.stats(module.Query()).kinds.total()
+
+
 class TheStoreItself(unittest.TestCase):
     def test_a_bad_batch_fails_alone_among_those_that_commit_with_it(self):
         for name, bad in {
@@ -96,12 +106,12 @@ class TheStoreItself(unittest.TestCase):
                 self.assertEqual(
                     [bool(error) for error in raised], [False, False, True, False, False, False]
                 )
-                records, _ = store.page(module.Query(descending=False))
+                records = all_records(store)
                 self.assertEqual(
                     {r.message for r in records},
                     {f"{m} {n}" for n in range(5) for m in ("good", "also good")},
                 )
-                self.assertEqual(store.stats(module.Query())["total"], 10)
+                self.assertEqual(counted(store), 10)
                 self.assertEqual(
                     sorted(i for b in good for i in range(b.first_id, b.last_id + 1)),
                     sorted(r.id for r in records),
@@ -113,28 +123,28 @@ class TheStoreItself(unittest.TestCase):
             raised = commit(store, batch_of(record()), batch_of(record()))
         self.assertEqual([type(error) for error in raised], [RuntimeError, RuntimeError])
         commit(store, batch_of(record("after")))
-        self.assertEqual([r.message for r in store.page(module.Query())[0]], ["after"])
+        self.assertEqual([r.message for r in all_records(store)], ["after"])
 
     def test_an_error_in_the_middle_of_a_write_leaves_nothing_behind(self):
         store = store_of(self)
-        with mock.patch.object(store, "_add_counts", side_effect=RuntimeError("broken")):
+        with mock.patch.object(module, "add_counts", side_effect=RuntimeError("broken")):
             self.assertIsInstance(commit(store, batch_of(record("half")))[0], RuntimeError)
         later = batch_of(record("after"))
         commit(store, later)
         self.assertEqual(
-            [(r.id, r.message) for r in store.page(module.Query())[0]], [(later.first_id, "after")]
+            [(r.id, r.message) for r in all_records(store)], [(later.first_id, "after")]
         )
-        self.assertEqual(store.stats(module.Query())["total"], 1)
+        self.assertEqual(counted(store), 1)
 
     def test_the_writing_connection_refuses_what_is_not_its_work(self):
         store = store_of(self)
         commit(store, batch_of(record("keep me")))
         for statement in (
-            *("DROP TABLE logs", "DROP TABLE answers", "DROP INDEX logs_by_time"),
+            *("DROP TABLE logs", "DROP TABLE keys", "DROP INDEX logs_by_time"),
             "ALTER TABLE logs ADD COLUMN x",
             *("ALTER TABLE logs RENAME TO y", "ALTER TABLE logs DROP COLUMN message"),
             *("UPDATE logs SET message = ''", "UPDATE logs SET id = 7"),
-            "UPDATE answers SET answer = ''",
+            *("UPDATE keys SET body = x''", "UPDATE counts SET service = ''"),
             *("UPDATE counts SET span = 0", "UPDATE sqlite_sequence SET seq = 0"),
             "DELETE FROM sqlite_sequence",
             *("CREATE TABLE x (y)", "CREATE INDEX x ON logs (message)"),
@@ -146,7 +156,7 @@ class TheStoreItself(unittest.TestCase):
             *("REINDEX", "ANALYZE"),
             *("PRAGMA writable_schema = ON", "PRAGMA journal_mode = DELETE"),
             "PRAGMA synchronous = OFF",
-            *("PRAGMA user_version = 2", "PRAGMA application_id = 0"),
+            *("PRAGMA user_version = 3", "PRAGMA application_id = 0"),
             "PRAGMA ignore_check_constraints = ON",
             "INSERT INTO sqlite_master VALUES ('table', 'x', 'x', 0, '')",
             "DELETE FROM sqlite_master",
@@ -154,7 +164,7 @@ class TheStoreItself(unittest.TestCase):
         ):
             with self.subTest(statement), self.assertRaises(sqlite3.Error):
                 store._db.execute(statement)
-        self.assertEqual([r.message for r in store.page(module.Query())[0]], ["keep me"])
+        self.assertEqual([r.message for r in all_records(store)], ["keep me"])
         commit(store, batch_of(record("it still writes")))
 
     def test_a_reading_connection_writes_nothing(self):
@@ -163,54 +173,96 @@ class TheStoreItself(unittest.TestCase):
         for statement in (
             *("DELETE FROM logs", "UPDATE logs SET message = ''", "DROP TABLE logs"),
             "CREATE TABLE x (y)",
-            "INSERT INTO answers VALUES (x'', x'', '', 0)",
-            *("PRAGMA user_version = 2", "PRAGMA journal_mode = DELETE", "VACUUM"),
+            "INSERT INTO keys VALUES (x'', x'', 0, 0, 0)",
+            *("PRAGMA user_version = 3", "PRAGMA journal_mode = DELETE", "VACUUM"),
         ):
             refused = self.assertRaises((sqlite3.Error, module.Unavailable))
-            with self.subTest(statement), refused, store.reading() as read:
-                if not list(read(statement, [])):
+            with self.subTest(statement), refused, store.reading() as db:
+                if not db.execute(statement).fetchall():
                     raise sqlite3.OperationalError("some PRAGMAs are passed over without an error")
-        self.assertEqual([r.message for r in store.page(module.Query())[0]], ["keep me"])
+        self.assertEqual([r.message for r in all_records(store)], ["keep me"])
         with contextlib.closing(sqlite3.connect(store.path)) as db:
-            self.assertEqual(db.execute("PRAGMA user_version").fetchone(), (1,))
+            self.assertEqual(db.execute("PRAGMA user_version").fetchone(), (2,))
 
 
 class Commits(unittest.TestCase):
     def test_a_key_of_a_batch_that_failed_is_free_for_the_next_in_the_same_commit(self):
         store = store_of(self)
-        bad, good = batch_of(record(severity=7)), batch_of(record("good"))
-        bad.key = good.key = b"k" * 32
-        bad.body_hash = good.body_hash = b"b" * 32
+        bad = batch_of(record(severity=7), key=b"k" * 32)
+        good = batch_of(record("good"), key=b"k" * 32)
         self.assertEqual([bool(error) for error in commit(store, bad, good)], [True, False])
-        self.assertFalse(good.repeated)
-        self.assertEqual([r.message for r in store.page(module.Query())[0]], ["good"])
+        self.assertFalse(good.replayed)
+        self.assertEqual([r.message for r in all_records(store)], ["good"])
 
-    def test_an_answer_that_can_not_be_sent_stops_no_other(self):
-        store, done = store_of(self), threading.Semaphore(0)
-        with self.assertLogs(module.log, "ERROR"), store._writing:
-            store.commit(batch_of(record("first")), lambda: 1 / 0)
-            store.commit(batch_of(record("second")), done.release)
-            eventually(lambda: store.waiting.qsize() == 1)
-            store._writing.release()
-            told = done.acquire(timeout=20)
-            store._writing.acquire()
-        self.assertTrue(told, "the second was not told")
-        self.assertEqual(commit(store, batch_of(record("after"))), [None])
+    def test_the_same_key_twice_in_one_commit_is_stored_once(self):
+        store = store_of(self)
+        first, again = (batch_of(record(word), key=b"k" * 32) for word in ("first", "again"))
+        other = batch_of(record("other"), key=b"k" * 32)
+        other.body_hash = b"another body"
+        raised = commit(store, first, again, other)
+        self.assertEqual([type(error) for error in raised[:2]], [type(None)] * 2)
+        self.assertIsInstance(raised[2], module.KeyReused)
+        self.assertEqual([batch.replayed for batch in (first, again)], [False, True])
+        self.assertEqual((again.first_id, again.last_id, again.stored), (1, 1, 1))
+        self.assertEqual([r.message for r in all_records(store)], ["first"])
+        self.assertEqual(counted(store), 1)
+
+    def test_what_comes_after_a_commit_that_failed_is_tried(self):
+        locked = module.Unavailable("It is locked.")
+        write = mock.Mock(side_effect=[locked, None])
+        committer = module.Committer(write)
+        with self.assertLogs(module.log, "ERROR"), self.assertRaises(module.Unavailable):
+            committer.commit(batch_of(record("during")))
+        committer.commit(batch_of(record("after")))  # Nothing was waiting behind the first.
+        self.assertEqual(write.call_count, 2)
+
+    def test_what_formed_behind_a_commit_that_failed_fails_with_it_without_a_try(self):
+        began, go_on = threading.Event(), threading.Event()
+
+        def write(batches: list[module.Batch]) -> None:
+            began.set()
+            go_on.wait(20)
+            raise module.Unavailable("It is locked.")
+
+        committer = module.Committer(mock.Mock(side_effect=write))
+        batches = [batch_of(*[record()] * module.MAX_COMMIT_RECORDS) for _ in range(5)]
+
+        def work(batch: module.Batch) -> None:
+            with contextlib.suppress(module.Unavailable):
+                committer.commit(batch)
+
+        threads = [threading.Thread(target=work, args=[batch]) for batch in batches]
+        with self.assertLogs(module.log, "ERROR"):
+            threads[0].start()
+            began.wait(20)
+            for thread in threads[1:]:
+                thread.start()
+            eventually(lambda: committer.waiting == len(batches) - 1)
+            go_on.set()
+            for thread in threads:
+                thread.join(20)
+        self.assertEqual([str(batch.failure) for batch in batches], ["It is locked."] * 5)
+        self.assertEqual(committer._write.call_count, 1)  # type: ignore[attr-defined]
+        self.assertEqual(committer.waiting, 0)
+        self.assertEqual(len({id(batch.failure) for batch in batches}), 5, "each has its own")
 
     def test_health_is_looked_at_once_a_second_while_all_is_well_and_each_time_while_it_is_not(
         self,
     ):
         store = store_of(self)
+        app = module.App(store.config, store)
+        request = mock.Mock()
         with mock.patch.object(store, "probe") as probe:
             for _ in range(5):
-                store.check()
+                self.assertEqual(app.get_health(request).status, 200)
             self.assertEqual(probe.call_count, 1)
-        store._checked = 0.0
+        app = module.App(store.config, store)
         with mock.patch.object(store, "probe", side_effect=module.Unavailable("full")) as probe:
             for _ in range(3):
                 with self.assertRaises(module.Unavailable):
-                    store.check()
+                    app.get_health(request)
             self.assertEqual(probe.call_count, 3)
+        self.assertEqual(app.get_health(request).status, 200, "it does not stay bad")
 
     def test_every_commit_and_a_new_files_name_are_synced(self):
         with mock.patch.object(module.os, "fsync", wraps=module.os.fsync) as fsync:
@@ -226,20 +278,37 @@ class Commits(unittest.TestCase):
 
     def test_a_query_past_its_deadline_is_503_and_its_connection_serves_the_next(self):
         store = store_of(self)
-        long = """
-            WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000000)
-            SELECT sum(i) FROM n
-        """
         with mock.patch.object(module, "QUERY_SECONDS", 0):
             over = threading.Event()
             self.addCleanup(over.set)
             threading.Thread(target=self.stop_overdue, args=[store, over], daemon=True).start()
-            with self.assertRaises(module.Unavailable) as caught, store.reading() as read:
-                list(read(long, []))
+            with self.assertRaises(module.Unavailable) as caught, store.reading() as db:
+                db.execute(LONG_STATEMENT).fetchall()
             over.set()
         self.assertIn("Narrow", caught.exception.hint)
         for _ in range(module.READERS):
-            self.assertEqual(store.page(module.Query())[0], [])
+            self.assertEqual(all_records(store), [])
+
+    def test_a_query_that_is_between_two_statements_when_the_store_closes_is_stopped_too(self):
+        store = store_of(self)
+        commit(store, batch_of(record()))
+        reads = threading.Event()
+
+        def query() -> None:
+            with contextlib.suppress(module.Unavailable), store.reading() as db:
+                db.execute("SELECT id FROM logs").fetchall()
+                reads.set()
+                eventually(lambda: store._closing)
+                time.sleep(0.1)  # All that interrupts once has done so.
+                db.execute(LONG_STATEMENT).fetchall()
+
+        thread = threading.Thread(target=query)
+        thread.start()
+        reads.wait(20)
+        store.close()
+        files = {file.name for file in store.path.parent.glob("logs.db*")}
+        thread.join(20)
+        self.assertEqual(files, {"logs.db"})
 
 
 class AStoreThatCanNotCommit(unittest.TestCase):
@@ -306,6 +375,26 @@ class AStoreThatCanNotCommit(unittest.TestCase):
             other.execute("COMMIT")
             patient.join(20)
             self.assertEqual(answers[-1].status, 200)
+
+    def test_full_groups_that_wait_for_a_lock_wait_together(self):
+        lock_seconds = 1
+        body = json.dumps([{"message": "refused"}] * 1000).encode()
+        with (
+            Server(constants={"LOCK_SECONDS": lock_seconds}) as server,
+            contextlib.closing(sqlite3.connect(server.database, isolation_level=None)) as other,
+        ):
+            server.post({"message": "before"})
+            other.execute("BEGIN EXCLUSIVE")
+            answers: list[Answer] = []
+            began = time.monotonic()
+            for thread in post_at_once(server, answers, *[body] * 12):
+                thread.join(30)
+            seconds = time.monotonic() - began
+            self.assertEqual([is_refused(answer) for answer in answers], [True] * 12, answers)
+            self.assertLess(seconds, 2 * lock_seconds + 1, "s; one after the other would be 12 s")
+            other.execute("COMMIT")
+            self.assertEqual(server.post({"message": "after"}).status, 200, "it is free again")
+            self.assertEqual(server.sql("SELECT message FROM logs"), [("before",), ("after",)])
 
     def test_who_asks_for_the_health_again_and_again_holds_no_writer_up(self):
         with (
@@ -468,13 +557,42 @@ class Killed(unittest.TestCase):
             self.assertEqual(server.post({"message": "after"}).json["first_id"], 2001)
             check_database(self, server)
 
-    def test_what_another_database_left_behind_is_not_taken_into_a_new_one(self):
-        with Server() as server:
+    def test_a_database_moved_away_is_missed_at_the_start_and_nothing_of_it_is_lost(self):
+        with Server(folder_of(self)) as server:
             for n in range(5):
-                server.post([{"message": f"old {n}"}] * 100)
+                server.post([{"message": f"m{n}"}] * 100)
+            aside = server.folder / "aside.db"
+            wal = pathlib.Path(f"{server.database}-wal")
+            server.database.rename(aside)
+            self.assertTrue(is_refused(server.post({"message": "refused"})))
+            self.assertEqual(server.stop(), 0)
+            server.errors.clear()
+            before = wal.read_bytes()
+            self.assertGreater(len(before), 0)
+            for _ in range(2):
+                with self.assertRaises(RuntimeError) as caught:
+                    server.start()
+                said = str(caught.exception).partition("did not start: ")[2]
+                self.assertEqual(server.process.returncode, 2, said)
+                self.assertEqual(said.count("\n"), 1, said)
+                self.assertIn(str(wal), said)
+                server.errors.clear()
+                self.assertEqual(wal.read_bytes(), before, "untouched")
+                self.assertFalse(server.database.exists(), "nothing is made")
+            aside.rename(server.database)
+            server.start()
+            stored = server.sql("SELECT message, count(*) FROM logs GROUP BY 1 ORDER BY 1")
+            self.assertEqual(stored, [(f"m{n}", 100) for n in range(5)])
+            self.assertEqual(server.post({"message": "after"}).json["first_id"], 501)
+            check_database(self, server)
+
+    def test_a_database_taken_away_with_its_log_leaves_a_new_one(self):
+        with Server() as server:
+            server.post([{"message": "old"}] * 100)
             server.stop(signal.SIGKILL)
-            server.database.unlink()
             self.assertTrue(pathlib.Path(f"{server.database}-wal").exists())
+            server.database.unlink()
+            pathlib.Path(f"{server.database}-wal").unlink()
             server.start()
             self.assertEqual(server.get("/logs").json, [])
             self.assertEqual(server.post({"message": "new"}).json["first_id"], 1)
@@ -518,6 +636,22 @@ class Killed(unittest.TestCase):
                 self.assertEqual(server.stop(), 0)
             self.assertEqual({file.name for file in server.folder.glob("logs.db*")}, {"logs.db"})
 
+    def test_sigterm_leaves_one_whole_file_though_more_queries_than_readers_are_under_way(self):
+        with Server(constants={"SHUTDOWN_SECONDS": 0.2}) as server, contextlib.ExitStack() as stack:
+            server.post([{"message": "a" * 20_000}] * 500)
+            before = seconds_at_work(server)
+            # Some may be streams, and none of them is served by an index.
+            paths = (b"/logs?", b"/logs?limit=0&", b"/stats?")
+            for n in range(18):
+                wire = stack.enter_context(Wire(server))
+                wire.send(SLOW_QUERY.replace(b"/logs?", paths[n % 3]))
+            eventually(lambda: seconds_at_work(server) > before + 0.5)
+            began = time.monotonic()
+            self.assertEqual(server.stop(), 0)
+            self.assertLess(time.monotonic() - began, 5)
+            self.assertEqual({file.name for file in server.folder.glob("logs.db*")}, {"logs.db"})
+            self.assertEqual([line for line in server.errors if "unexpected" in line], [])
+
     def test_sigterm_does_not_wait_for_those_who_never_finish(self):
         settings = {"SHUTDOWN_SECONDS": 0.5}
         with (
@@ -555,7 +689,7 @@ class Tokens(unittest.TestCase):
             (TOKEN[:-1], None),
         ):
             with self.subTest(secret), compare_digest as compare:
-                token = config.token_of(secret, "service", "shipper")
+                token = config.find_token(secret.encode(), "service", "shipper")
                 self.assertEqual(token.service if token else None, found)
                 self.assertEqual(compare.call_count, 4, "it stopped at a match, or did not compare")
 
@@ -647,7 +781,7 @@ class Bounds(unittest.TestCase):
 
     def test_what_waits_for_a_commit_is_bounded(self):
         body = json.dumps({"message": "x" * 200_000}).encode()
-        with Server(constants={"MAX_BODIES_BYTES": 1 << 20, "LOCK_SECONDS": 60}) as server:
+        with Server(constants={"MAX_HELD_BYTES": 1 << 20, "LOCK_SECONDS": 60}) as server:
             answers: list[Answer] = []
             with contextlib.closing(
                 sqlite3.connect(server.database, isolation_level=None)
@@ -666,7 +800,7 @@ class Bounds(unittest.TestCase):
 
     def test_a_compressed_body_counts_as_what_it_becomes(self):
         body = gzip.compress(json.dumps({"message": "x" * 200_000}).encode())
-        with Server(constants={"MAX_BODIES_BYTES": 1 << 20, "LOCK_SECONDS": 60}) as server:
+        with Server(constants={"MAX_HELD_BYTES": 1 << 20, "LOCK_SECONDS": 60}) as server:
             answers: list[Answer] = []
             with contextlib.closing(
                 sqlite3.connect(server.database, isolation_level=None)

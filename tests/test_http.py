@@ -13,7 +13,9 @@ import gzip
 import io
 import itertools
 import json
+import pathlib
 import socket
+import threading
 import time
 import unittest
 import urllib.parse
@@ -22,7 +24,16 @@ from typing import ClassVar
 from unittest import mock
 
 import server as module
-from tests.load import GET, POST, Wire, check_database, forget_peak, peak_mib, seconds_at_work
+from tests.load import (
+    GET,
+    POST,
+    Wire,
+    check_database,
+    forget_peak,
+    peak_mib,
+    proc,
+    seconds_at_work,
+)
 from tests.support import Answer, Json, Server, eventually
 
 RECORD = b'{"message": "hello"}'
@@ -213,6 +224,7 @@ class Framing(HTTPTest):
         for line in (
             *(b"GET /health", b"GET", b"\r\n", b" ", b"GET /health HTTP/2.0", b"PRI * HTTP/2.0"),
             *(b"GET /health HTTP/0.9", b"GET /health HTTP/1.1\r", b"GET http:// HTTP/1.1"),
+            *(b"GET http://[ HTTP/1.1", "GET http://a\u2100b/health HTTP/1.1".encode()),
             b"OPTIONS * HTTP/1.1",
             *(b"CONNECT localhost:80 HTTP/1.1", b"GET /health HTTP/1.1 ", b"GET  /health HTTP/1.1"),
             *(b"GET\t/health\tHTTP/1.1", b" GET /health HTTP/1.1", b"GET /health HTTP"),
@@ -274,7 +286,7 @@ class Connections(HTTPTest):
         self.assertEqual(stored, [(f"p{n}",) for n in range(20)])
 
     def test_what_is_no_request_is_refused_after_the_answers_before_it(self):
-        for wrong in (b"a line with a NUL\0\r\n\r\n", b"nonsense\r\n\r\n", b"G" * 20_000):
+        for wrong in (b"a line with a NUL\0\r\n\r\n", b"nonsense\r\n\r\n", b"G" * 70_000):
             with self.subTest(wrong[:20]):
                 answers = self.talk(post() * 3 + wrong)
                 self.assertEqual([answer.status // 100 for answer in answers], [2, 2, 2, 4])
@@ -312,7 +324,8 @@ class Connections(HTTPTest):
             "401": (unknown, 401),
             "401, no token": (b"POST /logs HTTP/1.1\r\nHost: localhost\r\n", 401),
             "404": (b"POST /nothing HTTP/1.1\r\nHost: localhost\r\n", 404),
-            "405": (b"DELETE /logs HTTP/1.1\r\nHost: localhost\r\n", 405),
+            "405": (b"PUT /logs HTTP/1.1\r\nHost: localhost\r\n", 405),
+            "501": (b"BREW /logs HTTP/1.1\r\nHost: localhost\r\n", 501),
             "405, POST": (b"POST /health HTTP/1.1\r\nHost: localhost\r\n", 405),
             "421": (b"POST /logs HTTP/1.1\r\nHost: example.org\r\n", 421),
             "415": (POST + b"Content-Encoding: br\r\n", 415),
@@ -583,13 +596,91 @@ class Heads(HTTPTest):
             raise module.Unavailable("The query was stopped.")
 
         handler = module.Handler.__new__(module.Handler)
-        handler.unread = handler.closing = False
-        handler.version, handler.wfile, handler.server = "1.1", io.BytesIO(), mock.Mock()
+        handler.command, handler.request_version = "GET", "HTTP/1.1"
+        handler.unread = handler.close_connection = False
+        handler.wfile, handler.server = io.BytesIO(), mock.Mock()
         handler.server.app.stopping.is_set.return_value = False
-        asked = module.Request("GET", "/logs", "limit=0", {}, bytes)
         with self.assertLogs(module.log, "ERROR"), self.assertRaises(ConnectionAbortedError):
-            handler.send(asked, module.Response(200, pages()))
+            handler.send(module.Response(200, pages=pages()))
         self.assertTrue(handler.wfile.getvalue().endswith(b"4\r\nhalf\r\n"))
+
+    # A value of blanks with a letter behind it: to strip it must not take the square of its length.
+    BLANKS = b"A: y" + b" " * 16_377 + b"x\r\n"
+
+    def assert_cheap_and_alone(self, data: bytes) -> None:
+        """What is sent is refused for its size, within a second of work, and others are served."""
+        slowest = 0.0
+        began = seconds_at_work(self.server)
+        with Wire(self.server) as wire:
+            sender = threading.Thread(target=wire.send, args=[data])
+            sender.start()
+            for _ in range(20):
+                asked = time.monotonic()
+                self.assertEqual(self.server.get("/health").status, 200)
+                slowest = max(slowest, time.monotonic() - asked)
+            sender.join()
+            answer = wire.end().answer()
+        assert answer
+        self.assertEqual((answer.status, answer.headers["connection"]), (431, "close"))
+        self.assertLess(slowest, 1, "s that another request took")
+        self.assertLess(seconds_at_work(self.server) - began, 1, "s of work")
+
+    def test_headers_of_blanks_cost_no_more_than_their_length(self):
+        self.assert_cheap_and_alone(POST + self.BLANKS * 98 + b"\r\n")
+
+    def test_trailers_of_blanks_cost_no_more_than_their_length(self):
+        self.assert_cheap_and_alone(chunked(chunk(RECORD), b"0\r\n", self.BLANKS * 98, b"\r\n"))
+        # One of them is taken.
+        answers = self.talk(chunked(chunk(RECORD), b"0\r\n", self.BLANKS, b"\r\n") + GET)
+        self.assertEqual([answer.status for answer in answers], [200, 200])
+
+    def test_a_head_has_64_kib_at_most_and_so_do_trailers(self):
+        room = (64 << 10) - len(post(RECORD, b"X: ")) + len(RECORD)
+        for extra, status in ((0, 200), (1, 431)):
+            with self.subTest("head", extra=extra):
+                answers = self.talk(post(RECORD, b"X: " + b"a" * (room + extra)))
+                self.assertEqual([answer.status for answer in answers], [status])
+            with self.subTest("trailers", extra=extra):
+                trailers = b"X: " + b"a" * ((64 << 10) - len(b"X: \r\n\r\n") + extra) + b"\r\n"
+                answers = self.talk(chunked(chunk(RECORD), b"0\r\n", trailers, b"\r\n"))
+                self.assertEqual([answer.status for answer in answers], [status])
+
+    @unittest.skipUnless(pathlib.Path("/proc/net/tcp").exists(), "this system does not tell")
+    def test_unfinished_heads_on_many_connections_are_held_in_64_kib_each(self):
+        connections = 200
+        line = b"A: " + b"b" * 16_379 + b"\r\n"
+        for name, lines in {"as long as a head may be": 3, "a megabyte": 60}.items():
+            with self.subTest(name), Server() as server, contextlib.ExitStack() as stack:
+                wires = [stack.enter_context(Wire(server)) for _ in range(connections)]
+                for wire in wires:  # Each has its thread and its buffers from here on.
+                    wire.send(GET).answer()
+                before = proc(server, "VmRSS")
+                for wire in wires:
+                    wire.send(GET.removesuffix(b"\r\n") + line * lines + b"X: y")
+                eventually(lambda: bytes_under_way(server) == 0)
+                grown = proc(server, "VmRSS") - before
+                self.assertLess(grown / connections, 64, "KiB for each connection")
+
+    def test_keys_that_differ_in_one_byte_are_two_keys(self):
+        keys = [name.encode("latin-1") for name in ("envío-á", "envío-ó")]
+        answers = [self.talk(post(RECORD, b"Idempotency-Key: " + key))[0] for key in keys]
+        self.assertEqual([answer.status for answer in answers], [200, 200], answers)
+        self.assertNotIn("idempotent-replayed", answers[1].headers)
+        self.assertNotEqual(answers[0].json["first_id"], answers[1].json["first_id"])
+        again = self.talk(post(RECORD, b"Idempotency-Key: " + keys[0]))[0]
+        self.assertEqual(again.headers.get("idempotent-replayed"), "true")
+        self.assertEqual(again.json, answers[0].json)
+
+
+def bytes_under_way(server: Server) -> int:
+    """Bytes that were sent to the server and that it has not read, by the kernel's account."""
+    port = f":{server.port:04X}"
+    total = 0
+    for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, here, there, _, queues, *_ = line.split()
+        sent, received = (int(size, 16) for size in queues.split(":"))
+        total += received if here.endswith(port) else sent if there.endswith(port) else 0
+    return total
 
 
 def zlib_with_dictionary(data: bytes) -> bytes:

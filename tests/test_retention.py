@@ -9,11 +9,20 @@ import unittest
 from unittest import mock
 
 import server as module
-from tests.support import Json, Server, batch_of, commit, eventually, record, store_of
+from tests.support import (
+    Json,
+    Server,
+    all_records,
+    batch_of,
+    commit,
+    eventually,
+    record,
+    store_of,
+)
 
 
 class Forgetting(unittest.TestCase):
-    """Retention, step by step and without a clock: `_maintain_once` is what its thread does."""
+    """Retention, step by step and without a clock: `upkeep_step` is what its thread does."""
 
     def store(self, **retention):
         store = store_of(self)
@@ -22,7 +31,7 @@ class Forgetting(unittest.TestCase):
 
     def forget(self, store):
         for _ in range(100):
-            if not store._maintain_once():
+            if not store.upkeep_step():
                 return
         self.fail("it has no end")
 
@@ -32,7 +41,7 @@ class Forgetting(unittest.TestCase):
             self.assertEqual(commit(store, batch_of(*records)), [None])
 
     def messages(self, store):
-        return [r.message for r in store.page(module.Query(descending=False, limit=10_000))[0]]
+        return [r.message for r in all_records(store)]
 
     def test_the_age_is_that_of_the_receipt_and_null_is_no_bound(self):
         for days, left in ((30, ["new"]), (None, ["new", "old"])):  # by timestamp
@@ -49,15 +58,14 @@ class Forgetting(unittest.TestCase):
         self.receive(store, 31, record("old"))
         store.config = dataclasses.replace(store.config, max_age_days=30)
         self.forget(store)
-        self.assertEqual(store.stats(module.Query())["by_service"], {})
-        with store.reading() as read:
-            self.assertEqual(list(read("SELECT * FROM counts", [])), [])
+        self.assertEqual(store.stats(module.Query()).kinds, {})
+        with store.reading() as db:
+            self.assertEqual(db.execute("SELECT * FROM counts").fetchall(), [])
 
-    def test_over_its_size_the_oldest_go_with_their_answers_and_the_file_gets_smaller(self):
+    def test_over_its_size_the_oldest_go_with_their_keys_and_the_file_gets_smaller(self):
         store = self.store(max_age_days=None, max_size_mb=None)
         for n in range(30):
-            batch = batch_of(*[record(f"{n} " + "x" * 10_000)] * 10)
-            batch.key, batch.body_hash = b"%d" % n, b""
+            batch = batch_of(*[record(f"{n} " + "x" * 10_000)] * 10, key=b"%d" % n)
             self.assertEqual(commit(store, batch), [None])
         store.config = dataclasses.replace(store.config, max_size_mb=1)
         self.forget(store)
@@ -65,10 +73,24 @@ class Forgetting(unittest.TestCase):
         self.assertIn(len(left), range(70, 101), "of 300 records of 10 KB")
         self.assertEqual(left, sorted(left))
         self.assertEqual(left[-1], 29, "the newest is there")
-        with store.reading() as read:
-            keys = {int(key) for (key,) in read("SELECT key FROM answers", [])}
-        self.assertEqual(keys, set(left), "an answer goes with its records")
+        with store.reading() as db:
+            keys = {int(key) for (key,) in db.execute("SELECT key FROM keys")}
+        self.assertEqual(keys, set(left), "a key goes with its records")
         self.assertLess(store.path.stat().st_size, 1.1 * (1 << 20))
+
+
+    def test_a_step_deletes_a_few_thousand_records_at_most_and_writing_deletes_none(self):
+        store = self.store(max_age_days=None)
+        self.receive(store, 31, *[record()] * 5000)
+        store.config = dataclasses.replace(store.config, max_age_days=30, max_size_mb=0.01)
+        left = []
+        for _ in range(3):
+            self.assertTrue(store.upkeep_step())
+            left.append(len(self.messages(store)))
+        self.assertEqual(left, [3000, 1000, 0])
+        self.receive(store, 31, *[record()] * 5000)
+        self.receive(store, 0, record("new"))
+        self.assertEqual(len(self.messages(store)), 5001)
 
 
 class Retention(unittest.TestCase):
@@ -88,12 +110,12 @@ class Retention(unittest.TestCase):
         hour = 3_600_000_000
         with Server(retention={"max_age_days": 1e12}) as server:  # no age is too large
             for key, age in (("young", 23 * hour), ("old", 25 * hour)):
-                before = set(server.sql("SELECT key FROM answers"))
+                before = set(server.sql("SELECT key FROM keys"))
                 server.post({"message": key}, Idempotency_Key=key)
-                (row,) = set(server.sql("SELECT key FROM answers")) - before
+                (row,) = set(server.sql("SELECT key FROM keys")) - before
                 self.write(
                     server,
-                    "UPDATE answers SET created_at = created_at - ? WHERE key = ?",
+                    "UPDATE keys SET created_at = created_at - ? WHERE key = ?",
                     age,
                     *row,
                 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import collections
 import contextlib
 import functools
@@ -12,7 +11,6 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -25,6 +23,7 @@ from email.message import Message
 from unittest import mock
 
 import simulator
+from tests import support
 from tests.support import ROOT, Json, Server, eventually
 
 CONFIG = json.loads((ROOT / "config.json").read_text(encoding="utf-8"))
@@ -717,53 +716,8 @@ class ATerminal(unittest.TestCase):
         self.assertEqual(out.getvalue(), "progress\ntrouble\n")
 
 
-def older_pythons() -> dict[str, str]:
-    """The interpreters from 3.8 to 3.10 that this machine has, by version."""
-    root = pathlib.Path(os.environ.get("PYENV_ROOT") or pathlib.Path.home() / ".pyenv")
-    found = {}
-    for version in ("3.8", "3.9", "3.10"):
-        paths = [str(path) for path in root.glob(f"versions/{version}.*/bin/python")]
-        for path in [*paths, shutil.which(f"python{version}")]:
-            # A name in PATH can be a script of pyenv for a version that is not there.
-            program = "import sys; print('%d.%d' % sys.version_info[:2])"
-            if path and run([path, "-c", program]) == (0, f"{version}\n", ""):
-                found[version] = path
-    return found
-
-
-def run(line: list[str]) -> tuple[int, str, str]:
-    """Runs a program to its end; exit status, stdout, stderr."""
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, timeout=60, encoding="utf-8")
-    return done.returncode, done.stdout, done.stderr
-
-
-class AnOlderPython(unittest.TestCase):
-    SAID = "simulator.py needs Python 3.11 or newer; this is Python {}.\n"
-    SOURCE = (ROOT / "simulator.py").read_text(encoding="utf-8")
-
-    def test_can_parse_the_whole_file(self):
-        ast.parse(self.SOURCE, feature_version=(3, 8))
-
-    def test_reaches_the_check_before_any_other_import(self):
-        kinds = [type(node) for node in ast.parse(self.SOURCE).body[:4]]
-        self.assertEqual(kinds, [ast.Expr, ast.ImportFrom, ast.Import, ast.If])
-
-    def test_is_told_which_one_is_needed(self):
-        for version in ((3, 8), (3, 10)):
-            with self.subTest(version=version):
-                pretend = f"import sys; sys.version_info = ({version[0]}, {version[1]}, 1)"
-                execute = "exec(open('simulator.py', encoding='utf-8').read())"
-                result = run([sys.executable, "-c", f"{pretend}\n{execute}"])
-                self.assertEqual(result, (2, "", self.SAID.format("{}.{}".format(*version))))
-
-    def test_that_is_on_this_machine_is_told_which_one_is_needed(self):
-        pythons = older_pythons()
-        if not pythons:
-            self.skipTest("no Python from 3.8 to 3.10 on this machine")
-        for version, path in pythons.items():
-            with self.subTest(version=version):
-                result = run([path, "simulator.py"])
-                self.assertEqual(result, (2, "", self.SAID.format(version)))
+class AnOlderPython(support.OlderPythonTests):
+    program = "simulator.py"
 
 
 if __name__ == "__main__":

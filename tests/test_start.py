@@ -24,6 +24,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import server as module
+from tests import support
 from tests.load import GET, POST, Wire
 from tests.support import (
     OTHER_TOKEN,
@@ -75,10 +76,11 @@ def refusal(folder: pathlib.Path, *arguments: str, config: Json = None) -> str:
 
 # Calls the server's main() for one command line after the other: quicker than a process for each.
 MANY_STARTS = """
-import contextlib, io, json, socketserver, sys, traceback
+import contextlib, io, json, sys, traceback
 sys.path.insert(0, sys.argv[1])
 import server
-socketserver.BaseServer.serve_forever = lambda self: None  # what starts after all, stops at once
+server.Server.serve_forever = lambda *_: None  # What starts after all stops at once.
+server.Server.shutdown = lambda *_: None
 outcomes = []
 for line in json.load(sys.stdin):
     sys.argv, out, err, status = ["server.py", *line], io.StringIO(), io.StringIO(), None
@@ -167,7 +169,7 @@ class Mistakes(Folders):
         config = {
             "server": server,
             "services": services,
-            "simulator": {"url": 7, "spede": 1},
+            "simulator": {"url": 7, "spede": 1},  # The simulator checks its URL.
             "other": 1,
         }
         lines = refusal(self.folder, config=config).splitlines()
@@ -180,11 +182,11 @@ class Mistakes(Folders):
             "server.retention.max_size",
             *("services.app.token", "services.web.token", "services.web.tokn", "services.chat"),
             "services.blank.token",
-            *("simulator.url", "simulator.spede", "other"),
+            *("simulator.spede", "other"),
         ):
             with self.subTest(path):
                 self.assertEqual(sum(f" {path}:" in line for line in lines), 1, "\n".join(lines))
-        self.assertEqual(len(lines), 20, "\n".join(lines))
+        self.assertEqual(len(lines), 19, "\n".join(lines))
         self.assertTrue(all(str(self.folder / "config.json") in line for line in lines))
         self.assertEqual(snapshot(self.folder), {}, "nothing is made")
 
@@ -217,7 +219,7 @@ class Mistakes(Folders):
             ("not text", b"\xff\xfe\x00", (), ("config.json",)),
             ("nested deep", "[" * 100_000, (), ("config.json",)),
             ("a list", "[]", (), ("config.json", "object")),
-            ("nothing", "{}", (), ("server", "services")),
+            ("nothing", "{}", (), ("server.host", "server.port", "server.store")),
             ("null", {"server": None, "services": None}, (), ("server", "services")),
             (
                 "one token for two",
@@ -304,14 +306,16 @@ class Mistakes(Folders):
     ) -> None:
         for change, wrong in (
             *(({"port": port}, port not in (0, 65535)) for port in (-1, 0, 65535, 65536)),
+            *(({"number": number}, number not in (0, 15)) for number in (-1, 0, 15, 16, 1.5, True)),
             *(({"max_records_per_second": rate}, rate == 0) for rate in (None, 0, 0.5)),
             *(({"retention": {"max_age_days": days}}, days == 0) for days in (None, 0, 0.5)),
             *(({"retention": {"max_size_mb": size}}, size == 0) for size in (None, 0, 0.5)),
         ):
             with self.subTest(change):
-                self.assertEqual(
-                    bool(list(module.mistakes_in(configuration(**change), module.SHAPE))), wrong
-                )
+                path = write_config(self.folder, configuration(**change))
+                expected = self.assertRaises(module.StartError)
+                with expected if wrong else contextlib.nullcontext():
+                    module.load_config(path)
 
 
 def database(path: pathlib.Path, statements: str) -> None:
@@ -325,6 +329,41 @@ def own(path: pathlib.Path, more: str = "") -> None:
     columns = "received_at, timestamp, service, severity, message, attributes"
     row = f"INSERT INTO logs ({columns}) VALUES (1, 1, 's', 20, '{'m' * 1000}', '{{}}');"
     database(path, (ROOT / "schema.sql").read_text(encoding="utf-8") + row * 100 + more)
+
+
+# What schema.sql was before: attributes were written another way, and answers kept whole.
+SCHEMA_1 = """
+PRAGMA auto_vacuum = INCREMENTAL;
+BEGIN;
+PRAGMA application_id = 0x4C4F4753;
+PRAGMA user_version = 1;
+CREATE TABLE logs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, received_at INTEGER NOT NULL, timestamp INTEGER NOT NULL,
+    service TEXT NOT NULL, severity INTEGER NOT NULL CHECK (severity IN (10, 20, 30, 40, 50)),
+    message TEXT NOT NULL, attributes TEXT NOT NULL
+) STRICT;
+CREATE INDEX logs_by_time ON logs (timestamp);
+CREATE INDEX logs_by_kind ON logs (service, severity, timestamp);
+CREATE TABLE counts (
+    span INTEGER NOT NULL, start INTEGER NOT NULL, service TEXT NOT NULL, severity INTEGER NOT NULL,
+    records INTEGER NOT NULL, PRIMARY KEY (span, start, service, severity)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX counts_spent ON counts (span) WHERE records <= 0;
+CREATE TABLE answers (
+    key BLOB NOT NULL PRIMARY KEY, body BLOB NOT NULL, answer TEXT NOT NULL,
+    created_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX answers_by_age ON answers (created_at);
+INSERT INTO logs VALUES (1, 1, 1, 'app', 20, 'm', '{"user": "bob"}');
+INSERT INTO counts VALUES (60000000, 0, 'app', 20, 1), (3600000000, 0, 'app', 20, 1),
+                          (86400000000, 0, 'app', 20, 1);
+COMMIT;
+"""
+
+
+def version_1(path: pathlib.Path, more: str = "") -> None:
+    """Makes a store of the version before this one, with a record in it."""
+    database(path, SCHEMA_1 + more)
 
 
 def cut(path: pathlib.Path, size: int) -> None:
@@ -345,8 +384,10 @@ class ForeignFiles(Folders):
          lambda path: database(path, "CREATE TABLE t (a); INSERT INTO t VALUES (1);")),
         ("another database, WAL",
          lambda path: database(path, "PRAGMA journal_mode = WAL; CREATE TABLE logs (id);")),
-        ("an older version", lambda path: own(path, "PRAGMA user_version = 0;")),
-        ("a later version", lambda path: own(path, "PRAGMA user_version = 2;")),
+        ("no version", lambda path: own(path, "PRAGMA user_version = 0;")),
+        ("an older version", version_1),
+        ("an older version, WAL", lambda path: version_1(path, "PRAGMA journal_mode = WAL;")),
+        ("a later version", lambda path: own(path, "PRAGMA user_version = 3;")),
         ("the name of another program", lambda path: own(path, "PRAGMA application_id = 7;")),
         ("without its tables", lambda path: own(path, "DROP TABLE logs;")),
         ("cut in half", lambda path: cut(path, 64 << 10)),
@@ -369,6 +410,57 @@ class ForeignFiles(Folders):
                 self.assertEqual(outcome.err.count("\n"), 1, outcome.err)
                 self.assertIn(str(folder / "logs.db"), outcome.err)
                 self.assertEqual(snapshot(folder), there, "untouched")
+
+    def test_a_store_of_version_1_is_refused_with_the_way_to_carry_it_over(self) -> None:
+        version_1(self.folder / "logs.db")
+        before = snapshot(self.folder)
+        said = refusal(self.folder)
+        self.assertEqual(said.count("\n"), 1, said)
+        for words in (str(self.folder / "logs.db"), "version 1", "/logs?limit=0", "NEW/logs"):
+            with self.subTest(words):
+                self.assertIn(words, said)
+        self.assertEqual(snapshot(self.folder), before, "untouched")
+
+    @unittest.skipUnless(
+        shutil.which("curl") and sys.platform == "linux", "needs curl, and split of GNU"
+    )
+    def test_the_way_that_it_names_carries_all_records_over(self) -> None:
+        version_1(self.folder / "logs.db")
+        said = refusal(self.folder)
+        line = "curl" + said.partition(": curl")[2]
+        with Server() as old, Server() as new:
+            sent = [
+                {"message": f"{n} 'quoted' \u2028 é\n", "service": name, "level": "ERROR", "n": n}
+                for n in range(4000)
+                for name in ("app", "web", "another")
+            ]
+            for start in range(0, len(sent), 6000):
+                answer = old.post(sent[start : start + 6000], SHIPPER)
+                self.assertEqual(answer.status, 200)
+            line = line.replace("OLD/", f"{old.url}/").replace("NEW/", f"{new.url}/")
+            line = line.replace("Token T'", f"Token {SHIPPER}'")
+            done = subprocess.run(["sh", "-c", line], capture_output=True, timeout=60)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            columns = "timestamp, service, severity, message, attributes"
+            carried = f"SELECT {columns} FROM logs ORDER BY timestamp, id"
+            self.assertEqual(new.sql(carried), old.sql(carried))
+            self.assertEqual(new.sql("SELECT count(*) FROM logs"), [(len(sent),)])
+
+    def test_a_copy_made_by_vacuum_into_becomes_a_wal_database(self) -> None:
+        own(self.folder / "made.db")
+        copy = self.folder / "logs.db"
+        database(self.folder / "made.db", f"VACUUM INTO '{copy}';")
+        with contextlib.closing(sqlite3.connect(copy)) as db:
+            self.assertEqual(db.execute("PRAGMA journal_mode").fetchone(), ("delete",))
+            self.assertEqual(db.execute("PRAGMA user_version").fetchone(), (2,))
+        with Server(self.folder) as server:
+            self.assertEqual(server.sql("PRAGMA journal_mode"), [("wal",)])
+            with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as reader:
+                reader.execute("BEGIN")
+                self.assertEqual(reader.execute("SELECT count(*) FROM logs").fetchone(), (100,))
+                answer = server.post({"message": "beside a reader"})
+                self.assertEqual((answer.status, answer.json["first_id"]), (200, 101))
+            self.assertEqual(len(server.get("/logs?limit=0").json), 101)
 
     def test_a_folder_that_is_absent_is_not_made(self) -> None:
         said = refusal(self.folder, "--store", str(self.folder / "absent" / "logs.db"))
@@ -808,6 +900,10 @@ class Tls(unittest.TestCase):
         self.addCleanup(connection.close)
         with self.assertRaises(ssl.SSLCertVerificationError):
             connection.request("GET", "/health")
+
+
+class AnOlderPython(support.OlderPythonTests):
+    program = "server.py"
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python tests/integration/bench_clickhouse.py                   200,000 records in each, a minute
     python tests/integration/bench_clickhouse.py --rows 5000000    a quarter of an hour, 2 GB
-    python tests/integration/bench_clickhouse.py --clickhouse http://user:password@host:8123/database
+    python tests/integration/bench_clickhouse.py --clickhouse http://user:word@host:8123/database
 
 Prints a table in Markdown: medians, of rounds that alternate between the two, so that a machine
 that is busy with other things slows both. Without --clickhouse it starts the engine that the tests
@@ -36,7 +36,7 @@ from typing import Any, NamedTuple
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))  # so that the file runs by its name
 
-from clickhouse import Engine  # type: ignore[import-not-found]  # noqa: E402  # needs no path, but comes after one
+from clickhouse import Engine  # type: ignore[import-not-found]  # noqa: E402
 
 from tests.support import SHIPPER, Server  # noqa: E402
 
@@ -302,7 +302,7 @@ def main() -> None:
 def store_bytes(url: str) -> int:
     """Bytes on disk as the server's own /metrics has them,
     of a ClickHouse that is not ours to ask."""
-    with Server(store=url) as server:
+    with Server(store=url, number=1) as server:  # the one that is measured has number 0
         for line in server.get("/metrics").text.splitlines():
             if line.startswith("logs_store_bytes "):
                 return int(float(line.split()[1]))

@@ -688,7 +688,10 @@ class Looks(Page):
         policy = answer.headers["content-security-policy"]
         self.assertIn("default-src 'none'", policy)
         self.assertNotIn("unsafe", policy)
-        elsewhere = r"<(link|img|iframe|object)|https?://(?!www\.w3\.org/)|\ssrc=|\son\w+=|\sstyle=|@import|url\("
+        elsewhere = (
+            r"<(link|img|iframe|object)|https?://(?!www\.w3\.org/)"
+            r"|\ssrc=|\son\w+=|\sstyle=|@import|url\("
+        )
         self.assertNotRegex(answer.text, elsewhere)
 
 

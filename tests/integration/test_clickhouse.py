@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import http.client
 import itertools
 import json
@@ -22,6 +23,7 @@ import tempfile
 import threading
 import time
 import unittest
+import urllib.parse
 from collections.abc import Callable
 from typing import Any
 
@@ -140,7 +142,7 @@ class OnceTests(ClickHouseTest):
     """An Idempotency-Key stores a batch once."""
 
     def test_a_key_sent_again_through_another_server_stores_nothing_and_gets_the_first_answer(self):
-        one, two = self.start(), self.start()
+        one, two = self.start(), self.start(number=1)
         body = [{"message": "a"}, {"message": ""}, {"message": "b"}]
         first = one.post(body, Idempotency_Key="k")
         self.assertEqual(
@@ -153,14 +155,14 @@ class OnceTests(ClickHouseTest):
         self.assertEqual(self.count(), 2)
 
     def test_a_key_with_another_body_is_refused_by_the_other_server_too(self):
-        one, two = self.start(), self.start()
+        one, two = self.start(), self.start(number=1)
         self.assertEqual(one.post({"message": "a"}, Idempotency_Key="k").status, 200)
         for server in (one, two):
             self.assertEqual(server.post({"message": "b"}, Idempotency_Key="k").status, 422)
         self.assertEqual(self.rows("SELECT message FROM logs"), [["a"]])
 
     def test_a_key_sent_to_two_servers_at_the_same_moment_is_stored_once(self):
-        servers = [self.start(), self.start()]
+        servers = [self.start(), self.start(number=1)]
         for number in range(8):
             body = [{"message": f"{number}.{part}"} for part in range(20)]
             answers = together(
@@ -197,7 +199,7 @@ class OnceTests(ClickHouseTest):
 
     def test_a_batch_whose_answer_was_lost_between_engine_and_server_is_stored_once(self):
         proxy = self.enterContext(Proxy(self.engine))
-        servers = [self.start(proxy.store(self.database)), self.start()]
+        servers = [self.start(proxy.store(self.database)), self.start(number=1)]
         for failures in (1, 2, 5):
             left = iter(range(failures))
             proxy.lose(lambda seen, left=left: is_insert(seen) and next(left, None) is not None)
@@ -223,7 +225,7 @@ class OnceTests(ClickHouseTest):
         """The first try hangs on its way, a balancer sends the repeat to another server,
         then the first arrives."""
         proxy = self.enterContext(Proxy(self.engine))
-        slow, quick = self.start(proxy.store(self.database)), self.start()
+        slow, quick = self.start(proxy.store(self.database)), self.start(number=1)
         slow.post({"message": "warm up"})
         proxy.hold(is_insert)
         answers: list[Answer] = []
@@ -259,7 +261,7 @@ class OutageTests(ClickHouseTest):
         paths = [
             "/logs", "/logs?limit=0", "/logs/1", "/stats", "/stats?step=1h&since=1d", "/health",
         ]
-        work: list[Callable[[], Answer]] = [lambda path=path: server.get(path) for path in paths]  # type: ignore[misc]
+        work: list[Callable[[], Answer]] = [functools.partial(server.get, path) for path in paths]
         work += [
             lambda: server.post({"message": "lost"}),
             lambda: server.post({"message": "lost"}, Idempotency_Key="k"),
@@ -512,12 +514,12 @@ class StartTests(ClickHouseTest):
 
 
 class TwoServersTests(ClickHouseTest):
-    """Two servers share one store."""
+    """Two servers share one store. Each has a number of its own in its configuration."""
 
     def setUp(self):
         super().setUp()
         # The table is made once, by either.
-        self.one, self.two = together(2, lambda _: self.start())
+        self.one, self.two = together(2, lambda number: self.start(number=number))
 
     def test_what_one_has_taken_the_other_reads_at_once(self):
         for number in range(30):
@@ -530,7 +532,7 @@ class TwoServersTests(ClickHouseTest):
         self.assertEqual(self.one.get("/stats").json["total"], 60)
 
     def test_ids_never_collide(self):
-        servers = [self.one, self.two, self.start(), self.start()]
+        servers = [self.one, self.two, self.start(number=2), self.start(number=15)]
         answers = together(
             16, lambda n: [servers[n % 4].post([{"message": "x"}] * (1 + n * 5)) for _ in range(8)]
         )
@@ -585,7 +587,7 @@ class TwoServersTests(ClickHouseTest):
 
     def test_a_follower_misses_nothing_of_a_commit_that_another_overtakes(self):
         proxy = self.enterContext(Proxy(self.engine))
-        slow = self.start(proxy.store(self.database))
+        slow = self.start(proxy.store(self.database), number=2)
         slow.post({"message": "warm up"})
         with Follower(self.one, "after=0") as follower:
             follower.wait(1)
@@ -827,7 +829,8 @@ class ParametersTests(ClickHouseTest):
             ]
             self.assertEqual(server.get("/stats?" + "&".join(filters)).status, 200)
         link = found[4].headers["link"]
-        self.assertEqual(len(server.get(link[1 : link.index(">")]).json), 1)
+        following = urllib.parse.urljoin("/logs", link[1 : link.index(">")])
+        self.assertEqual(len(server.get(following).json), 1)
         number = found[0].json[0]["id"]
         self.assertEqual(server.get(f"/logs/{number}").status, 200)
         with Follower(
@@ -870,7 +873,10 @@ class ClusterTests(unittest.TestCase):
                 " WHERE database = 'default' AND engine LIKE '%MergeTree'"
             ):
                 node.query(f"TRUNCATE TABLE {table}")
-        self.one, self.two = (self.enterContext(Server(store=node.url)) for node in self.nodes)
+        self.one, self.two = (
+            self.enterContext(Server(store=node.url, number=number))
+            for number, node in enumerate(self.nodes)
+        )
 
     def repair(self) -> None:
         """Leaves both nodes running."""

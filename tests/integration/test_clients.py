@@ -530,10 +530,12 @@ source s_net { network(ip("127.0.0.1") port(OLD_PORT) transport("tcp"));
                syslog(ip("127.0.0.1") port(IETF_PORT) transport("tcp")); };
 destination d_http { http(url("URL/logs") method("POST")
   headers("Authorization: Token TOKEN", "Content-Type: application/x-ndjson")
-  body("$(format-json level=$LEVEL message=$MSG logger=$PROGRAM host=$HOST timestamp=$ISODATE pid=$PID facility=$FACILITY)")
-  delimiter("\\n") batch-lines(100) batch-timeout(1000) workers(1) timeout(5) retries(3) time-reopen(1)); };
+  body("$(format-json level=$LEVEL message=$MSG logger=$PROGRAM host=$HOST \
+timestamp=$ISODATE pid=$PID facility=$FACILITY)")
+  delimiter("\\n") batch-lines(100) batch-timeout(1000) workers(1)
+  timeout(5) retries(3) time-reopen(1)); };
 log { source(s_net); destination(d_http); };
-"""  # noqa: E501
+"""
 
 
 @needs("syslog-ng")

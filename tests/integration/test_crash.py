@@ -59,8 +59,15 @@ class Killed(unittest.TestCase):
         moments = random.Random(21)
         with Server(retention={"max_age_days": None, "max_size_mb": 6}) as server:
             with Writers(server, WRITERS, records=200, details="x" * 300) as writers:
-                for _ in range(ROUNDS):
+                for number in range(ROUNDS):
                     writers.wait_for(moments.randrange(1000, 4000))
+                    if number % 2:  # Retention begins a second after the start.
+                        oldest = server.sql("SELECT min(id) FROM logs")
+                        eventually(
+                            lambda oldest=oldest: (
+                                server.sql("SELECT min(id) FROM logs") > oldest
+                            )
+                        )
                     server.stop(signal.SIGKILL)
                     check_database(self, server)
                     server.restart()

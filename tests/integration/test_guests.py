@@ -266,8 +266,11 @@ class Guests(unittest.TestCase):
                 before = len(writers.acknowledged)
                 answers = together(4, lambda number: ask(server, paths[number]))
             self.assertEqual([answer.status for _, answer in answers], [503] * 4, answers[0])
-            self.assertRegex(answers[0][1].json["hint"], "(?i)narrow")
-            self.assertIn("retry-after", answers[0][1].headers)
+            # So many are searched at a time. The others wait for as long, and are refused.
+            stopped = [answer for _, answer in answers if "Narrow" in answer.json["hint"]]
+            self.assertGreaterEqual(len(stopped), module.SCANNERS)
+            for _, answer in answers:
+                self.assertIn("retry-after", answer.headers)
             self.assertLess(max(seconds for seconds, _ in answers), 3)
             self.assertLess(writers.slowest, 2)
             self.assertGreater(len(writers.acknowledged) - before, 30)

@@ -8,6 +8,7 @@ import itertools
 import sqlite3
 import threading
 import unittest
+import urllib.parse
 
 from tests.load import Writers, check_database
 from tests.support import Json, Server, eventually
@@ -62,7 +63,7 @@ class Readers:
             seen += keys
             if "link" not in answer.headers:
                 return
-            path = answer.headers["link"].partition(">")[0][1:]
+            path = urllib.parse.urljoin(path, answer.headers["link"].partition(">")[0][1:])
 
     def export(self) -> None:
         answer = self.server.get("/logs?limit=0&order=asc")
@@ -144,7 +145,7 @@ class Retention(unittest.TestCase):
                 ]
             )
             page = server.get("/logs?limit=100&order=asc&timestamp_start=2000-01-01")
-            path = page.headers["link"].partition(">")[0][1:]
+            path = urllib.parse.urljoin("/logs", page.headers["link"].partition(">")[0][1:])
             server.stop()
             edit(server, f"UPDATE logs SET received_at = received_at - 31 * {DAY} WHERE id <= 3000")
             server.start()

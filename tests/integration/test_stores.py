@@ -15,6 +15,7 @@ import json
 import threading
 import time
 import unittest
+import urllib.parse
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -268,7 +269,7 @@ class EveryStore:
             self.assertEqual(answer.status, 200, f"{path}: {answer.text}")
             yield answer.json
             link = answer.headers.get("link", "")
-            path = link[1 : link.index(">")] if link else ""
+            path = urllib.parse.urljoin(path, link[1 : link.index(">")]) if link else ""
 
     # Records
 
