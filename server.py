@@ -1083,6 +1083,17 @@ def split_query_string(text: str) -> list[tuple[str, str]]:
         raise BadQuery(error, "Send fewer.") from None
 
 
+def apply_since(values: dict[str, Json]) -> None:
+    """Turns "since" into the moments that it means. It must hold beside those that are given."""
+    if "since" not in values:
+        return
+    start = values.pop("since")
+    values["timestamp_start"] = max(start, values.get("timestamp_start", start))
+    if values.get("follow") != "1":
+        end = now() + MINUTE  # Of "now": the clock of a sender may be a little ahead.
+        values["timestamp_end"] = min(end, values.get("timestamp_end", end))
+
+
 def parse_query_string(text: str, parsers: dict[str, Parser]) -> dict[str, Json]:
     """The fields of a Query, by the names of the parameters; and format, follow or step.
 
@@ -1109,15 +1120,11 @@ def parse_query_string(text: str, parsers: dict[str, Parser]) -> dict[str, Json]
         if name in values and name not in SEVERAL:
             raise BadQuery(f"The parameter {name} is given twice.", "Give it once.")
         values[name] = values[name] + parsed if name in values else parsed
-    if len(attributes) > MAX_ATTRIBUTE_FILTERS:
-        problem = f"There are more than {MAX_ATTRIBUTE_FILTERS} filters on attributes."
-        raise BadQuery(problem, "Send fewer.")
-    since = values.pop("since", None)
-    if since is not None:
-        values["timestamp_start"] = max(since, values.get("timestamp_start", since))
-        if values.get("follow") != "1":
-            end = now() + MINUTE  # Of "now": the clock of a sender may be a little ahead.
-            values["timestamp_end"] = min(end, values.get("timestamp_end", end))
+    too_long = any(len(value) > MAX_TEXT_CHARS for _, value in attributes)
+    if too_long or len(attributes) > MAX_ATTRIBUTE_FILTERS:
+        problem = f"There are over {MAX_ATTRIBUTE_FILTERS} filters on attributes, or long ones."
+        raise BadQuery(problem, f"Send fewer, of at most {MAX_TEXT_CHARS:,} characters each.")
+    apply_since(values)
     return {**values, "attributes": tuple(attributes)}
 
 
@@ -1293,6 +1300,10 @@ class Committer:
                     # wait as long for a locked database, one after the other.
                     fail(group.batches, self._outage)
                 else:
+                    # Each statement of a large commit must win the GIL back from threads that
+                    # parse, which hand it over after this many seconds (bench.py: batches).
+                    is_large = group.records >= SMALL_COMMIT_RECORDS
+                    sys.setswitchinterval(0.0005 if is_large else 0.005)
                     self._commit_together(group.batches)
         finally:
             for batch in group.batches:
@@ -1693,6 +1704,9 @@ def check_file(path: pathlib.Path) -> None:
             )
         return
     application_id = int.from_bytes(head[68:72], "big")
+    has_tables = any(head[40:44])  # The schema cookie.
+    if head.startswith(b"SQLite format 3\0") and not application_id and not has_tables:
+        return  # A first start that was killed left it.
     version = int.from_bytes(head[60:64], "big")
     if not head.startswith(b"SQLite format 3\0") or application_id != APPLICATION_ID:
         raise StartError(f"{path}: is not a database of this server; name another file")
@@ -2128,13 +2142,13 @@ class SQLiteStore(SQLiteCounts):
     def upkeep(self) -> None:
         """Deletes, in small steps, what is older or larger than the configuration allows."""
         while not self._closing:
-            time.sleep(1)
             try:
                 self.bound_wal()
                 while self.upkeep_step():
                     time.sleep(0.01)  # Writers take their turn.
             except Exception as error:  # The next try may succeed.
                 log.error("retention: %s", error)
+            time.sleep(1)
 
     def upkeep_step(self) -> bool:
         """One step. It gives whether there may be more to do. Raises Unavailable."""
@@ -2336,13 +2350,13 @@ def csv_line(record: StoredRecord) -> str:
     """A line of CSV (RFC 4180). The attributes are JSON."""
     text = io.StringIO()
     texts = [record.service, SEVERITY_NAMES[record.severity], record.message, record.attributes]
-    texts = [CONTROL.sub(lambda match: repr(match[0])[1:-1], text) for text in texts]
+    texts = [CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text) for text in texts]
     times = format_timestamp(record.timestamp), format_timestamp(record.received_at)
     csv.writer(text).writerow([record.id, *times, *texts])
     return text.getvalue()
 
 
-# Control characters, but for tabs and line ends: a terminal would obey them.
+# Control characters, but for tabs and line ends: a terminal would obey them. JSON has this escape.
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 CSV_HEAD = "id,timestamp,received_at,service,severity,message,attributes\r\n"
 FORMATS = {
@@ -2958,12 +2972,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         The base class's own takes a lone LF, folded lines and two Content-Lengths, and its parser
         takes as long as all the rest of a small request.
         """
+        first: bytes = self.raw_requestline  # type: ignore[attr-defined]
         self.idle = False
-        self.allow(HEADER_SECONDS)
         self.command = ""  # Not that of the request before.
         self.unread = True
+        if first[-1:] == b"\n":  # Else the deadline is past already.
+            self.allow(HEADER_SECONDS)
         try:
-            first: bytes = self.raw_requestline  # type: ignore[attr-defined]
             if first == b"\r\n":  # It counts for nothing (RFC 9112, 2.2).
                 first = self.rfile.readline(MAX_HEAD_BYTES)
             data = self.read_head(first)
@@ -3458,7 +3473,7 @@ class ClickHouseStore(Store):
             }
             self._ask(CREATE_PROBES)
             self._ask(CREATE_LOGS.format(ttl=format_ttl(config.max_age_days)))
-            [[newest]] = self._ask("SELECT max(id) FROM logs WHERE id % 16 = ?", [self._number])
+            newest = self._newest("id % 16 = ?", [self._number])
         except (ValueError, Unavailable) as error:
             raise StartError(f"server.store: {error}") from None
         self._next = newest // NUMBERS + 1  # In microseconds since 2026.
@@ -3569,12 +3584,18 @@ class ClickHouseStore(Store):
         batch.failure = None if body == batch.body_hash.hex() else KeyReused()
         return True
 
+    def _newest(self, test: str = "1 = 1", values: Iterable[Json] = ()) -> int:
+        """The newest id of those that pass a test. What is older than LATE is not looked at."""
+        floor = self._floor()
+        sql = f"SELECT max(id) FROM logs WHERE id > ? AND {test}"  # The index takes the first.
+        [[newest]] = self._ask(sql, [floor, *values])
+        return max(int(newest), floor)
+
     def page(self, query: Query) -> Page:
         return self._select(query)
 
     def stream(self, query: Query) -> Iterator[list[StoredRecord]]:
-        [[newest]] = self._ask("SELECT max(id) FROM logs")
-        last_id = newest if query.last_id is None else query.last_id
+        last_id = self._newest() if query.last_id is None else query.last_id
         query = dataclasses.replace(query, last_id=last_id, limit=STREAM_RECORDS)
         more = True
         while more:
@@ -3685,6 +3706,22 @@ def format_ttl(days: float | None) -> str:
     return f"TTL fromUnixTimestamp64Micro(received_at) + INTERVAL {seconds} SECOND"
 
 
+# ClickHouse's functions for JSON take 1 and 1.0 for the same, and read no object with a number of
+# more than 64 bits. So the attributes are taken apart from the left into strings, brackets, and
+# members as they are looked for, each with the comma or bracket after it. Such a member counts
+# where one bracket is open before it.
+HAS_MEMBER = """
+multiSearchAny(attributes, [?, ?]) AND arrayExists(
+    (token, depth) -> length(token) > 1 AND (
+        (depth = 1 AND endsWith(token, ',')) OR (depth = 0 AND endsWith(token, '}'))),
+    extractAll(attributes, ?),
+    arrayCumSum(
+        token -> multiIf(
+            token IN ('{', '['), 1, endsWith(token, '}') OR endsWith(token, ']'), -1, 0),
+        extractAll(attributes, ?)))
+"""
+
+
 def clickhouse_where(query: Query) -> tuple[str, list[Json]]:
     """The SQL test of a query's filters, in ClickHouse."""
     test, values = where(query)
@@ -3692,16 +3729,23 @@ def clickhouse_where(query: Query) -> tuple[str, list[Json]]:
     for text in query.contains:
         tests.append("positionCaseInsensitiveUTF8(message, ?) > 0")
         values.append(text)
-    for key, value in query.attributes:
-        # As in SQLite: the text, or JSON that is written so. The member must stand in the
-        # attributes as it is written, and have the value that ClickHouse reads in it.
-        value_is = "JSONExtractRaw(attributes, ?) = JSONExtractRaw(?, ?)"
-        equal = f"position(attributes, ?) > 0 AND {value_is}"
-        tests.append(f"({equal} OR {equal})")
-        for text in (encode_json(value), value):
-            member = f"{encode_json(key)}:{text}"
-            values += [member, key, f"{{{member}}}", key]
+    for key, value in query.attributes:  # As in SQLite: a text, or JSON that is written so.
+        members = [f"{encode_json(key)}:{encode_json(value)}"]
+        members.append(f"{encode_json(key)}:{value}" if is_json(value) else members[0])
+        either = "|".join(map(re.escape, members))
+        pattern = rf'(?:{either})[,}}]|"(?:[^"\\]|\\.)*"|[\[\]{{}}]'
+        tests.append(HAS_MEMBER)
+        values += [*members, pattern, pattern]
     return " AND ".join(tests), values
+
+
+def is_json(text: str) -> bool:
+    """Whether a text is JSON."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 # -------- 15. Page *
@@ -3777,7 +3821,7 @@ function changed(changes) {  // Gives the page's query with other values; null r
 }
 async function ask(url) {  // Sends a GET with the reader's token; throws what an error says.
   const headers = {Authorization: `Bearer ${sessionStorage.token ?? ''}`};
-  const answer = await fetch(url, {headers, signal: work.signal});
+  const answer = await fetch(url, {headers, credentials: 'omit', signal: work.signal});
   if (!answer.ok) throw {status: answer.status, ...await answer.json()};
   return answer;
 }
@@ -4019,8 +4063,6 @@ def main() -> int:
     options = parser.parse_args()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     gc.set_threshold(50_000)  # Parsing makes no cycles: looking for them took a fifth of its time.
-    # A thread that has finished a statement of SQLite waits less for those that parse (bench.py).
-    sys.setswitchinterval(0.001)
     if options.store and "://" not in options.store:
         options.store = os.path.abspath(options.store)  # Relative to where it was typed.
     overrides = {"host": options.host, "port": options.port, "store": options.store}

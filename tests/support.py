@@ -15,6 +15,7 @@ import http.client
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import sqlite3
@@ -253,6 +254,12 @@ def eventually(
         )
         time.sleep(0.005)
     return answer
+
+
+def visible(text: str) -> str:
+    """A text with its control characters written as in JSON, but for tabs and line ends."""
+    pattern = "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
+    return re.sub(pattern, lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 class ServerTests(unittest.TestCase):

@@ -29,6 +29,7 @@ from tests.support import (
     ServerTests,
     microseconds,
     timestamp,
+    visible,
 )
 from tests.support import SEVERITIES as SEVERITY_NUMBERS
 
@@ -46,12 +47,6 @@ def encode(parameters: Pairs | dict[str, Any]) -> str:
 def ago(**amount: float) -> str:
     """A moment so far back from now."""
     return (datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(**amount)).isoformat()
-
-
-def visible(text: str) -> str:
-    """A text with its control characters written as in Python, but for tabs and line ends."""
-    pattern = "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
-    return re.sub(pattern, lambda match: repr(match[0])[1:-1], text)
 
 
 def check_same(got: Iterable[Any], expected: Iterable[Any]) -> None:
