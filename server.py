@@ -747,7 +747,7 @@ def read_records(values: list[Json], token: Token, parse: Parse) -> Parsed:
     room = MAX_STORED_CHARS
     deadline = time.monotonic() + PARSE_SECONDS
     for index, value in enumerate(values):
-        if time.monotonic() > deadline:
+        if index % 100 == 99 and time.monotonic() > deadline:
             problem = f"The records take more than {PARSE_SECONDS} s to read."
             raise TooLarge(problem, "Send smaller batches.")
         try:
@@ -1154,6 +1154,7 @@ class Batch:
         self.stored = 0  # How many records it has in the store.
         self.replayed = False  # Its key was known: it was stored before, and not again.
         self.failure: Exception | None = None  # Why it is not stored.
+        self.is_on_disk = False  # Set by the Committer. Nothing else makes a 200.
 
 
 @dataclasses.dataclass
@@ -1286,6 +1287,8 @@ class Committer:
             batch.done.acquire()
         if batch.failure:
             raise batch.failure
+        if not batch.is_on_disk:  # The thread that led the group failed, for want of memory say.
+            raise Unavailable("The batch was not committed.")
 
     def _lead(self, group: Group) -> None:
         try:
@@ -1303,7 +1306,7 @@ class Committer:
                     # Each statement of a large commit must win the GIL back from threads that
                     # parse, which hand it over after this many seconds (bench.py: batches).
                     is_large = group.records >= SMALL_COMMIT_RECORDS
-                    sys.setswitchinterval(0.0005 if is_large else 0.005)
+                    sys.setswitchinterval(0.001 if is_large else 0.005)
                     self._commit_together(group.batches)
         finally:
             for batch in group.batches:
@@ -1341,6 +1344,8 @@ class Committer:
                 batch.replayed = False
                 self._commit_together([batch])
         else:
+            for batch in batches:
+                batch.is_on_disk = True
             self.commits += 1
             self.seconds += time.perf_counter() - began
 
@@ -1525,7 +1530,8 @@ class SQLiteRecords(Store):
             except sqlite3.DatabaseError as error:
                 if getattr(error, "sqlite_errorname", "").startswith("SQLITE_READONLY"):
                     # A connection to a file that was read-only stays so: a new one may write.
-                    self._db = self._connect_writer()
+                    with contextlib.suppress(sqlite3.Error):
+                        self._db = self._connect_writer()
                 raise explain(error) from error
             finally:
                 if db.in_transaction:
@@ -1581,9 +1587,11 @@ class SQLiteRecords(Store):
             raise explain(error) from error
         finally:
             del self._deadlines[db]
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            pool.put(db)
+            try:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+            finally:
+                pool.put(db)
 
     def stop_overdue(self) -> None:
         for db, deadline in list(self._deadlines.items()):
@@ -1703,6 +1711,8 @@ def check_file(path: pathlib.Path) -> None:
                 " or move this file away too"
             )
         return
+    if path.with_name(f"{path.name}-journal").exists():
+        return  # A first start was killed: SQLite takes back what it wrote.
     application_id = int.from_bytes(head[68:72], "big")
     has_tables = any(head[40:44])  # The schema cookie.
     if head.startswith(b"SQLite format 3\0") and not application_id and not has_tables:
@@ -1739,7 +1749,8 @@ def sync_folder(folder: pathlib.Path) -> None:
 
 
 LAST_RECORD = """
-SELECT ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'logs'), 0),
+SELECT max(ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'logs'), 0),
+           ifnull((SELECT max(id) FROM logs), 0)),
        ifnull((SELECT received_at FROM logs ORDER BY id DESC LIMIT 1), 0)
 """
 # `write` has told the ids already: AUTOINCREMENT gives each row the id after the one before, from
@@ -2022,7 +2033,7 @@ class SQLiteCounts(SQLiteRecords):
     """
 
     def stats(self, query: Query, step: int | None = None) -> Stats:
-        with self.reading(query.searches_text) as db:
+        with self.reading(not query.is_counted) as db:
             if query.is_counted:
                 return count_by_spans(db, query, step)
             parts = plan(db, query)
@@ -2127,6 +2138,7 @@ def count_records(db: sqlite3.Connection, parts: Plan, step: int | None) -> Stat
 # The core uses nothing of this chapter: main makes its `SQLiteStore`.
 
 UPKEEP_RECORDS = 2_000  # That are deleted in one step, so that no writer waits long.
+WAL_PAUSE_SECONDS = 30  # After a try to move the WAL that another process did not let end.
 SPARE_PAGES = 1_000  # Free pages that stay in the file for the next records.
 
 
@@ -2137,6 +2149,7 @@ class SQLiteStore(SQLiteCounts):
         super().__init__(config)
         self._shrunk = False  # Freed pages are in the WAL: a checkpoint is due.
         self._clock = (now(), time.monotonic())  # When the two clocks agreed last.
+        self._wal_pause_until = 0.0  # By the monotonic clock.
         threading.Thread(target=self.upkeep, daemon=True).start()
 
     def upkeep(self) -> None:
@@ -2145,6 +2158,7 @@ class SQLiteStore(SQLiteCounts):
             try:
                 self.bound_wal()
                 while self.upkeep_step():
+                    self.bound_wal()
                     time.sleep(0.01)  # Writers take their turn.
             except Exception as error:  # The next try may succeed.
                 log.error("retention: %s", error)
@@ -2189,14 +2203,16 @@ class SQLiteStore(SQLiteCounts):
         Queries that overlap without end would let it grow without end. Raises Unavailable.
         """
         wal = pathlib.Path(f"{self.path}-wal")
-        if not wal.exists() or wal.stat().st_size < MAX_WAL_BYTES:
+        is_small = not wal.exists() or wal.stat().st_size < MAX_WAL_BYTES
+        if is_small or time.monotonic() < self._wal_pause_until:
             return
         self._open_to_queries.clear()
         try:
             with self._writing:  # TRUNCATE waits for readers: LOCK_SECONDS at most.
                 [is_busy, *_] = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            if is_busy:
+            if is_busy:  # Another process reads: each try keeps the writers waiting.
                 log.error("the WAL has %d MB: a transaction holds it", wal.stat().st_size >> 20)
+                self._wal_pause_until = time.monotonic() + WAL_PAUSE_SECONDS
         finally:
             self._open_to_queries.set()
 
@@ -2468,7 +2484,8 @@ class App:
         """The endpoint of a request. Raises HTTPRefusal: 404, 405, 421."""
         if self.config.reading_is_open:
             self.check_host(request.headers.get("host", "localhost"))
-            if request.method == "GET" and request.headers.get("sec-fetch-site") == "cross-site":
+            is_cross_site = request.headers.get("sec-fetch-site") == "cross-site"
+            if is_cross_site and request.path != "/" and request.method != "POST":
                 hint = "Open the address of this server itself."
                 raise HTTPRefusal(403, "A page of another site may not read here.", hint)
         path = find_path(request.path)
@@ -3288,10 +3305,13 @@ class Server(http.server.ThreadingHTTPServer):
         """Keeps all deadlines, in a thread of its own: one clock for every kind of slowness."""
         while True:
             time.sleep(0.5)
-            self.app.store.stop_overdue()
-            for handler in list(self.handlers):
-                if handler.deadline < time.monotonic():
-                    handler.expire()
+            try:
+                self.app.store.stop_overdue()
+                for handler in list(self.handlers):
+                    if handler.deadline < time.monotonic():
+                        handler.expire()
+            except Exception:  # Without this thread, nothing would have a deadline.
+                log.exception("unexpected error while keeping the deadlines")
 
     def stop(self) -> None:
         """Takes no more connections, ends idle ones, and waits for requests in flight."""
@@ -3346,12 +3366,12 @@ def split_otlp(body: bytes) -> list[Json]:
                 continue
             for resource_logs in document["resourceLogs"] or []:
                 shared = otlp_pairs((resource_logs.get("resource") or {}).get("attributes"))
-                if len(encode_json(shared)) > MAX_ATTRIBUTES_BYTES:  # Each record has them all.
-                    most = f"{MAX_ATTRIBUTES_BYTES >> 10} KiB"
-                    raise TooLarge(f"A resource has over {most} of attributes.", "Send fewer.")
                 for scope_logs in resource_logs.get("scopeLogs") or []:
                     name = (scope_logs.get("scope") or {}).get("name")
                     both = {**shared, "scope": name} if name else shared
+                    if len(encode_json(both)) > MAX_ATTRIBUTES_BYTES:  # Each record has them all.
+                        most = f"{MAX_ATTRIBUTES_BYTES >> 10} KiB"
+                        raise TooLarge(f"A resource has over {most} of attributes.", "Send fewer.")
                     values += [(both, record) for record in scope_logs.get("logRecords") or []]
                     check_count(len(values))
     except NOT_OTLP:
@@ -4087,7 +4107,7 @@ def main() -> int:
     accepting = server.serve(app)
     with contextlib.suppress(KeyboardInterrupt):
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # As Ctrl-C does.
-        with contextlib.suppress(OSError):  # Nobody may be there to read it.
+        with contextlib.suppress(OSError, Unavailable):  # Nobody may be there to read it.
             print(f"listening on {server.url}", flush=True)
             if sys.stderr.isatty():
                 readers = "everyone on this machine" if config.reading_is_open else "read tokens"

@@ -453,7 +453,8 @@ class ForeignFiles(Folders):
         with contextlib.closing(sqlite3.connect(copy)) as db:
             self.assertEqual(db.execute("PRAGMA journal_mode").fetchone(), ("delete",))
             self.assertEqual(db.execute("PRAGMA user_version").fetchone(), (2,))
-        with Server(self.folder) as server:
+        forever = {"max_age_days": None, "max_size_mb": None}  # Its records were received in 1970.
+        with Server(self.folder, retention=forever) as server:
             self.assertEqual(server.sql("PRAGMA journal_mode"), [("wal",)])
             with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as reader:
                 reader.execute("BEGIN")

@@ -1,0 +1,758 @@
+"""What one client may do to all others: each bound, from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import io
+import json
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import unittest
+import urllib.parse
+from collections.abc import Iterator
+from typing import Any, ClassVar
+from unittest import mock
+
+import server as module
+from tests.load import (
+    POST,
+    Follower,
+    Wire,
+    Writers,
+    check_database,
+    forget_peak,
+    peak_mib,
+)
+from tests.support import (
+    OTHER_TOKEN,
+    READER,
+    ROOT,
+    SHIPPER,
+    TOKEN,
+    Answer,
+    Json,
+    Server,
+    ServerTests,
+    all_records,
+    batch_of,
+    commit,
+    configuration,
+    eventually,
+    folder_of,
+    query,
+    record,
+    request,
+    run,
+    store_of,
+    timestamp,
+)
+
+MIB = 1 << 20
+ADMIN = "test-admin"
+YEAR = 365 * module.DAY
+
+# Sends a body in chunks of one byte, as fast as it is taken, without an end.
+UPLOAD = """
+import socket, sys
+with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as connection:
+    connection.sendall(sys.argv[2].encode() + b"Transfer-Encoding: chunked\\r\\n\\r\\n")
+    print("begins", flush=True)
+    while True:
+        connection.sendall(b"1\\r\\n \\r\\n" * 10_000)
+"""
+
+
+class Others:
+    """A client that asks for /health again and again, as others work; `slowest` is its longest
+    wait."""
+
+    def __init__(self, server: Server):
+        self.server = server
+        self.slowest = 0.0
+        self.failures: list[Answer] = []
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Others:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join(30)
+
+    def _run(self) -> None:
+        connection = self.server.connection()
+        while not self._stopping.wait(0.01):
+            began = time.monotonic()
+            answer = request(connection, "GET", "/health")
+            self.slowest = max(self.slowest, time.monotonic() - began)
+            if answer.status != 200:
+                self.failures.append(answer)
+        connection.close()
+
+
+def filled(member: str, opening: str = "[", closing: str = "]") -> bytes:
+    """The largest body that is taken, of one member over and over."""
+    room = module.MAX_BODY_BYTES - len(opening) - len(closing)
+    members = ",".join([member] * ((room + 1) // (len(member) + 1)))
+    return f"{opening}{members}{closing}".encode()
+
+
+def otlp(attribute: str, records: int) -> bytes:
+    """An OTLP request: one resource with an attribute of its own, and so many tiny records."""
+    pair = {"key": "shared", "value": {"stringValue": attribute}}
+    scope_logs = [{"logRecords": [{"body": {"stringValue": "m"}}] * records}]
+    resource_logs = {"resource": {"attributes": [pair]}, "scopeLogs": scope_logs}
+    return json.dumps({"resourceLogs": [resource_logs]}).encode()
+
+
+def from_elsewhere(server: Server) -> Wire:
+    """A connection from another address of this machine."""
+    wire = Wire.__new__(Wire)
+    address = ("127.0.0.1", server.port)
+    wire.socket = socket.create_connection(address, 20, source_address=("127.0.0.2", 0))
+    wire.reader = wire.socket.makefile("rb")
+    return wire
+
+
+class OneBody(ServerTests):
+    """What a body costs is bounded by what it is, not by what it could become."""
+
+    # The end of the upload in tiny chunks is not worth waiting for.
+    settings: ClassVar[dict[str, Json]] = {"constants": {"SHUTDOWN_SECONDS": 0.2}}
+
+    def post_beside_others(self, body: bytes, *arguments: str, seconds: float, mib: int, **headers):
+        """Posts a body. It takes at most so long and so much memory; others wait for it less than
+        a second, at one try of three: the machine may do other things."""
+        for _ in range(3):
+            self.server.get("/health")
+            forget_peak(self.server)
+            before = peak_mib(self.server)
+            began = time.monotonic()
+            with Others(self.server) as others:
+                answer = self.server.post(body, *arguments, **headers)
+            took = time.monotonic() - began
+            self.assertLess(peak_mib(self.server) - before, mib, "MiB")
+            self.assertEqual(others.failures, [])
+            if took < seconds and others.slowest < 1:
+                break
+        else:
+            self.fail(f"it took {took:.1f} s, and GET /health {others.slowest:.1f} s")
+        return answer
+
+    def stored(self) -> int:
+        return self.server.sql("SELECT count(*) FROM logs")[0][0]
+
+    def test_otlp_attributes_that_all_records_share_are_bounded_like_those_of_one(self):
+        for length, status in ((module.MAX_ATTRIBUTES_BYTES + 1, 413), (60_000, 200)):
+            answer = self.server.post(otlp("x" * length, 1), SHIPPER, "/v1/logs")
+            self.assertEqual(answer.status, status, answer.text[:200])
+            if status == 413:
+                self.assertIn("attributes", answer.json["message"])
+
+    def test_otlp_attributes_shared_by_very_many_records_are_refused_in_little_memory(self):
+        before = self.stored()
+        body = gzip.compress(otlp("x" * 60_000, 40_000), 1)
+        self.assertLess(len(body), 100_000, "a small request")
+        answer = self.post_beside_others(
+            body, SHIPPER, "/v1/logs", seconds=6, mib=200, Content_Encoding="gzip"
+        )
+        self.assertEqual(answer.status, 413, answer.text[:200])
+        self.assertEqual(self.stored(), before)
+
+    def test_a_form_that_repeats_its_arguments_in_ten_characters_each_is_left_as_it_is(self):
+        message = "%(a)a" * 805
+        arguments = repr({"a": "\U0001f600" * 4000})
+        form = {"msg": message, "args": arguments, "levelno": "20"}
+        body = urllib.parse.urlencode(form).encode()
+        answer = self.post_beside_others(body, seconds=2, mib=50)
+        self.assertEqual(answer.status, 200, answer.text)
+        stored = self.server.get(f"/logs/{answer.json['first_id']}").json
+        self.assertEqual(stored["message"], message)
+
+    def test_a_megabyte_of_arguments_in_a_form_is_not_parsed(self):
+        for message in ("hello", "%s and so on"):
+            form = {"msg": message, "args": "(" + "{1:[2]}," * 130_000 + ")", "levelno": "20"}
+            body = urllib.parse.urlencode(form, safe="(){}[],:").encode()
+            answer = self.post_beside_others(body, seconds=2, mib=50)
+            self.assertEqual(answer.status, 200, answer.text)
+            stored = self.server.get(f"/logs/{answer.json['first_id']}").json
+            self.assertEqual((stored["message"], stored["attributes"]), (message, {}))
+
+    def test_ten_mebibytes_of_tiny_objects_let_others_run(self):
+        answer = self.post_beside_others(filled('{"":0}'), seconds=6, mib=90)
+        self.assertEqual(answer.status, 413, answer.text[:200])
+
+    def test_ten_mebibytes_of_half_surrogates_let_others_run(self):
+        answer = self.post_beside_others(filled(r'{"\ud800":0}'), seconds=6, mib=90)
+        self.assertEqual(answer.status, 413, answer.text[:200])
+        answer = self.post_beside_others(
+            json.dumps([{"message": "\ud800" * 40_000}] * 10).encode(), seconds=6, mib=150
+        )
+        self.assertEqual((answer.status, answer.json["rejected"]), (200, 0))
+        stored = self.server.get(f"/logs/{answer.json['last_id']}").json
+        self.assertEqual(stored["message"], "\ufffd" * 40_000)
+
+    def test_a_record_of_five_million_numbers_lets_others_run(self):
+        answer = self.post_beside_others(
+            filled("0", '{"message":"m","n":[', "]}"), seconds=6, mib=250
+        )
+        self.assertEqual(answer.status, 422, answer.text[:200])
+        self.assertIn("2 MiB", answer.json["error"])
+
+    def test_an_upload_in_chunks_of_one_byte_leaves_others_half_of_their_rate(self):
+        connection = self.server.connection()
+        headers = {"Authorization": f"Token {TOKEN}"}
+
+        def rate() -> float:
+            began = time.monotonic()
+            sent = 0
+            while time.monotonic() - began < 0.4:
+                answer = request(connection, "POST", "/logs", '{"message":"m"}', headers)
+                self.assertEqual(answer.status, 200)
+                sent += 1
+            return sent / (time.monotonic() - began)
+
+        def rate_beside_an_upload() -> float:
+            command = [sys.executable, "-c", UPLOAD, str(self.server.port), POST.decode()]
+            with subprocess.Popen(command, stdout=subprocess.PIPE) as upload:
+                assert upload.stdout and upload.stdout.readline()
+                beside = rate()
+                self.assertIsNone(upload.poll(), "the upload lasts as long")
+                upload.kill()
+            return beside
+
+        alone = rate()
+        beside = [rate_beside_an_upload()]
+        while max(beside) < alone / 2 and len(beside) < 3:  # The machine may do other things.
+            beside.append(rate_beside_an_upload())
+        connection.close()
+        self.assertGreaterEqual(max(beside), alone / 2, "POSTs a second")
+
+
+class OneQuery(ServerTests):
+    """What a query may ask for, and who sees the answer."""
+
+    def test_at_most_twenty_filters_on_attributes_are_taken(self):
+        for number, status in ((20, 200), (21, 400), (150, 400)):
+            for path in ("/logs", "/stats"):
+                parameters = [(f"attr.k{n}", "v") for n in range(number)]
+                answer = self.server.get(f"{path}?{urllib.parse.urlencode(parameters)}")
+                self.assertEqual(answer.status, status, answer.text)
+
+    def test_a_follower_after_a_record_that_is_not_there_yet_is_told_so(self):
+        newest = self.accept({"message": "m"})[0]["id"]
+        for after in (newest + 1, 1 << 53):
+            answer = self.server.get(f"/logs?follow=1&after={after}")
+            self.assertEqual(answer.status, 400, answer.text)
+            self.assertIn(str(after), answer.json["error"])
+        with Follower(self.server, f"after={newest}") as follower:
+            self.accept({"message": "next"})
+            self.assertEqual(follower.wait(1)[0]["message"], "next")
+
+    def test_a_page_of_another_site_is_refused_while_everyone_may_read(self):
+        for path in ("/logs", "/stats", "/metrics", "/health"):
+            for site, status in (("cross-site", 403), ("same-origin", 200), ("none", 200)):
+                answer = self.server.get(path, Sec_Fetch_Site=site)
+                self.assertEqual(answer.status, status, (path, site))
+
+    def test_without_an_admin_token_in_the_configuration_nobody_deletes(self):
+        self.accept({"message": "m"})
+        for secret in ("", TOKEN, SHIPPER):
+            headers = {"Authorization": f"Token {secret}"}
+            answer = self.server.request("DELETE", "/logs?service=app", None, headers)
+            self.assertEqual(answer.status, 401)
+
+    def test_the_database_can_be_read_by_its_owner_only(self):
+        self.accept({"message": "m"})
+        files = [path for path in self.server.folder.iterdir() if path.name.startswith("logs.db")]
+        self.assertGreater(len(files), 1, "the WAL too")
+        for path in files:
+            self.assertEqual(path.stat().st_mode & 0o777, 0o600, path.name)
+
+    def test_a_csv_shows_control_characters_and_a_terminal_does_not_obey_them(self):
+        message = "a\x1b[31mb\x9b2Jc\x7fd\x00e\tf\ng"
+        one = self.accept({"message": message, "k": "\x1b\x9b"})[0]["id"]
+        answer = self.server.get(query(format="csv", limit=1))
+        row = next(csv.DictReader(io.StringIO(answer.text, newline="")))
+        self.assertEqual(row["id"], str(one))
+        shown = r"a\x1b[31mb\x9b2Jc\x7fd\x00e" + "\tf\ng"
+        self.assertEqual(row["message"].replace(r"\u00", r"\x"), shown)
+        self.assertNotRegex(answer.text, "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+        self.assertEqual(self.server.get(f"/logs/{one}").json["message"], message)
+
+    def test_records_are_kept_in_no_cache_and_a_proxy_passes_streams_on(self):
+        one = self.accept({"message": "m"})[0]["id"]
+        for path in ("/logs", f"/logs/{one}", "/stats", "/logs?format=csv", "/logs?limit=0"):
+            self.assertEqual(self.server.get(path).headers["cache-control"], "no-store", path)
+        self.assertEqual(self.server.get("/logs?limit=0").headers["x-accel-buffering"], "no")
+        with Follower(self.server, "limit=1") as follower:
+            headers = follower.answer.headers
+            self.assertEqual(headers["Cache-Control"], "no-store")
+            self.assertEqual(headers["X-Accel-Buffering"], "no")
+
+
+class OneRecord(ServerTests):
+    """One record with a time far away disturbs nobody."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        times = ("0001-01-01T00:00:00Z", None, "2099-01-01T00:00:00Z")
+        bodies = [{"message": str(time), "timestamp": time} for time in times]
+        answer = cls.server.post(bodies)
+        assert answer.json["accepted"] == 3, answer.text
+
+    def test_since_ends_a_minute_from_now(self):
+        ahead = timestamp(module.now() + 30 * module.SECOND)  # a sender's clock
+        self.assertEqual(self.server.post({"message": "ahead", "timestamp": ahead}).status, 200)
+        for path in ("/logs?since=1h", "/logs?since=1h&order=asc", "/logs?since=1h&limit=0"):
+            messages = {one["message"] for one in self.server.get(path).json}
+            self.assertEqual(messages, {"None", "ahead"}, path)
+        later = self.server.get("/logs?timestamp_start=2090-01-01")
+        self.assertEqual([one["message"] for one in later.json], ["2099-01-01T00:00:00Z"])
+
+    def test_statistics_since_an_hour_ago_have_a_step_of_a_minute(self):
+        answer = self.server.get("/stats?since=1h&step=1m")
+        self.assertEqual(answer.status, 200, answer.text)
+        self.assertIn(answer.json["total"], (1, 2))
+        self.assertIn(len(answer.json["histogram"]), (61, 62, 63))
+
+    def test_a_histogram_without_bounds_has_the_steps_that_hold_records(self):
+        answer = self.server.get("/stats?step=1m&severity=INFO")
+        self.assertEqual(answer.status, 200, answer.text)
+        steps = answer.json["histogram"]
+        years = [step["start"][:4] for step in steps]
+        self.assertEqual((years[0], years[-1]), ("0001", "2099"))
+        self.assertIn(len(steps), (3, 4))
+        self.assertEqual(sum(step["INFO"] for step in steps), answer.json["total"])
+
+
+class OneOfMany(ServerTests):
+    """No token and no address can take all of what all share. The bounds are low here."""
+
+    settings: ClassVar[dict[str, Json]] = {
+        "constants": {
+            "MAX_HELD_BYTES": 6 * MIB,
+            "MAX_CLIENT_BYTES": 4 * MIB,
+            "MAX_ADDRESS_CONNECTIONS": 20,
+            "MAX_CONNECTIONS": 25,
+            "MAX_METRIC_SERVICES": 3,
+        }
+    }
+
+    def tearDown(self) -> None:
+        eventually(lambda: self.metric("logs_waiting_bytes") == 0)
+
+    def metric(self, name: str) -> float:
+        lines = self.server.get("/metrics").text.splitlines()
+        return next((float(line.split()[1]) for line in lines if line.startswith(name + " ")), -1)
+
+    def test_unfinished_uploads_of_one_token_leave_room_for_the_others(self):
+        body = b'{"message":"m","k":"' + b"x" * 700_000 + b'"} {"message":"m"}'
+        with contextlib.ExitStack() as stack:
+            for _ in range(10):  # Nine MB, if all were taken.
+                wire = stack.enter_context(Wire(self.server))
+                wire.send(POST + b"Content-Length: 1000000\r\n\r\n" + b" " * 900_000)
+            eventually(lambda: self.metric("logs_waiting_bytes") == 4 * 900_000)
+            own = self.server.post(body)
+            self.assertEqual(own.status, 503, own.text)
+            self.assertIn("retry-after", own.headers)
+            for _ in range(3):
+                other = self.server.post(body, OTHER_TOKEN)
+                self.assertEqual(other.status, 200, other.text)
+        eventually(lambda: self.server.post(body).status == 200)
+
+    def test_an_address_with_all_its_connections_leaves_some_to_the_others(self):
+        get = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        with contextlib.ExitStack() as stack:
+            statuses = []
+            for _ in range(23):
+                wire = stack.enter_context(Wire(self.server))
+                answer = wire.send(get).answer()
+                assert answer
+                statuses.append(answer.status)
+            self.assertEqual(statuses[:18], [200] * 18)
+            self.assertEqual(statuses[20:], [503] * 3)
+            self.assertIn("retry-after", answer.headers)
+            elsewhere = stack.enter_context(from_elsewhere(self.server))
+            answer = elsewhere.send(get).answer()
+            self.assertEqual(answer and answer.status, 200, "another address")
+        eventually(lambda: self.server.get("/health").status == 200)
+
+    def test_large_pages_that_a_client_does_not_read_are_counted(self):
+        for _ in range(3):
+            bodies = [{"message": "x" * (250 << 10), "n": n} for n in range(4)]
+            self.assertEqual(self.server.post(bodies).status, 200)
+        page = query(limit=12, service="app", contains="xxx")
+        self.assertGreater(len(self.server.get(page).body), 2.5 * MIB)
+        with contextlib.closing(socket.socket()) as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.connect(("127.0.0.1", self.server.port))
+            slow.sendall(f"GET {page} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            eventually(lambda: self.metric("logs_waiting_bytes") > 2 * MIB)
+            answer = self.server.get(page)
+            self.assertEqual(answer.status, 503, answer.text[:200])
+            self.assertIn("retry-after", answer.headers)
+            for path in ("/health", "/stats", "/logs?service=web&limit=1"):
+                self.assertEqual(self.server.get(path).status, 200, path)
+        eventually(lambda: self.server.get(page).status == 200)
+
+    def test_services_past_a_bound_share_one_label_in_the_metrics(self):
+        bodies = [{"message": "m", "service": f"s{n % 8}"} for n in range(24)]
+        self.assertEqual(self.server.post(bodies, SHIPPER).status, 200)
+        lines = self.server.get("/metrics").text.splitlines()
+        accepted = [line for line in lines if line.startswith("logs_records_accepted_total{")]
+        services = {line.partition('service="')[2].partition('"')[0] for line in accepted}
+        self.assertEqual(len(services - {"other"}), 3, services)
+        self.assertIn("other", services)
+        records = sum(float(line.split()[-1]) for line in accepted)
+        self.assertEqual(records, self.server.sql("SELECT count(*) FROM logs")[0][0])
+
+
+class OneLeap(unittest.TestCase):
+    """The clock of the machine jumps, there and back."""
+
+    def at(self, moment: int) -> contextlib.AbstractContextManager[Any]:
+        return mock.patch.object(module, "now", return_value=moment)
+
+    def test_a_clock_that_leaps_a_year_ahead_deletes_nothing(self):
+        store = store_of(self)
+        commit(store, batch_of(record("m"), key=b"k"))
+        present = module.now()
+        with self.at(present + YEAR):
+            for _ in range(3):
+                store.upkeep_step()
+            self.assertLess(store.steady_now(), present + module.MINUTE)
+        self.assertEqual([one.message for one in all_records(store)], ["m"])
+        with store.reading() as db:
+            self.assertEqual(db.execute("SELECT key FROM keys").fetchall(), [(b"k",)])
+        self.assertLess(abs(store.steady_now() - module.now()), module.MINUTE)
+
+    def test_a_leap_that_lasts_for_more_than_an_hour_is_believed(self):
+        store = store_of(self)
+        commit(store, batch_of(record("m")))
+        present, clock = module.now(), time.monotonic()
+        with self.at(present + YEAR), mock.patch.object(module.time, "monotonic") as monotonic:
+            monotonic.return_value = clock + 1800
+            self.assertLess(store.steady_now(), present + module.HOUR)
+            monotonic.return_value = clock + 3700
+            self.assertEqual(store.steady_now(), present + YEAR)
+
+    def test_a_record_without_a_time_gets_the_present_after_a_clock_went_back(self):
+        store = store_of(self)
+        present = module.now()
+        own = record("m")._replace(timestamp=None)
+        for moment in (present + 2 * module.HOUR, present, present + module.SECOND):
+            with self.at(moment):
+                self.assertEqual(commit(store, batch_of(own)), [None])
+        found = all_records(store)
+        found.sort()
+        times = [one.timestamp - present for one in found]
+        self.assertEqual(times, [2 * module.HOUR, 0, module.SECOND])
+        received = [one.received_at for one in found]
+        self.assertEqual(received, sorted(received), "it never goes back")
+
+
+class Deleting(ServerTests):
+    """DELETE /logs, with an admin token."""
+
+    settings: ClassVar[dict[str, Json]] = {"admin_tokens": [ADMIN], "read_tokens": [READER]}
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.server.get(path, Authorization=f"Token {READER}", **headers)
+
+    def delete(self, parameters: str, token: str | None = ADMIN) -> Answer:
+        headers = {"Authorization": f"Token {token}"} if token else {}
+        return self.server.request("DELETE", f"/logs{parameters}", None, headers)
+
+    def messages(self) -> list[str]:
+        return [text for (text,) in self.server.sql("SELECT message FROM logs ORDER BY id")]
+
+    def test_only_an_admin_deletes_and_only_what_a_filter_finds(self):
+        bodies = [{"message": f"keep {n}"} for n in range(50)]
+        self.assertEqual(self.server.post(bodies).status, 200)
+        personal = [
+            {"message": f"{'Ñandú' if n % 7 == 0 else 'other'} {n}", "timestamp": n * 3600, "n": n}
+            for n in range(2_500)
+        ]
+        self.assertEqual(self.server.post(personal, OTHER_TOKEN).status, 200)
+        everything = self.messages()
+        for token in (None, TOKEN, SHIPPER, READER, "guess"):
+            self.assertEqual(self.delete("?service=web", token).status, 401, token)
+        for parameters in ("", "?", "?limit=5", "?contains=", "?servce=web"):
+            self.assertEqual(self.delete(parameters).status, 400, parameters)
+        self.assertEqual(self.messages(), everything)
+
+        answer = self.delete("?contains=" + urllib.parse.quote("ñANDÚ"))
+        self.assertEqual((answer.status, answer.json), (200, {"deleted": 358}))
+        self.assertEqual(self.messages(), [m for m in everything if "Ñandú" not in m])
+        check_database(self, self.server)
+
+        answer = self.delete("?attr.n=13&service=web")
+        self.assertEqual((answer.status, answer.json), (200, {"deleted": 1}))
+        answer = self.delete("?service=web&timestamp_end=1970-01-02&min_severity=INFO")
+        self.assertEqual(answer.json, {"deleted": 48 - 7 - 1})
+        answer = self.delete("?service=web")
+        self.assertEqual((answer.status, answer.json), (200, {"deleted": 2_500 - 358 - 1 - 40}))
+        self.assertEqual(self.messages(), [m for m in everything if m.startswith("keep")])
+        check_database(self, self.server)
+        self.assertEqual(self.get("/stats").json["by_service"], {"app": 50})
+        self.assertEqual(self.delete("?service=web").json, {"deleted": 0})
+
+    def test_a_token_shows_that_a_reader_wants_it_whatever_site_the_page_is_of(self):
+        answer = self.get("/logs?limit=1", Sec_Fetch_Site="cross-site")
+        self.assertEqual(answer.status, 200)
+
+
+class Starting(unittest.TestCase):
+    """A start that fails leaves nothing behind, and says why in one line."""
+
+    def start(self, folder: pathlib.Path, program: str, *wrapper: str, **settings) -> str:
+        """Runs a server that must not start. Gives the one line that it says."""
+        path = folder / "config.json"
+        path.write_text(json.dumps(configuration(**settings)), encoding="utf-8")
+        status, out, err = run([*wrapper, sys.executable, program, "--config", str(path)])
+        self.assertEqual((status, out), (2, ""), err)
+        self.assertEqual(err.count("\n"), 1, err)
+        self.assertEqual(sorted(p.name for p in folder.glob("logs.db*")), [])
+        return err
+
+    def test_a_port_in_use_leaves_no_database(self):
+        with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as taken:
+            port = taken.getsockname()[1]
+            line = self.start(folder_of(self), str(ROOT / "server.py"), port=port)
+        self.assertIn(f":{port}", line)
+
+    def test_a_missing_schema_leaves_no_database(self):
+        folder = folder_of(self)
+        shutil.copy(ROOT / "server.py", folder)
+        self.assertIn("schema.sql", self.start(folder, str(folder / "server.py")))
+
+    def test_too_few_open_files_are_said_at_once(self):
+        program = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+        wrapper = (sys.executable, "-c", program)
+        line = self.start(folder_of(self), str(ROOT / "server.py"), *wrapper)
+        self.assertIn("ulimit -n", line)
+
+    def test_a_hangup_says_what_changed_and_what_needs_a_restart(self):
+        with Server() as server:
+            path = server.folder / "config.json"
+
+            def hang_up(**settings: Json) -> str:
+                before = len(server.errors)
+                path.write_text(json.dumps(configuration(**settings)), encoding="utf-8")
+                server.process.send_signal(signal.SIGHUP)
+                eventually(lambda: len(server.errors) > before)
+                return server.errors[-1]
+
+            self.assertRegex(hang_up(), r"(?i)changed: nothing$")
+            line = hang_up(max_records_per_second=7, number=3)
+            changed, _, later = line.rpartition(";")
+            self.assertIn("max_records_per_second", changed)
+            self.assertIn("number", changed)
+            self.assertIn("number", later)
+            self.assertIn("next start", later)
+            self.assertNotIn("max_records", later)
+            line = hang_up(max_records_per_second=7, number=3, read_tokens=[READER])
+            self.assertIn("tokens", line)
+            self.assertNotIn(READER, line, "a secret is not shown")
+            self.assertEqual(server.get("/logs").status, 401, "it holds at once")
+
+
+class OneFile(unittest.TestCase):
+    """One database, and more than one who reads and writes it."""
+
+    def test_two_servers_write_into_one_file_and_followers_see_both(self):
+        with Server() as one, Server(one.folder) as two, Follower(two, "limit=0") as follower:
+            one.post({"message": "from the other"})
+            self.assertEqual(follower.wait(1, seconds=2)[0]["message"], "from the other")
+            with Writers(one, 2, source="one") as first, Writers(two, 2, source="two") as second:
+                first.wait_for(30)
+                second.wait_for(30)
+            acknowledged = sorted(first.acknowledged + second.acknowledged)
+            check_database(self, one)
+            rows = one.sql("SELECT message FROM logs WHERE id > 1")
+            self.assertEqual(sorted(text for (text,) in rows), acknowledged)
+            for server in (one, two):
+                total = server.get("/stats").json["total"]
+                self.assertEqual(total, len(acknowledged) + 1)
+
+    def test_a_large_wal_is_moved_into_the_file_though_queries_overlap(self):
+        with Server(constants={"MAX_WAL_BYTES": MIB}) as server:
+            bodies = [{"message": "x" * 300, "n": n} for n in range(6_000)]
+            self.assertEqual(server.post(bodies).status, 200)
+            stopping = threading.Event()
+            answers: list[Answer] = []
+
+            def search() -> None:
+                connection = server.connection()
+                while not stopping.is_set():
+                    path = query(('attr.a"b', "nowhere"))
+                    answers.append(request(connection, "GET", path))
+                connection.close()
+
+            threads = [threading.Thread(target=search, daemon=True) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+                time.sleep(0.03)
+            wal = pathlib.Path(f"{server.database}-wal")
+            try:
+                server.post([{"message": "y" * 1000}] * 1000)
+                self.assertGreater(wal.stat().st_size, MIB)
+                eventually(lambda: wal.stat().st_size < MIB, 6, "the WAL stays large")
+            finally:
+                stopping.set()
+                for thread in threads:
+                    thread.join(20)
+            self.assertGreater(len(answers), 5, "queries went on")
+            self.assertEqual({answer.status for answer in answers}, {200})
+            check_database(self, server)
+
+
+class OneText(ServerTests):
+    """A text that no index holds is looked for in all records side by side: it finds the same as
+    one who reads them one after the other. Few records do here: the bounds are low."""
+
+    settings: ClassVar[dict[str, Json]] = {
+        "constants": {
+            "NARROW_IDS": 100,
+            "SAMPLE_RECORDS": 0,  # Every text counts as rare.
+            "SCANNERS": 3,
+            "PAGE_CHARS": 4_000,
+            "STREAM_RECORDS": 70,
+        },
+        "admin_tokens": [ADMIN],
+    }
+    # The parameters of a query, and its test in SQL.
+    EVERYWHERE = ([("contains", "COMMON")], "instr(lower(message), 'common')")
+    SEARCHES = (
+        EVERYWHERE,
+        ([("contains", "nowhere")], "0"),
+        ([("contains", "rare")], "instr(message, 'rare')"),
+        ([("contains", "common"), ("contains", "Rare")], "instr(message, 'rare')"),
+        ([("contains", "ÑANDÚ")], "instr(message, 'Ñandú')"),
+        ([("contains", "100%_")], "instr(message, '100%_')"),
+        ([("attr.k", "7")], "json_extract(attributes, '$.k') = 7"),
+        ([("attr.t", "a b")], "json_extract(attributes, '$.t') = 'a b'"),
+        ([('attr.q"q', "1")], "instr(attributes, '\"q\\\"q\":1')"),
+        ([("attr.k", "nowhere")], "0"),
+        ([("contains", "rare"), ("attr.k", "7")],
+         "instr(message, 'rare') AND json_extract(attributes, '$.k') = 7"),
+    )  # fmt: skip
+    NARROWER = (
+        ([], "1"),
+        ([("service", "app")], "service = 'app'"),
+        ([("severity", "ERROR"), ("service", "web,app")], "severity = 40"),
+        ([("timestamp_start", "1970-01-01T05:00:00Z")], "timestamp >= 18000000000"),
+        ([("timestamp_end", "1970-01-01T15:00:00Z")], "timestamp <= 54000000000"),
+    )
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        for part in range(4):
+            bodies = []
+            for n in range(part * 400, part * 400 + 400):
+                text = f"common {n}"
+                text += " rare" if n in (3, 700, 701, 1180, 1599) or 900 < n < 990 else ""
+                text += " Ñandú 100%_" if n % 97 == 5 else ""
+                # Times in no order, many of them twice and more.
+                body = {"message": text, "timestamp": (n * 7919 % 800) * 100, "k": n % 50}
+                body |= {"t": "a b"} if n % 31 == 0 else {}
+                body |= {'q"q': 1} if n % 41 == 0 else {}
+                body["severity"] = ("INFO", "ERROR", "DEBUG")[n % 3]
+                body["service"] = ("app", "web")[n // 5 % 2]
+                bodies.append(body)
+            answer = cls.server.post(bodies, SHIPPER)
+            assert answer.json["accepted"] == 400, answer.text
+        headers = {"Authorization": f"Token {ADMIN}"}
+        answer = cls.server.request("DELETE", "/logs?attr.k=9", None, headers)
+        assert answer.json == {"deleted": 32}, answer.text
+
+    def pages(self, path: str, most: int) -> Iterator[list[int]]:
+        """The ids of page after page, by their links."""
+        for _ in range(most):
+            answer = self.server.get(path)
+            self.assertEqual(answer.status, 200, answer.text)
+            yield [one["id"] for one in answer.json]
+            link = answer.headers.get("link")
+            if not link:
+                return
+            path = urllib.parse.urljoin(path, link.partition("<")[2].partition(">")[0])
+
+    def test_pages_in_both_orders_and_streams_have_what_sqlite_finds(self):
+        for search, test in self.SEARCHES:
+            for narrower, narrower_test in self.NARROWER:
+                for order in ("desc", "asc"):
+                    sql = f"""
+                        SELECT id FROM logs WHERE {test} AND {narrower_test}
+                        ORDER BY timestamp {order}, id {order}
+                    """
+                    right = [number for (number,) in self.server.sql(sql)]
+                    parameters = [*search, *narrower, ("order", order)]
+                    for limit, most in ((7, 2), (10_000, 100), (0, 1)):
+                        with self.subTest(parameters=parameters, limit=limit):
+                            path = query(*parameters, limit=limit)
+                            pages = list(self.pages(path, most))
+                            found = [number for page in pages for number in page]
+                            whole = limit in (0, 10_000)
+                            expected = right if whole else right[: limit * most]
+                            self.assertEqual(found, expected)
+                            if 0 < limit < 100:
+                                self.assertTrue(all(len(p) == limit for p in pages[:-1]))
+
+    def test_statistics_have_what_sqlite_counts(self):
+        for search, test in self.SEARCHES:
+            for narrower, narrower_test in self.NARROWER:
+                with self.subTest(search=search, narrower=narrower):
+                    parameters = urllib.parse.urlencode([*search, *narrower, ("step", "1h")])
+                    answer = self.server.get(f"/stats?{parameters}")
+                    self.assertEqual(answer.status, 200, answer.text)
+                    sql = f"FROM logs WHERE {test} AND {narrower_test}"
+                    counted = f"SELECT service, count(*) {sql} GROUP BY 1"
+                    self.assertEqual(answer.json["by_service"], dict(self.server.sql(counted)))
+                    [(total, first, last)] = self.server.sql(
+                        f"SELECT count(*), min(timestamp), max(timestamp) {sql}"
+                    )
+                    self.assertEqual(answer.json["total"], total)
+                    ends = [None if end is None else timestamp(end) for end in (first, last)]
+                    keys = ("first_timestamp", "last_timestamp")
+                    self.assertEqual([answer.json[key] for key in keys], ends)
+                    hours = f"""
+                        SELECT timestamp / 3600000000, count(*) FILTER (WHERE severity = 10),
+                               count(*) FILTER (WHERE severity = 20),
+                               count(*) FILTER (WHERE severity = 40) {sql} GROUP BY 1
+                    """
+                    right = {timestamp(h * module.HOUR): row for h, *row in self.server.sql(hours)}
+                    found = {
+                        step["start"]: [step[name] for name in ("DEBUG", "INFO", "ERROR")]
+                        for step in answer.json["histogram"]
+                    }
+                    self.assertEqual({k: v for k, v in found.items() if any(v)}, right)
+
+    def test_a_follower_gives_the_last_ones_of_a_text(self):
+        right = self.server.sql("SELECT id FROM logs WHERE instr(message, 'rare') ORDER BY id")
+        with Follower(self.server, "contains=rare&limit=10") as follower:
+            found = [one["id"] for one in follower.wait(10)]
+        by_time = self.server.sql(
+            "SELECT id FROM logs WHERE instr(message, 'rare') ORDER BY timestamp DESC LIMIT 10"
+        )
+        self.assertIn(found, ([n for (n,) in right[-10:]], sorted(n for (n,) in by_time)))
+
+
+if __name__ == "__main__":
+    unittest.main()
