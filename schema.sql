@@ -33,7 +33,8 @@ CREATE INDEX logs_by_time ON logs (timestamp);
 
 -- Serves GET /logs by service, by severity or by both: the newest records of one service and
 -- severity are one stretch of this index, and a query for several merges as many stretches.
--- /stats counts here the part of a minute at each end of its time, without reading a record.
+-- Where the time of /stats begins or ends within a minute, it counts that part here, and reads no
+-- record.
 CREATE INDEX logs_by_kind ON logs (service, severity, timestamp);
 
 -- Serves /stats and its histogram: how many records there are by day, hour and minute of their

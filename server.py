@@ -17,18 +17,20 @@ What a 200 promises: every record of the answer is committed, and the transactio
 Send it again with the same Idempotency-Key, and it is stored once.
 
 Threads. One thread accepts connections. Each connection has a thread of its own: it does all the
-work of its requests and sends their answers. The thread of `Server.watch` ends what is past its
-deadline. The thread of `SQLiteStore.upkeep` deletes old records. The main thread waits for signals.
+work of its requests and sends their answers. Only a search for a text reads with a thread for each
+processor. The thread of `Server.watch` ends what is past its deadline, that of `SQLiteStore.upkeep`
+deletes old records, and one writes the log. The main thread waits for signals.
 
-Locks on the way of a batch, in the order in which a thread takes them: `Committer._joining` while
-it joins a group, `Committer._turn` while its group is committed, `SQLiteRecords._writing` for the
-one connection that writes. All other locks are held for a moment, and never together with another.
-Readers have connections of their own: they and the writer do not wait for each other (WAL).
+Locks on the way of a batch: a thread holds `Committer._joining` for a moment, to join a group. The
+first of a group then holds `Committer._turn` while it commits for all of it, and inside that
+`SQLiteRecords._writing`, which guards the one connection that writes. The others of the group wait
+for `Batch.done` and hold nothing. Readers have connections of their own: they and the writer do not
+wait for each other (WAL).
 
 Chapters. Skip those marked * when you read for the first time: the line below their title says
-what the others use of them. Each chapter uses only names of chapters before it.
+what the others use of them. Each chapter uses only names of itself and of chapters before it.
 
-     1 Limits           every bound, with its unit and its reason
+     1 Limits           the bounds that a user meets, with unit and reason
      2 Errors           what can be wrong, without HTTP
      3 Configuration *  config.json, tokens
      4 Records          what a record is: names, times, severities
@@ -79,6 +81,7 @@ import ipaddress
 import itertools
 import json
 import logging
+import logging.handlers
 import operator
 import os
 import pathlib
@@ -119,7 +122,7 @@ DAY = 24 * HOUR
 # What one request may hold.
 MAX_HEAD_BYTES = 64 << 10  # The request line and all headers together.
 MAX_HEADERS = 100
-SMALL_CHUNK_BYTES = 256  # Of a chunked body. The server slows down bodies of smaller chunks.
+SMALL_CHUNK_BYTES = 256  # A chunk costs the same work, however small: many are slowed down.
 MAX_CHUNK_LINE_BYTES = 4 << 10  # The line before a chunk, with its extensions.
 MAX_BODY_BYTES = 10 << 20  # After decompression. A batch of syslog-ng has 3 MB.
 MAX_GZIP_MEMBERS = 100  # A body of a million empty members would cost seconds.
@@ -148,10 +151,7 @@ MAX_ADDRESS_CONNECTIONS = 800  # From one address: no client alone keeps the oth
 MAX_HELD_BYTES = 64 << 20  # Of all bodies that come in and large answers that go out.
 MAX_CLIENT_BYTES = 32 << 20  # Of those, for one token or address.
 HELD_ANSWER_BYTES = 64 << 10  # Only larger answers are counted.
-MAX_WAL_BYTES = 128 << 20  # When SQLite's WAL is larger, queries wait until it is in the file.
-SMALL_COMMIT_RECORDS = 100  # A commit with fewer waits as long as more batches join it,
-SMALL_COMMIT_BATCHES = 12  # from so many batches on for JOIN_SECONDS each time.
-MAX_COMMIT_RECORDS = 1_000  # A full group: others are parsed while it is written.
+MAX_WAL_BYTES = 128 << 20  # When SQLite's WAL is larger, queries wait for a checkpoint.
 MAX_METRIC_SERVICES = 1_000  # Services with a label of their own in /metrics.
 SEND_BUFFER_BYTES = 256 << 10  # In the kernel, for a client that does not read.
 READERS = 6  # Connections for what indexes serve.
@@ -161,7 +161,6 @@ STREAM_CHARS = 1 << 20  # Of messages and attributes that a stream reads at a ti
 PAGE_CHARS = 8 << 20  # A page ends early when its records are longer together.
 
 # How long it waits.
-JOIN_SECONDS = 0.0001
 IDLE_SECONDS = 75  # For the next request. Clients lose records on servers that close sooner.
 HEADER_SECONDS = 10  # For the headers, from the first line on.
 REQUEST_SECONDS = 120  # For a whole body: 10 MiB at 700 kbit/s.
@@ -169,7 +168,7 @@ SEND_SECONDS = 30  # For the client to take the next piece of an answer.
 PARSE_SECONDS = 10  # For the records of one body.
 QUERY_SECONDS = 10  # For a query; before it, as long for the WAL and for a free connection.
 LOCK_SECONDS = 2  # For another process that has locked the database.
-FOLLOW_SECONDS = 0.1  # Between two looks of a follower for new records.
+FOLLOW_SECONDS = 0.1  # A follower's pause after records, so that a rush comes in pages.
 HEARTBEAT_SECONDS = 15  # Between two blank lines to a follower with nothing new.
 SHUTDOWN_SECONDS = 3  # For requests in flight, when the server stops.
 RETRY_SECONDS = 2  # What Retry-After asks for. Clients give up on long waits.
@@ -179,7 +178,7 @@ KEY_LIFETIME = DAY  # Of an Idempotency-Key.
 
 
 class Refusal(Exception):
-    """A request that is not carried out. Raised anywhere; `App.respond` makes an answer of it.
+    """A request that is not carried out. Raised anywhere; `refuse` makes an answer of it.
 
     `error` is a sentence on what is wrong, `hint` a sentence on what to do. `details` are more
     members of the JSON in the answer. The class tells the kind; chapter 11 gives it a status.
@@ -546,18 +545,19 @@ def parse_timestamp(value: Json) -> int:
         raise TypeError("true is no time")
     if not isinstance(value, str):
         microseconds = parse_epoch(value)
-    elif re.fullmatch("[0-9]{8}", value) or not EPOCH_NUMBER.fullmatch(value):  # 20261124
-        microseconds = parse_date(value)
-    else:
+    elif EPOCH_NUMBER.fullmatch(value) and not EIGHT_DIGITS.fullmatch(value):
         microseconds = parse_epoch(float(value) if "." in value else int(value))
+    else:
+        microseconds = parse_date(value)
     if not MIN_TIMESTAMP <= microseconds <= MAX_TIMESTAMP:
         raise ValueError("outside of the years 1 to 9999")
     return microseconds
 
 
 EPOCH_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+EIGHT_DIGITS = re.compile(r"\d{8}")  # 20261124 is a date.
 # What datetime.fromisoformat does not take: ", " or a lower-case "t" before the time, a word for
-# UTC, and a blank for the "+" of an offset, which a URL makes of it.
+# UTC, and a blank in place of the "+" of an offset: a "+" in a URL arrives as a blank.
 LOOSE_DATE = re.compile(
     r"""
     ([\d-]+)                             # The date,
@@ -634,7 +634,7 @@ def parse_record(fields: Json, token: Token) -> Record:
     """
     if not isinstance(fields, dict):
         raise RecordError("record", f"must be a JSON object, not {shorten(fields)}")
-    if "id" in fields and "received_at" in fields:  # GET gave it out. The server gives new ones.
+    if "id" in fields and "received_at" in fields:  # GET gave it out: it gets a new id and time.
         del fields["id"], fields["received_at"]
     message = pop_message(fields)
     name, value = pop_first(fields, TIMESTAMP_NAMES)
@@ -668,7 +668,7 @@ def pop_message(fields: dict[str, Json]) -> str:
 def pop_service(fields: dict[str, Json], token: Token) -> str:
     """Takes the service out of `fields`. A service token writes its own service only.
 
-    Raises RecordError.
+    With a service token, "logger" and "name" stay: they become attributes. Raises RecordError.
     """
     if token.role == "service":
         named = fields.pop("service", None)
@@ -769,7 +769,7 @@ def parse_body(body: bytes, most_chars: int = MAX_VALUE_CHARS) -> list[Json]:
     """The values in a body. Its content decides what it is, since many Content-Types are wrong.
 
     Taken are JSON objects and arrays, one after the other, or one form. A RecordError stands for
-    a value that can't be a record.
+    a value that can't be a record. OTLP sends one large document, and so more `most_chars`.
 
     >>> parse_body(b'{"message": "a"}{"message": "b"}')
     [{'message': 'a'}, {'message': 'b'}]
@@ -784,7 +784,8 @@ def parse_body(body: bytes, most_chars: int = MAX_VALUE_CHARS) -> list[Json]:
     is_form = text[:1] not in ("{", "[") and "=" in text
     try:
         values = [parse_form(text)] if is_form else split_json(text, most_chars)
-        # A JSON escape can write half a surrogate pair, and so can the arguments in a form.
+        # A JSON escape can write half a surrogate pair; so can the arguments in a form, which
+        # `format_message` evaluates.
         if is_form or "\\ud" in text or "\\uD" in text:
             values = [
                 value if isinstance(value, RecordError) else replace_surrogates(value)
@@ -813,8 +814,8 @@ def split_json(text: str, most_chars: int) -> list[Json]:
     values: list[Json] = []
     found = 0
     offset = 0
-    if len(text) > PIECE_CHARS and text.startswith("["):
-        offset = split_array(text, values, most_chars)
+    if len(text) > PIECE_CHARS:
+        offset = split_long_array(text, values, most_chars)
     while offset < len(text):
         begin = offset
         value, offset = decode_json(text, offset)
@@ -831,29 +832,41 @@ def split_json(text: str, most_chars: int) -> list[Json]:
     return values
 
 
-def split_array(text: str, values: list[Json], most_chars: int) -> int:
-    """Adds the members of the array that a text begins with. Gives the offset behind it.
+LOGS_OF_OBJECT = re.compile(r'\{\s*"logs"\s*:\s*')
 
-    The parser of json keeps all other threads waiting: here it gets one member at a time.
+
+def split_long_array(text: str, values: list[Json], most_chars: int) -> int:
+    """Adds the members of the array that a text begins with, or of {"logs": [...]}.
+
+    It gives the offset behind them: 0 where the text begins with neither. The parser of json keeps
+    all other threads waiting: here it gets one member at a time.
     """
-    offset = skip_blanks(text, 1)
-    if text[offset : offset + 1] == "]":
-        return skip_blanks(text, offset + 1)
-    while True:
+    logs = LOGS_OF_OBJECT.match(text)
+    offset = logs.end() if logs else 0
+    if text[offset : offset + 1] != "[":
+        return 0
+    offset = skip_blanks(text, offset + 1)
+    separator = "," if text[offset : offset + 1] != "]" else "]"
+    while separator == ",":
         begin = offset
         value, offset = decode_json(text, offset)
         values.append(value if offset - begin <= most_chars else overlong())
         check_count(len(values))
         offset = skip_blanks(text, offset)
-        if text[offset : offset + 1] == "]":
-            return skip_blanks(text, offset + 1)
-        if text[offset : offset + 1] != ",":
+        separator = text[offset : offset + 1]
+        if separator == ",":
+            offset = skip_blanks(text, offset + 1)
+        elif separator != "]":
             raise json.JSONDecodeError("Expecting ',' delimiter", text, offset)
-        offset = skip_blanks(text, offset + 1)
+    offset = skip_blanks(text, offset + 1)
+    if logs and text[offset : offset + 1] != "}":  # The object has other members too.
+        values.clear()
+        return 0
+    return skip_blanks(text, offset + 1) if logs else offset
 
 
 def overlong() -> RecordError:
-    """What stands for a value that no record can be. Only to encode it again would take seconds."""
+    """What stands for a value that is too long for a record: even to encode it takes seconds."""
     return RecordError("record", f"is longer than {MAX_VALUE_CHARS >> 20} MiB of JSON")
 
 
@@ -919,8 +932,8 @@ def format_message(message: str, arguments: str) -> str:
     """The text that logging would make of a message and the repr() of its arguments.
 
     HTTPHandler sends both apart. The message stays as it is where they do not fit each other, or
-    where the result could be large: each conversion can repeat all arguments, with 10 characters
-    for one ("\\U0001f600"), and add blanks up to its width, 999.
+    where the result could be large. Each conversion can repeat all arguments, write 10 characters
+    for one ("\\U0001f600"), and add blanks up to a width of 999.
     """
     if "%" not in message or len(message) > MAX_MESSAGE_BYTES:
         return message
@@ -939,8 +952,10 @@ def format_message(message: str, arguments: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Query:
-    """What GET /logs and GET /stats ask for. None and () are no filter; both ends are inclusive."""
+    """What GET /logs and GET /stats ask for. None and () are no filter; times are inclusive.
 
+    A service and a severity together are called a kind.
+    """
     severity: tuple[int, ...] = ()
     min_severity: int | None = None
     service: tuple[str, ...] = ()
@@ -968,8 +983,8 @@ class Query:
         received = (self.received_at_start, self.received_at_end)
         return not self.searches_text and received == (None, None)
 
-    def only_kinds(self) -> Query:
-        """The same, with the filters on service and severity only: a pair of them is a kind."""
+    def kind_filters(self) -> Query:
+        """The same query with its filters on service and severity only."""
         return Query(self.severity, self.min_severity, self.service)
 
 
@@ -1084,13 +1099,14 @@ def split_query_string(text: str) -> list[tuple[str, str]]:
 
 
 def apply_since(values: dict[str, Json]) -> None:
-    """Turns "since" into the moments that it means. It must hold beside those that are given."""
+    """Turns "since" into a start and an end. Of two starts or ends, the narrower one counts."""
     if "since" not in values:
         return
     start = values.pop("since")
     values["timestamp_start"] = max(start, values.get("timestamp_start", start))
     if values.get("follow") != "1":
-        end = now() + MINUTE  # Of "now": the clock of a sender may be a little ahead.
+        # Without an end, records of a false future would come first. A minute: clocks differ.
+        end = now() + MINUTE
         values["timestamp_end"] = min(end, values.get("timestamp_end", end))
 
 
@@ -1131,6 +1147,11 @@ def parse_query_string(text: str, parsers: dict[str, Parser]) -> dict[str, Json]
 # -------- 7. Commits
 
 Page = tuple[list[StoredRecord], bool]  # Records, and whether there are more.
+SMALL_COMMIT_RECORDS = 100  # A smaller commit waits as long as more batches join it.
+PATIENT_BATCHES = 12  # A group of so many waits for JOIN_SECONDS each time, a smaller one less.
+JOIN_SECONDS = 0.0001
+MAX_COMMIT_RECORDS = 1_000  # A group with so many takes no more batches.
+
 MinuteKind = tuple[int | None, str, int]  # A minute (None: the present), a service, a severity.
 
 
@@ -1246,7 +1267,7 @@ class Group:
     def __init__(self) -> None:
         self.batches: list[Batch] = []
         self.records = 0
-        self.joined_at = 0.0  # When its last batch joined.
+        self.last_joined_at = 0.0  # When its last batch joined.
 
 
 class Committer:
@@ -1279,9 +1300,9 @@ class Committer:
             group = self._group
             group.batches.append(batch)
             group.records += len(batch.records)
-            group.joined_at = time.monotonic()
+            group.last_joined_at = time.monotonic()
             self.waiting += 1
-        if group.batches[0] is batch:
+        if group.batches[0] is batch:  # Batches are only appended: this never changes.
             self._lead(group)
         else:
             batch.done.acquire()
@@ -1298,13 +1319,14 @@ class Committer:
                     if self._group is group:
                         self._group = Group()
                     self.waiting -= len(group.batches)
-                if self._outage and group.joined_at < self._outage_at:
+                if self._outage and group.last_joined_at < self._outage_at:
                     # What waited during a failed commit fails with it. Else each group would
                     # wait as long for a locked database, one after the other.
                     fail(group.batches, self._outage)
                 else:
-                    # Each statement of a large commit must win the GIL back from threads that
-                    # parse, which hand it over after this many seconds (bench.py: batches).
+                    # After each statement, a large commit must win the GIL back from threads
+                    # that parse. They hand it over after this many seconds (bench.py: batches).
+                    # The setting holds for all threads, until the next commit.
                     is_large = group.records >= SMALL_COMMIT_RECORDS
                     sys.setswitchinterval(0.001 if is_large else 0.005)
                     self._commit_together(group.batches)
@@ -1317,10 +1339,10 @@ class Committer:
 
         A batch alone does not wait. sleep(0) only gives up the GIL (bench.py: singles).
         """
-        before = 1
-        while before < len(group.batches) and group.records < SMALL_COMMIT_RECORDS:
-            before = len(group.batches)
-            time.sleep(0 if before < SMALL_COMMIT_BATCHES else JOIN_SECONDS)
+        known = 1
+        while known < len(group.batches) and group.records < SMALL_COMMIT_RECORDS:
+            known = len(group.batches)
+            time.sleep(0 if known < PATIENT_BATCHES else JOIN_SECONDS)
 
     def _commit_together(self, batches: list[Batch]) -> None:
         """Commits all, or each alone where an error that nobody expected makes all fail.
@@ -1414,9 +1436,9 @@ def where_all(query: Query) -> tuple[str, list[Json]]:
     """The SQL test of all filters of a query, texts and attributes too, in SQLite."""
     test, values = where(query)
     for text in query.contains:
-        # LIKE is fastest, and may find too much: it ignores the case of ASCII letters only, so
-        # any other letter becomes "_", which is any character. Then instr decides, on a text in
-        # lower case: by SQLite for ASCII, else by Python. LIKE ends at a NUL.
+        # LIKE looks first, since it is fastest. It knows the case of ASCII letters only: every
+        # other letter of the text becomes "_", which stands for any character. It ends at a NUL.
+        # Then instr decides. It compares in lower case, which Python makes where SQLite can't.
         pattern = re.sub(r"([%_\\])", r"\\\1", text)
         pattern = re.sub(r"[^\x01-\x7f]", "_", pattern)
         fold = "lower" if text.isascii() else "fold"
@@ -1433,8 +1455,10 @@ def where_all(query: Query) -> tuple[str, list[Json]]:
 
 
 class SQLiteRecords(Store):
-    """The records in one SQLite file. Raises StartError where the file can't be the store."""
+    """The records in one SQLite file. Chapters 9 and 10 complete it to a store.
 
+    Raises StartError where the file can't be the store.
+    """
     def __init__(self, config: Config):
         self.config = config
         self.path = pathlib.Path(config.store).resolve()
@@ -1481,7 +1505,7 @@ class SQLiteRecords(Store):
             raise sqlite3.OperationalError("this file system has no WAL mode")
         db.execute("PRAGMA synchronous = FULL")  # An fsync for each commit, as a 200 promises.
         db.execute("PRAGMA wal_autocheckpoint = 4000")  # Pages, 16 MB: fewer checkpoints.
-        db.execute("PRAGMA journal_size_limit = 67108864")  # Bytes of the WAL, once it is moved.
+        db.execute("PRAGMA journal_size_limit = 67108864")  # Bytes of the WAL after a checkpoint.
         db.execute("PRAGMA cache_size = -16384")  # KiB: the ends of the indexes stay in memory.
         db.set_authorizer(authorize)
         return db
@@ -1573,7 +1597,7 @@ class SQLiteRecords(Store):
         """
         pool = self._scanners if searches_text else self._readers
         try:
-            self._open_to_queries.wait(QUERY_SECONDS)
+            self._open_to_queries.wait(QUERY_SECONDS)  # After that it reads all the same.
             db = pool.get(timeout=QUERY_SECONDS)
         except queue.Empty:
             raise Unavailable("Too many queries are under way.") from None
@@ -1595,7 +1619,8 @@ class SQLiteRecords(Store):
 
     def stop_overdue(self) -> None:
         for db, deadline in list(self._deadlines.items()):
-            # The connection may have been lent again since the list was made.
+            # The connection may have been lent again since the list was made. In the moment that
+            # remains, the wrong query may be stopped: its client gets a 503.
             is_same_query = self._deadlines.get(db) == deadline
             if deadline < time.monotonic() and is_same_query:
                 db.interrupt()
@@ -1663,9 +1688,11 @@ class SQLiteRecords(Store):
             raise BadQuery(f"No record has the id {seen} yet.", "Give the id of the last record.")
         if query.after is None and query.limit:
             seen = newest
-            # Of a rare kind, the index by time finds the last ones sooner than the table does.
-            by_id = query.only_kinds() == Query()
-            recent, _ = self.page(dataclasses.replace(query, by_id=by_id, last_id=seen))
+            # The last ones by id; of some kinds only, the last ones by time, for which there is
+            # an index.
+            asks_for_kinds = query.kind_filters() != Query()
+            last = dataclasses.replace(query, by_id=not asks_for_kinds, last_id=seen)
+            recent, _ = self.page(last)
             yield sorted(recent)
         query = dataclasses.replace(query, by_id=True, order="asc")
         while True:
@@ -1753,8 +1780,8 @@ SELECT max(ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'logs'), 0),
            ifnull((SELECT max(id) FROM logs), 0)),
        ifnull((SELECT received_at FROM logs ORDER BY id DESC LIMIT 1), 0)
 """
-# `write` has told the ids already: AUTOINCREMENT gives each row the id after the one before, from
-# sqlite_sequence on. VALUES names its columns column1, column2, ...
+# `write` has computed the ids already: AUTOINCREMENT gives each row the id after the one before,
+# from sqlite_sequence on. VALUES names its columns column1, column2, ...
 INSERT_LOGS = """
 INSERT INTO logs (received_at, timestamp, service, severity, message, attributes)
 SELECT ?, ifnull(column1, ?), column2, column3, column4, column5 FROM (VALUES {rows})
@@ -1847,7 +1874,10 @@ def read_page(db: sqlite3.Connection, query: Query, parts: Plan, most_chars: int
 
 
 def merge_pages(query: Query, pages: list[Page]) -> Page:
-    """The first records of several pages. Behind the end of one that has more, nothing counts."""
+    """The first records of several pages, in order.
+
+    A page that has more tells nothing of what follows its last record: there the merge ends.
+    """
     key = operator.attrgetter(*(["id"] if query.by_id else ["timestamp", "id"]))
     all_records = [records for records, _ in pages]
     merged = list(heapq.merge(*all_records, key=key, reverse=query.order == "desc"))
@@ -1867,17 +1897,17 @@ def plan(db: sqlite3.Connection, query: Query, by_kind: bool = False) -> Plan:
     `by_kind` asks for such pairs in any case: then counting need not read a record.
     """
     query = by_receipt(db, query)
-    # "NOT INDEXED" forbids the two indexes. The range of ids still narrows what is read.
     ids = (MAX_ID if query.last_id is None else query.last_id) - (query.after or 0)
     if ids <= 0:
         return []
     if query.by_id or ids < NARROW_IDS:
+        # This forbids the two indexes. A range of ids still narrows what is read.
         return [("logs NOT INDEXED", query)]
-    if by_kind or query.only_kinds() != Query():
+    if by_kind or query.kind_filters() != Query():
         kinds = find_kinds(db, query)
         texts = len(query.contains) + len(query.attributes)
         if len(kinds) <= MAX_KINDS // (1 + texts):  # Each repeats all tests in the statement.
-            return [("logs INDEXED BY logs_by_kind", only_kind(query, *kind)) for kind in kinds]
+            return [("logs INDEXED BY logs_by_kind", narrow_to(query, *kind)) for kind in kinds]
     elif query.searches_text and query.timestamp_start is None and none_in_sample(db, query):
         return [("logs NOT INDEXED", query)]
     return [("logs INDEXED BY logs_by_time", query)]
@@ -1894,7 +1924,7 @@ def is_scan(parts: Plan) -> bool:
 
 def find_kinds(db: sqlite3.Connection, query: Query) -> list[tuple[str, int]]:
     """The services and severities that occur among what a query asks for, by the counts."""
-    test, values = where(query.only_kinds())
+    test, values = where(query.kind_filters())
     sql = f"""
         SELECT DISTINCT service, severity FROM counts
         WHERE span = ? AND start >= ? AND start <= ? AND {test}
@@ -1904,7 +1934,7 @@ def find_kinds(db: sqlite3.Connection, query: Query) -> list[tuple[str, int]]:
     return db.execute(sql, [DAY, start // DAY * DAY, end, *values]).fetchall()
 
 
-def only_kind(query: Query, service: str, severity: int) -> Query:
+def narrow_to(query: Query, service: str, severity: int) -> Query:
     """A query for one service and one severity."""
     return dataclasses.replace(query, service=(service,), severity=(severity,), min_severity=None)
 
@@ -1962,7 +1992,7 @@ REASONS = {
 
 
 def explain(error: sqlite3.DatabaseError) -> Exception:
-    """What to raise for an error of SQLite: itself where the SQL or the data are wrong."""
+    """What to raise for an error of SQLite: itself where the data are wrong, for example."""
     if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
         return error
     name = getattr(error, "sqlite_errorname", "")
@@ -2099,7 +2129,7 @@ def count_span(
     length, start, end = span
     if length:
         chosen = ", ".join(columns).format(records="sum(records)", time="start")
-        test, values = where(query.only_kinds())
+        test, values = where(query.kind_filters())
         sql = f"""
             SELECT {chosen} FROM counts
             WHERE span = ? AND start >= ? AND start < ? AND {test} GROUP BY {groups}
@@ -2288,9 +2318,9 @@ class Request(NamedTuple):
     path: str  # Percent-decoded.
     query: str
     version: str  # "HTTP/1.0" or "HTTP/1.1".
-    headers: Mapping[str, str]  # Names in lower case. Equal heads share it: never change it.
+    headers: Mapping[str, str]  # Names in lower case. `parse_small_head` shares it: only read it.
     body_length: int | None  # None: the body comes in chunks.
-    # Reads the body, and counts its bytes as those of the client that is named. Raises Refusal.
+    # Reads the body. The argument says whose bytes they are, for `Limits`. Raises Refusal.
     read_body: Callable[[str], bytes]
 
 
@@ -2658,8 +2688,8 @@ class App:
     def get_health(self, request: Request) -> Response:
         """Says whether records can be stored.
 
-        Anyone may ask. So it looks once a second at most while all is well, and those who wait for
-        one look hear the same.
+        Anyone may ask. So it looks once a second at most while all is well. In trouble it looks
+        again, but not for those who asked before the last look ended.
         """
         asked_at = time.monotonic()
         with self._checking:
@@ -2706,7 +2736,7 @@ ROUTES: dict[str, dict[str, Endpoint]] = {
     "/logs": {"POST": App.post_logs, "GET": App.get_logs, "DELETE": App.delete_logs},
     "/logs/ID": {"GET": App.get_record},
     "/stats": {"GET": App.get_stats},
-    "/estadisticas": {"GET": App.get_stats},  # Its owner's name for /stats.
+    "/estadisticas": {"GET": App.get_stats},  # The Spanish name of /stats.
     "/health": {"GET": App.get_health},
     "/metrics": {"GET": App.get_metrics},
 }
@@ -2881,7 +2911,7 @@ def parse_request_line(line: str) -> tuple[str, str, str]:
 def parse_headers(lines: bytes) -> dict[str, str]:
     """The headers in lines that end with CRLF, up to an empty line. Raises HTTPRefusal."""
     headers: dict[str, str] = {}
-    for line in lines.decode("latin-1").split("\r\n")[:-2]:
+    for line in lines.decode("latin-1").split("\r\n")[:-2]:  # Not the empty line and its end.
         name, colon, value = line.partition(":")
         if not (colon and name and TOKEN_CHARS.issuperset(name)):
             raise malformed("A header line is not 'Name: value'.")
@@ -2932,7 +2962,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.command = ""
         self.request_version = self.protocol_version
         self.idle = True  # No request has begun.
-        self.unread = False  # Bytes of this request may still come in: close after the answer.
+        # Bytes of this request may still come in: then its answer is the last one. True from the
+        # first line on, until the head says that there is no body or `read_body` has read it.
+        self.unread = False
         self.holder = self.client_address[0]  # Whose bytes are counted in `Limits`,
         self.held_bytes = 0  # and how many of this request.
         self.allow(IDLE_SECONDS)
@@ -2993,7 +3025,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.idle = False
         self.command = ""  # Not that of the request before.
         self.unread = True
-        if first[-1:] == b"\n":  # Else the deadline is past already.
+        if first[-1:] == b"\n":  # Else it was cut off, and `cut_off` must see the old deadline.
             self.allow(HEADER_SECONDS)
         try:
             if first == b"\r\n":  # It counts for nothing (RFC 9112, 2.2).
@@ -3225,10 +3257,10 @@ def decompress(data: bytes) -> bytes:
     whole = bytearray()
     try:
         for _ in range(MAX_GZIP_MEMBERS):
-            # The first two bytes tell gzip's and zlib's frame (RFC 1950, 2.2) from none.
             first = int.from_bytes(data[:2], "big")
-            is_framed = data[:2] in (b"", b"\x1f\x8b") or (data[0] & 15 == 8 and first % 31 == 0)
-            wbits = 32 + zlib.MAX_WBITS if is_framed else -zlib.MAX_WBITS  # 32: by its head.
+            is_gzip = first == 0x1F8B
+            is_zlib = first >> 8 & 15 == 8 and first % 31 == 0  # RFC 1950, 2.2. Else no frame.
+            wbits = 32 + zlib.MAX_WBITS if is_gzip or is_zlib else -zlib.MAX_WBITS  # 32: by head.
             stream = zlib.decompressobj(wbits)
             whole += stream.decompress(data, MAX_BODY_BYTES + 1 - len(whole))
             if len(whole) > MAX_BODY_BYTES:
@@ -3258,9 +3290,10 @@ class Server(http.server.ThreadingHTTPServer):
             address = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
             self.address_family = address[0]
             super().__init__((config.host, config.port), Handler)
-        except OSError as error:
-            reason = f"can't listen on {config.host}:{config.port}: {error.strerror}"
-            raise StartError(f"{reason}; try --port") from None
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            place = f"{config.host}:{config.port}"
+            raise StartError(f"can't listen on {place}: {reason}; try --port") from None
         if self.tls:  # The handshake is for the thread of the connection, at its first read.
             self.socket = self.tls.wrap_socket(
                 self.socket, server_side=True, do_handshake_on_connect=False
@@ -4051,10 +4084,21 @@ def count_descriptors() -> int:
     if not resource:
         return 1 << 20
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = 4096 if hard == resource.RLIM_INFINITY else min(hard, 4096)
-    soft = max(soft, most)
+    wanted = 4096 if hard == resource.RLIM_INFINITY else min(hard, 4096)
+    soft = max(soft, wanted)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return int(soft)
+
+
+def start_log() -> logging.handlers.QueueListener:
+    """Writes the log to stderr in a thread of its own: a pipe that nobody reads stops only that."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    lines: queue.Queue[logging.LogRecord] = queue.Queue(10_000)  # What does not fit is lost.
+    listener = logging.handlers.QueueListener(lines, handler)
+    log.addHandler(logging.handlers.QueueHandler(lines))
+    listener.start()
+    return listener
 
 
 def reload(app: App, path: pathlib.Path, overrides: dict[str, Json]) -> None:
@@ -4081,7 +4125,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, help="the port; 0 for any that is free")
     parser.add_argument("--store", help="a file, or http://user:password@host:8123/database")
     options = parser.parse_args()
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    listener = start_log()
     gc.set_threshold(50_000)  # Parsing makes no cycles: looking for them took a fifth of its time.
     if options.store and "://" not in options.store:
         options.store = os.path.abspath(options.store)  # Relative to where it was typed.
@@ -4099,7 +4143,7 @@ def main() -> int:
         return 2
 
     def on_hangup(*_: object) -> None:
-        # The host stays: whether reading may be open depends on it.
+        # The host that is in use counts: whether reading may be open depends on it.
         reload(app, options.config, overrides | {"host": config.host})
 
     if hasattr(signal, "SIGHUP"):
@@ -4109,7 +4153,7 @@ def main() -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # As Ctrl-C does.
         with contextlib.suppress(OSError, Unavailable):  # Nobody may be there to read it.
             print(f"listening on {server.url}", flush=True)
-            if sys.stderr.isatty():
+            if sys.stdout.isatty():
                 readers = "everyone on this machine" if config.reading_is_open else "read tokens"
                 print(f"{app.store.count()} records in {config.store}; may read: {readers}")
         while accepting.is_alive():
@@ -4118,6 +4162,11 @@ def main() -> int:
         signal.signal(number, signal.SIG_IGN)  # One was enough.
     server.stop()
     app.store.close()
+    ending = threading.Thread(target=listener.stop, daemon=True)
+    ending.start()
+    ending.join(0.5)
+    if ending.is_alive():  # Nobody reads stderr: Python would wait for the thread that writes.
+        os._exit(0)
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import gzip
+import http.client
 import io
 import json
 import pathlib
@@ -13,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import unittest
@@ -239,6 +241,28 @@ class OneBody(ServerTests):
         self.assertGreaterEqual(max(beside), alone / 2, "POSTs a second")
 
 
+class OneLongArray(unittest.TestCase):
+    """Past PIECE_CHARS an array is parsed member by member, with the same result."""
+
+    BODIES = (
+        *("[1,2]", "[]", "[ ]", "[1,]", "[1 2]", "[1", "[", "[,1]", "[[1],2]", "[1] [2]"),
+        *('{"logs":[', '{"logs":[1]', '{"logs":[1],"x":2}', '{"logs" : [ ] }', '{"logs":1}'),
+        *('{"logs":[{"a":1},{"b":2}]}{"c":3}', '{"logs":[],"message":"m"}'),
+    )
+
+    def split(self, text: str, piece_chars: int) -> Any:
+        with mock.patch.object(module, "PIECE_CHARS", piece_chars):
+            try:
+                return module.split_json(text, 1 << 20)
+            except json.JSONDecodeError:
+                return "not JSON"
+
+    def test_it_has_the_values_and_the_faults_of_a_short_one(self):
+        for text in self.BODIES:
+            with self.subTest(text):
+                self.assertEqual(self.split(text, 0), self.split(text, 1 << 20))
+
+
 class OneQuery(ServerTests):
     """What a query may ask for, and who sees the answer."""
 
@@ -360,10 +384,14 @@ class OneOfMany(ServerTests):
     def test_unfinished_uploads_of_one_token_leave_room_for_the_others(self):
         body = b'{"message":"m","k":"' + b"x" * 700_000 + b'"} {"message":"m"}'
         with contextlib.ExitStack() as stack:
-            for _ in range(10):  # Nine MB, if all were taken.
+            for number in range(1, 11):  # Nine MB, if all were taken. One after the other: all of
+                # an upload is counted, or it is refused.
                 wire = stack.enter_context(Wire(self.server))
                 wire.send(POST + b"Content-Length: 1000000\r\n\r\n" + b" " * 900_000)
-            eventually(lambda: self.metric("logs_waiting_bytes") == 4 * 900_000)
+                held = min(number, 4) * 900_000
+                if number > 4:
+                    self.assertEqual(wire.answer().status, 503)
+                eventually(lambda held=held: self.metric("logs_waiting_bytes") == held)
             own = self.server.post(body)
             self.assertEqual(own.status, 503, own.text)
             self.assertIn("retry-after", own.headers)
@@ -547,6 +575,27 @@ os.execv(sys.argv[1], sys.argv[1:])
         wrapper = (sys.executable, "-c", program)
         line = self.start(folder_of(self), str(ROOT / "server.py"), *wrapper)
         self.assertIn("ulimit -n", line)
+
+    def test_a_log_that_nobody_reads_stops_neither_requests_nor_the_end(self):
+        with tempfile.TemporaryDirectory(prefix="logs-") as folder:
+            path = pathlib.Path(folder, "config.json")
+            path.write_text(json.dumps(configuration()), encoding="utf-8")
+            line = [sys.executable, str(ROOT / "server.py"), "--config", str(path)]
+            pipe = subprocess.PIPE
+            process = subprocess.Popen(line, stdout=pipe, stderr=pipe, encoding="utf-8")
+            self.addCleanup(process.kill)
+            port = int(process.stdout.readline().rpartition(":")[2])
+            pathlib.Path(folder, "logs.db").rename(pathlib.Path(folder, "away.db"))
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            self.addCleanup(connection.close)
+            for _ in range(1500):  # Each refused POST logs a line: together more than a pipe holds.
+                headers = {"Authorization": f"Token {TOKEN}"}
+                answer = request(connection, "POST", "/logs", b'{"message": "m"}', headers)
+            self.assertEqual(answer.status, 503)
+            process.stdout.close()
+            process.send_signal(signal.SIGTERM)
+            self.assertEqual(process.wait(8), 0)
+            process.stderr.close()
 
     def test_a_hangup_says_what_changed_and_what_needs_a_restart(self):
         with Server() as server:
