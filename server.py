@@ -2556,7 +2556,7 @@ class App:
         if token and scheme.lower() in ("token", "bearer", "basic"):
             return token
         error = "The token is not known here, or not for this." if secret else "A token is needed."
-        hint = f"Send 'Authorization: Token T', with a {' or '.join(roles)} token of the server."
+        hint = f"Send 'Authorization: Token T', with a token of this kind: {' or '.join(roles)}."
         headers = {"WWW-Authenticate": 'Basic realm="logs", Bearer realm="logs"'}
         raise HTTPRefusal(401, error, hint, headers)
 
