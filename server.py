@@ -1738,8 +1738,6 @@ def check_file(path: pathlib.Path) -> None:
                 " or move this file away too"
             )
         return
-    if path.with_name(f"{path.name}-journal").exists():
-        return  # A first start was killed: SQLite takes back what it wrote.
     application_id = int.from_bytes(head[68:72], "big")
     has_tables = any(head[40:44])  # The schema cookie.
     if head.startswith(b"SQLite format 3\0") and not application_id and not has_tables:
@@ -1757,7 +1755,9 @@ def check_file(path: pathlib.Path) -> None:
     if version != SCHEMA_VERSION:
         raise StartError(f"{path}: has schema version {version}, not {SCHEMA_VERSION}")
     whole = int.from_bytes(head[28:32], "big") * PAGE_BYTES
-    if path.stat().st_size < whole and not wal.exists():  # A WAL may have the rest.
+    # A WAL may have the rest. With a journal, a first start was killed: SQLite takes it back.
+    is_recoverable = wal.exists() or path.with_name(f"{path.name}-journal").exists()
+    if path.stat().st_size < whole and not is_recoverable:
         raise StartError(f"{path}: is cut short, it should have {whole:,} bytes; copy it again")
 
 
@@ -3592,6 +3592,9 @@ class ClickHouseStore(Store):
             except Unavailable as outage:  # The other groups are stored, or have been.
                 log.error("a batch was not stored: %s", outage)
                 fail(group, outage)
+            except Exception as error:  # Not raised: it would have the others stored again.
+                for batch in group:
+                    batch.failure = error
 
     def _insert(self, group: list[Batch]) -> None:
         """Inserts the records of a group, which has one key or none."""

@@ -373,6 +373,12 @@ def cut(path: pathlib.Path, size: int) -> None:
     os.truncate(path, size if size >= 0 else path.stat().st_size + size)
 
 
+def beside_a_journal(path: pathlib.Path) -> None:
+    """Makes another program's database, with the journal of a transaction that was cut off."""
+    database(path, "CREATE TABLE t (a); INSERT INTO t VALUES (1);")
+    path.with_name(f"{path.name}-journal").write_bytes(bytes(512))
+
+
 class ForeignFiles(Folders):
     """A file that is not a store of this version is named, and left untouched to the byte."""
 
@@ -384,6 +390,7 @@ class ForeignFiles(Folders):
          lambda path: database(path, "CREATE TABLE t (a); INSERT INTO t VALUES (1);")),
         ("another database, WAL",
          lambda path: database(path, "PRAGMA journal_mode = WAL; CREATE TABLE logs (id);")),
+        ("another database, its journal", beside_a_journal),
         ("no version", lambda path: own(path, "PRAGMA user_version = 0;")),
         ("an older version", version_1),
         ("an older version, WAL", lambda path: version_1(path, "PRAGMA journal_mode = WAL;")),
