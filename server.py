@@ -63,6 +63,7 @@ import argparse
 import ast
 import base64
 import bisect
+import codecs
 import concurrent.futures
 import contextlib
 import csv
@@ -463,23 +464,48 @@ MAX_TIMESTAMP = (datetime.max.replace(tzinfo=timezone.utc) - EPOCH) // MICROSECO
 
 SEVERITIES = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 SEVERITY_NAMES = {number: name for name, number in SEVERITIES.items()}
-SEVERITY_ALIASES = {
-    **SEVERITIES,
-    **dict.fromkeys(["TRACE", "VERBOSE", "SILLY", "FINE", "FINER", "FINEST", "DBG"], 10),
-    **dict.fromkeys(["NOTICE", "INFORMATION", "INFORMATIONAL", "HTTP", "LOG"], 20),
-    "WARN": 30,
-    **dict.fromkeys(["ERR", "SEVERE", "FAILURE"], 40),
-    **dict.fromkeys(["CRIT", "FATAL", "ALERT", "EMERG", "EMERGENCY", "PANIC"], 50),
+SEVERITY_WORDS = {
+    10: "DEBUG DBG D TRACE TRC T VERBOSE VRB V SILLY FINE FINER FINEST",
+    20: "INFO INF I INFORMATION INFORMATIONAL NOTICE NOTE HTTP LOG SUCCESS DEFAULT ANY UNKNOWN",
+    30: "WARNING WARN WRN W",
+    40: "ERROR ERR ERRO E SEVERE FAILURE",
+    50: "CRITICAL CRIT CRT C FATAL FTL F ALERT EMERGENCY EMERG PANIC DPANIC",
 }
-# Pairs of a level of pino and the severity that begins there
-# (https://github.com/pinojs/pino/blob/main/docs/api.md#logger-level).
-PINO_LEVELS = ((60, 50), (50, 40), (40, 30), (30, 20), (0, 10))
+SEVERITY_ALIASES = {word: n for n, words in SEVERITY_WORDS.items() for word in words.split()}
 
-# The names under which a record may hold each of its fields. The first is ours.
-MESSAGE_NAMES = ("message", "msg", "log")
-TIMESTAMP_NAMES = ("timestamp", "time", "ts", "date", "created", "@timestamp")
-LEVEL_NAMES = ("severity", "level", "levelname")
-SERVICE_NAMES = ("service", "logger", "name")
+# Other names under which loggers send our fields. The first that says something counts. They are
+# in lower case: no logger means another thing by capitals. A dot leads into an object, but names
+# with a dot in them occur too.
+NAMES = {
+    "message": """
+        message msg log event short_message @m @mt @message record.message text textpayload
+        jsonpayload.message fields.message renderedmessage messagetemplate full_message body
+    """,
+    "timestamp": """
+        timestamp time ts date created @timestamp @t record.time.timestamp asctime datetime
+        __realtime_timestamp timemillis instant t.$date
+    """,
+    "severity": """
+        severity level levelname level_name level.name log.level loglevel log_level lvl
+        severity_text severitytext @l @level record.level.name error_severity priority
+        levelno severity_number severitynumber s
+    """,
+    # These count with a shipper's token only.
+    "service": """
+        service service_name logger name app loggername progname channel syslog_identifier
+        _systemd_unit
+    """,
+}
+# By name: the field, and the place among its names.
+KNOWN_NAMES = {
+    name: (field, rank)
+    for field, names in NAMES.items()
+    for rank, name in enumerate(names.split())
+}
+# What stands before a dot in a name: "record" and "record.level", for example.
+OBJECT_NAMES = {
+    name[: match.start()] for name in KNOWN_NAMES for match in re.finditer(r"\.", name)
+}
 
 # JSON without blanks, as records are stored and answers are sent. NaN raises ValueError.
 encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
@@ -543,7 +569,13 @@ def parse_timestamp(value: Json) -> int:
     """
     if isinstance(value, bool):
         raise TypeError("true is no time")
-    if not isinstance(value, str):
+    if isinstance(value, dict):  # The Instant of log4j2, or the Timestamp of protobuf.
+        seconds = value["epochSecond"] if "epochSecond" in value else value.get("seconds")
+        nanoseconds = value.get("nanoOfSecond", value.get("nanos", 0))
+        microseconds = int(seconds) * SECOND + int(nanoseconds) // 1000  # type: ignore[arg-type]
+    elif DATE_OF_DIGITS.fullmatch(str(value)):
+        microseconds = parse_date_of_digits(value)
+    elif not isinstance(value, str):
         microseconds = parse_epoch(value)
     elif EPOCH_NUMBER.fullmatch(value) and not EIGHT_DIGITS.fullmatch(value):
         microseconds = parse_epoch(float(value) if "." in value else int(value))
@@ -556,32 +588,73 @@ def parse_timestamp(value: Json) -> int:
 
 EPOCH_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 EIGHT_DIGITS = re.compile(r"\d{8}")  # 20261124 is a date.
-# What datetime.fromisoformat does not take: ", " or a lower-case "t" before the time, a word for
-# UTC, and a blank in place of the "+" of an offset: a "+" in a URL arrives as a blank.
-LOOSE_DATE = re.compile(
-    r"""
-    ([\d-]+)                             # The date,
-    (?:[tT\ ]|,\ ?)                      # what stands before the time,
-    ([\d:]+(?:[.,]\d+)?)                # the time,
-    \ ?(?:[zZ]|UTC|GMT|([+\ -]\d\d:?(?:\d\d)?))?  # and the offset.
-    """,
-    re.VERBOSE,
+DATE_OF_DIGITS = re.compile(r"((?:19|20)\d{6})(\d{6})(\d{3}|\d{6})?")  # 20261124021412, 123 ms.
+
+# What datetime.fromisoformat does not take. A blank can stand for the "+" of an offset: a "+" in a
+# URL arrives so. Go writes the zone twice, and adds its monotonic clock: "+0000 UTC m=+0.1".
+TIME_FORM = r"[ ]*(?P<time>\d\d?:\d\d(?::\d\d(?:[.,]\d+)?)?)"
+ZONE_FORM = r"(?:[ ]?(?P<zone>[+ -]\d\d:?(?:\d\d)?|[A-Za-z]{1,4}))?(?:[ ][A-Z]{3,4})?(?:[ ]m=.*)?"
+# 2026-11-24, 02:14:12.5 and 2026/11/24 02:14:12 UTC
+LOOSE_ISO_FORM = (
+    rf"(?P<year>\d{{4}})[-/]?(?P<month>\d\d)[-/]?(?P<day>\d\d)[tT,_ ]{TIME_FORM}{ZONE_FORM}"
 )
+# Tue, 24 Nov 2026 02:14:12 +0000 (RFC 2822) and 24/Nov/2026:02:14:12 +0000 (Apache)
+MAIL_FORM = (
+    r"(?:[A-Za-z]{3,9},?[ ]+)?(?P<day>\d\d?)[-/ ](?P<month>[A-Za-z]{3})[-/ ]"
+    rf"(?P<year>\d{{4}}|\d\d)[: ]{TIME_FORM}{ZONE_FORM}"
+)
+# Tue Nov 24 02:14:12 2026 (ctime) and Tue Nov 24 02:14:12 CET 2026 (date)
+CTIME_FORM = (
+    rf"(?:[A-Za-z]{{3}}[ ]+)?(?P<month>[A-Za-z]{{3}})[ ]+(?P<day>\d\d?)[ ]{TIME_FORM}"
+    r"(?:[ ](?P<zone>[A-Z]{3,4}|[+-]\d{4}))?[ ](?P<year>\d{4})"
+)
+DATE_FORMS = [re.compile(form) for form in (LOOSE_ISO_FORM, MAIL_FORM, CTIME_FORM)]
+MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
+ZONE_NAMES = {  # The American ones as RFC 2822, 4.3 has them.
+    "+00": "Z UT UTC GMT WET",
+    "+01": "CET WEST BST",
+    "+02": "CEST EET",
+    "+03": "EEST MSK",
+    "-04": "EDT",
+    "-05": "EST CDT",
+    "-06": "CST MDT",
+    "-07": "MST PDT",
+    "-08": "PST",
+}
+ZONES = {name: offset for offset, names in ZONE_NAMES.items() for name in names.split()}
 
 
 def parse_date(text: str) -> int:
-    """Microseconds of a moment in ISO 8601. Raises ValueError."""
+    """Microseconds of a moment in ISO 8601, or as mails and web servers write it.
+
+    Raises ValueError.
+    """
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        parts = LOOSE_DATE.fullmatch(text.strip())
+        matches = (form.fullmatch(text.strip(" []")) for form in DATE_FORMS)
+        parts = next(filter(None, matches), None)
         if not parts:
             raise
-        offset = (parts[3] or "Z").replace(" ", "+")
-        moment = datetime.fromisoformat(f"{parts[1]}T{parts[2]}{offset}")
+        year, month, day, time, zone = parts.group("year", "month", "day", "time", "zone")
+        year = year if len(year) == 4 else f"20{year}"
+        if month.isalpha():
+            month = f"{MONTHS.index(month.lower()) + 1:02}"
+        zone = (zone or "Z").replace(" ", "+")
+        if zone.isalpha():
+            zone = ZONES.get(zone.upper(), "an unknown zone")
+        moment = datetime.fromisoformat(f"{year}-{month}-{day:0>2}T{time:0>5}{zone}")
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=timezone.utc)
     return (moment - EPOCH) // MICROSECOND
+
+
+def parse_date_of_digits(value: Json) -> int:
+    """Microseconds of 20261124021412, and of an epoch number that only looks so."""
+    day, time, fraction = DATE_OF_DIGITS.fullmatch(str(value)).groups()  # type: ignore[union-attr]
+    with contextlib.suppress(ValueError):
+        return parse_date(f"{day}T{time}.{fraction or 0}")
+    return parse_epoch(int(value))
 
 
 def parse_epoch(number: float) -> int:
@@ -596,36 +669,87 @@ def parse_epoch(number: float) -> int:
 
 
 def parse_severity(value: Json, name: str = "severity") -> int:
-    """The number of a severity. Under the name "level" it may be a number of pino's.
+    """The number of a severity. The name under which it came can tell what its numbers mean.
 
-    >>> [parse_severity("Warn"), parse_severity("emerg"), parse_severity(30, "level")]
-    [30, 50, 20]
+    >>> [parse_severity(text) for text in ("warn", " [Error]: ", "\x1b[31mfatal\x1b[0m", "INFO+2")]
+    [30, 40, 50, 20]
+    >>> [parse_severity(3), parse_severity(30), parse_severity(30, "levelno"), parse_severity(400)]
+    [40, 20, 30, 40]
 
     Raises ValueError.
     """
-    if isinstance(value, str) and (severity := SEVERITY_ALIASES.get(value.upper())):
-        return severity
-    if name == "level" and re.fullmatch(r"\d{1,3}", str(value)):
-        return next(severity for level, severity in PINO_LEVELS if int(value) >= level)
+    if isinstance(value, str):
+        severity = SEVERITY_ALIASES.get(value.upper())
+        if severity:
+            return severity
+        word = ONE_WORD.fullmatch(TERMINAL_CODE.sub("", value))
+        if word and word[1].upper() in SEVERITY_ALIASES:
+            return SEVERITY_ALIASES[word[1].upper()]
+        if re.fullmatch(r"\s*[0-9]{1,3}\s*", value):
+            return severity_of_number(int(value), name)
+    elif type(value) in (int, float) and name != "priority":  # Of journald it is a text.
+        return severity_of_number(value, name)
     names = ", ".join(SEVERITIES)
     raise ValueError(f"must be one of {names} or a usual alias, not {shorten(value)}")
 
 
-def pop_first(fields: dict[str, Json], names: tuple[str, ...]) -> tuple[str, Json]:
-    """Removes from `fields` the first of `names` that has a value. Gives the name and the value.
+TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # Colours, for example.
+ONE_WORD = re.compile(r"[^A-Za-z]*([A-Za-z]+)[^A-Za-z]*")  # Blanks, brackets, "+4" around it.
+SYSLOG_SEVERITIES = (50, 50, 50, 40, 30, 20, 20, 10)  # RFC 5424, table 2: 0 is emergency.
+MONOLOG_SEVERITIES = {100: 10, 200: 20, 250: 20, 300: 30, 400: 40, 500: 50, 550: 50, 600: 50}
+OTEL_SEVERITIES = (10, 10, 20, 30, 40, 50)  # For four numbers each, from 1 on.
 
-    The value is None where no name has one.
+
+def severity_of_number(number: float, name: str) -> int:
+    """The severity that a number means: the loggers' scales do not overlap. Raises ValueError."""
+    if name in ("severity_number", "severitynumber") and 1 <= number <= 24:
+        return OTEL_SEVERITIES[(int(number) - 1) // 4]
+    if name == "levelno" and 10 <= number < 60:  # Python's logging. Between two levels: the lower.
+        return int(number) // 10 * 10
+    if number in range(8):
+        return SYSLOG_SEVERITIES[int(number)]
+    if 10 <= number < 70:  # pino and bunyan: 10 is trace, 60 is fatal.
+        return max(int(number) // 10 * 10 - 10, 10)
+    if number in MONOLOG_SEVERITIES:
+        return MONOLOG_SEVERITIES[int(number)]
+    raise ValueError(f"has no meaning as the number {shorten(number)}")
+
+
+Alias = tuple[int, str, Json]  # The place of a name in NAMES, the name as it was sent, its value.
+Aliases = dict[str, list[Alias]]  # By our name of the field, the best first.
+
+
+def find_aliases(fields: dict[str, Json]) -> Aliases:
+    """What of a record has a name in NAMES, in any case.
+
+    >>> find_aliases({"Msg": "hi", "log": {"level": "warn"}, "msg": None})["severity"]
+    [(5, 'log.level', 'warn')]
     """
-    for name in names:
-        if name in fields:
-            value = fields.pop(name)
-            if value is not None:
-                return name, value
-    return names[0], None
+    aliases: Aliases = {}
+    add_aliases(fields, aliases)
+    for found in aliases.values():
+        if len(found) > 1:
+            found.sort(key=operator.itemgetter(0))
+    return aliases
+
+
+def add_aliases(fields: dict[str, Json], aliases: Aliases, path: str = "") -> None:
+    """Adds to `aliases` what has a name in NAMES in an object. `path` leads to the object."""
+    for key, value in fields.items():
+        name = path + key
+        lower = name.lower()
+        if lower in KNOWN_NAMES and value is not None:
+            field, rank = KNOWN_NAMES[lower]
+            aliases.setdefault(field, []).append((rank, name, value))
+        if isinstance(value, dict) and lower in OBJECT_NAMES:
+            add_aliases(value, aliases, f"{name}.")
 
 
 def parse_record(fields: Json, token: Token) -> Record:
     """Makes a record of a JSON object, and empties the object. Raises RecordError.
+
+    Who uses our names is held to our rules, so that a typing error is seen. What others call
+    theirs is taken as it comes: what says nothing to us stays an attribute.
 
     >>> fields = {"msg": "hi", "level": "warn", "ts": 1795486452, "user": "bob"}
     >>> record = parse_record(fields, Token("secret", "service", "app"))
@@ -634,53 +758,152 @@ def parse_record(fields: Json, token: Token) -> Record:
     """
     if not isinstance(fields, dict):
         raise RecordError("record", f"must be a JSON object, not {shorten(fields)}")
-    if "id" in fields and "received_at" in fields:  # GET gave it out: it gets a new id and time.
-        del fields["id"], fields["received_at"]
-    message = pop_message(fields)
-    name, value = pop_first(fields, TIMESTAMP_NAMES)
-    try:
-        timestamp = None if value is None else parse_timestamp(value)
-    except (ValueError, TypeError, OverflowError):
-        error = f"must be ISO 8601 or an epoch number, not {shorten(value)}"
-        raise RecordError(name, error) from None
-    name, value = pop_first(fields, LEVEL_NAMES)
-    try:
-        severity = 20 if value is None else parse_severity(value, name)
-    except ValueError as error:
-        raise RecordError(name, str(error)) from None
-    service = pop_service(fields, token)
+    if "received_at" in fields:
+        drop_what_get_added(fields)
+    own_message = fields.pop("message", None)
+    own_timestamp = fields.pop("timestamp", None)
+    own_severity = fields.pop("severity", None)
+    aliases = find_aliases(fields) if fields else {}
+    if own_timestamp is None:
+        timestamp = pop_timestamp(fields, aliases.get("timestamp", []))
+    else:
+        timestamp = check_timestamp(own_timestamp)
+    if own_severity is None:
+        severity = pop_severity(fields, aliases.get("severity", []))
+    else:
+        severity = check_severity(own_severity)
+    if own_message is None:
+        message = pop_message(fields, aliases.get("message", []))
+    else:
+        message = check_message("message", own_message)
+    has_time = own_timestamp is not None or "timestamp" in aliases
+    has_level = own_severity is not None or "severity" in aliases
+    if not (message or has_time or has_level):
+        raise RecordError("message", "is missing, and so are a time and a level")
+    service = pop_service(fields, token, aliases.get("service", []))
     return Record(timestamp, service, severity, message, pop_attributes(fields))
 
 
-def pop_message(fields: dict[str, Json]) -> str:
-    """Takes the message out of `fields`. Raises RecordError."""
-    name, message = pop_first(fields, MESSAGE_NAMES)
-    if message is None:
-        raise RecordError("message", "is missing")
-    if not isinstance(message, str) or not message:
-        raise RecordError(name, "must be a text that is not empty")
+OWN_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")  # As the server writes it.
+
+
+def drop_what_get_added(fields: dict[str, Json]) -> None:
+    """Removes the id and the time of receipt that GET gave out: the record gets new ones."""
+    has_time = OWN_TIME.fullmatch(str(fields["received_at"]))
+    if has_time and type(fields.get("id")) is int:
+        del fields["id"], fields["received_at"]
+
+
+def check_timestamp(value: Json) -> int:
+    """Microseconds of our own "timestamp". Raises RecordError."""
+    try:
+        return parse_timestamp(value)
+    except (ValueError, TypeError, OverflowError):
+        error = f"must be ISO 8601 or an epoch number, not {shorten(value)}"
+        raise RecordError("timestamp", error) from None
+
+
+LEAST_EPOCH = 100_000_000  # Seconds. A smaller number under a name of others is a duration.
+
+
+def pop_timestamp(fields: dict[str, Json], aliases: list[Alias]) -> int | None:
+    """Takes the time of another name out of `fields`: microseconds, or None without one."""
+    for _, name, value in aliases:
+        with contextlib.suppress(ValueError, TypeError, OverflowError):
+            timestamp = parse_timestamp(value)
+            is_date = isinstance(value, str) and not EPOCH_NUMBER.fullmatch(value)
+            if is_date or abs(timestamp) >= LEAST_EPOCH * SECOND:
+                fields.pop(name, None)
+                return timestamp
+    return None
+
+
+def check_severity(value: Json) -> int:
+    """The number of our own "severity". Raises RecordError."""
+    try:
+        return parse_severity(value)
+    except ValueError as error:
+        raise RecordError("severity", str(error)) from None
+
+
+def pop_severity(fields: dict[str, Json], aliases: list[Alias]) -> int:
+    """Takes the severity of another name out of `fields`. INFO is that of a record without one.
+
+    A word says more than a number: the scales of loggers differ.
+    """
+    for _, name, value in sorted(aliases, key=lambda alias: not isinstance(alias[2], str)):
+        if name == "s" and not isinstance(fields.get("t"), dict):  # MongoDB has both.
+            continue
+        with contextlib.suppress(ValueError):
+            severity = parse_severity(value, name.lower())
+            fields.pop(name, None)
+            return severity
+    return SEVERITIES["INFO"]
+
+
+def pop_message(fields: dict[str, Json], aliases: list[Alias]) -> str:
+    """Takes the message of another name out of `fields`; "" without one. Raises RecordError.
+
+    The first name with a text counts, else the first. The objects "log" and "event" of ECS are
+    no messages.
+    """
+    found = [one for one in aliases if not isinstance(one[2], dict) or one[1] not in OBJECTS]
+    texts = [one for one in found if isinstance(one[2], str) and one[2]]
+    for _, name, value in texts[:1] or found[:1]:
+        fields.pop(name, None)
+        message = value
+        if name == "MESSAGE" and isinstance(value, list):  # journald: it has bytes of no UTF-8.
+            with contextlib.suppress(ValueError, TypeError):
+                message = bytes(value).decode("utf-8", "replace")
+        if name == "log" and isinstance(value, str):  # Docker keeps the end of the line.
+            message = value.removesuffix("\n").removesuffix("\r")
+        return check_message(name, message)
+    return ""
+
+
+OBJECTS = ("log", "event")
+
+
+def check_message(name: str, value: Json) -> str:
+    """A message as a text: what is none becomes its JSON. Raises RecordError."""
+    message = value if isinstance(value, str) else to_json("message", value)
     # A character has at most 4 bytes in UTF-8: only a long text must be encoded to know.
     if len(message) * 4 > MAX_MESSAGE_BYTES and len(message.encode()) > MAX_MESSAGE_BYTES:
         raise RecordError(name, f"is longer than {MAX_MESSAGE_BYTES >> 10} KiB")
     return message
 
 
-def pop_service(fields: dict[str, Json], token: Token) -> str:
+def pop_service(fields: dict[str, Json], token: Token, aliases: list[Alias]) -> str:
     """Takes the service out of `fields`. A service token writes its own service only.
 
-    With a service token, "logger" and "name" stay: they become attributes. Raises RecordError.
+    With a service token, "logger" and the like stay: they become attributes. Raises RecordError.
     """
+    service = fields.pop("service", None)
+    if isinstance(service, dict):  # ECS: {"name": "web", "version": "1.2"}. The rest stays.
+        rest = dict(service)
+        service = rest.pop("name", None)
+        if rest:
+            fields["service"] = rest
+    if service in (None, ""):
+        service = fields.pop("service.name", None)
     if token.role == "service":
-        named = fields.pop("service", None)
-        if named not in (None, "", token.service):
-            error = f"this token writes records of {token.service} only, not of {shorten(named)}"
+        if service not in (None, "", token.service):
+            error = f"this token writes records of {token.service} only, not of {shorten(service)}"
             raise RecordError("service", error, forbidden=True)
         return token.service
-    name, service = pop_first(fields, SERVICE_NAMES)
-    if not isinstance(service, str) or not 0 < len(service) <= MAX_SERVICE_CHARS:
+    for _, name, value in aliases:
+        if service in (None, "") and is_service(value):
+            service = value
+            fields.pop(name, None)
+    if not is_service(service):
         error = f"must be a text of 1 to {MAX_SERVICE_CHARS} characters, with a shipper's token"
-        raise RecordError(name, error)
-    return service
+        raise RecordError("service", error)
+    return str(service)
+
+
+def is_service(value: Json) -> bool:
+    """Whether a value can be the name of a service."""
+    return isinstance(value, str) and 0 < len(value) <= MAX_SERVICE_CHARS
 
 
 def nesting(value: Json) -> int:
@@ -703,15 +926,21 @@ def pop_attributes(fields: dict[str, Json]) -> str:
         fields |= own
     if not fields:
         return "{}"
+    text = to_json("attributes", fields)
+    if len(text) * 4 > MAX_ATTRIBUTES_BYTES and len(text.encode()) > MAX_ATTRIBUTES_BYTES:
+        raise RecordError("attributes", f"are longer than {MAX_ATTRIBUTES_BYTES >> 10} KiB")
+    return text
+
+
+def to_json(field: str, value: Json) -> str:
+    """A value of a record as JSON. Raises RecordError for the field."""
     try:
-        text = encode_json(fields)
-        if text.count("{") + text.count("[") > MAX_NESTING and nesting(fields) > MAX_NESTING:
+        text = encode_json(value)
+        if text.count("{") + text.count("[") > MAX_NESTING and nesting(value) > MAX_NESTING:
             raise ValueError
     except (ValueError, RecursionError):
         error = "must have no NaN or Infinity, and not be nested too deep"
-        raise RecordError("attributes", error) from None
-    if len(text) * 4 > MAX_ATTRIBUTES_BYTES and len(text.encode()) > MAX_ATTRIBUTES_BYTES:
-        raise RecordError("attributes", f"are longer than {MAX_ATTRIBUTES_BYTES >> 10} KiB")
+        raise RecordError(field, error) from None
     return text
 
 
@@ -765,36 +994,40 @@ def read_records(values: list[Json], token: Token, parse: Parse) -> Parsed:
     return parsed
 
 
-def parse_body(body: bytes, most_chars: int = MAX_VALUE_CHARS) -> list[Json]:
+def parse_body(
+    body: bytes, most_chars: int = MAX_VALUE_CHARS, content_type: str = ""
+) -> list[Json]:
     """The values in a body. Its content decides what it is, since many Content-Types are wrong.
 
-    Taken are JSON objects and arrays, one after the other, or one form. A RecordError stands for
-    a value that can't be a record. OTLP sends one large document, and so more `most_chars`.
+    Taken are JSON objects and arrays, one after the other; one form; or lines of text. A
+    RecordError stands for a value that can't be a record. OTLP sends one large document, and so
+    more `most_chars`. Of `content_type`, only the charset counts.
 
     >>> parse_body(b'{"message": "a"}{"message": "b"}')
     [{'message': 'a'}, {'message': 'b'}]
     >>> parse_body(b"message=a&severity=ERROR")
     [{'message': 'a', 'severity': 'ERROR'}]
+    >>> parse_body(b"[    0.1] usb: new device\\n[    0.2] eth0: up")
+    [{'message': '[    0.1] usb: new device'}, {'message': '[    0.2] eth0: up'}]
 
     Raises BadBody with the place of the fault, TooLarge, Unsupported.
     """
-    text = body.decode(json.detect_encoding(body), "replace").strip()  # UTF-8, or UTF-16 or 32.
-    if text.startswith("--") and "form-data" in text:
-        raise Unsupported("A multipart form is not taken.", "Send JSON, or a form with curl -d.")
-    is_form = text[:1] not in ("{", "[") and "=" in text
+    charset = charset_of(content_type) or json.detect_encoding(body)  # UTF-8, or UTF-16 or 32.
     try:
-        values = [parse_form(text)] if is_form else split_json(text, most_chars)
-        # A JSON escape can write half a surrogate pair; so can the arguments in a form, which
-        # `format_message` evaluates.
-        if is_form or "\\ud" in text or "\\uD" in text:
-            values = [
-                value if isinstance(value, RecordError) else replace_surrogates(value)
-                for value in values
-            ]
+        try:
+            text = body.decode(charset).removeprefix("\ufeff")
+            values = split_text(text, most_chars, charset)
+        except UnicodeDecodeError:
+            text = body.decode("utf-8", "surrogateescape").strip()
+            values = split_lines(text) if text.startswith("{") else []
+            if not values:
+                raise
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} column {error.colno} (character {error.pos})"
         hint = "Correct it and send it again; nothing was stored."
         raise BadBody(f"The body is not JSON: {error.msg}, {place}.", hint) from None
+    except UnicodeDecodeError as error:
+        raise not_text(body, str(error)) from None
     except (ValueError, RecursionError):
         problem = "The body has a number too long, is nested too deep or has too many fields."
         hint = "Send numbers of at most 4,300 digits and forms of at most 1,000 fields."
@@ -803,6 +1036,128 @@ def parse_body(body: bytes, most_chars: int = MAX_VALUE_CHARS) -> list[Json]:
         hint = 'Send a JSON object such as {"message": "hello"}.'
         raise BadBody("The body holds no record.", hint)
     return values
+
+
+def charset_of(content_type: str) -> str:
+    """The charset of Windows or ISO that a Content-Type names. All others name UTF-8, or lie."""
+    match = re.search(r"charset\s*=\s*\"?([\w.:-]{1,40})", content_type, re.IGNORECASE)
+    with contextlib.suppress(LookupError):
+        name = codecs.lookup(match[1]).name if match else ""
+        return name if name.startswith(("cp125", "iso8859")) else ""
+    return ""
+
+
+# What a body that is no text begins with, and what it seems to be.
+SIGNATURES = {
+    b"\x1f\x8b": "gzip without 'Content-Encoding: gzip'",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"PK\x03\x04": "a ZIP file",
+    b"SQLite format 3": "an SQLite file",
+    b"\x89PNG": "a picture",
+    b"\xff\xd8\xff": "a picture",
+    b"%PDF": "a PDF",
+    b"\x7fELF": "a program",
+}
+
+
+def not_text(body: bytes, problem: str) -> Refusal:
+    """The refusal of a body that is no text, with what it seems to be."""
+    hint = "Send JSON, a form or lines of text, in UTF-8, as they are or with gzip or deflate."
+    for signature, name in SIGNATURES.items():
+        if body.startswith(signature):
+            return Unsupported(f"The body seems to be {name}.", hint)
+    if b"\0" in body:
+        return BadBody("The body seems to be binary: it has a NUL.", hint)
+    hint += " Or name a charset of Windows or ISO in Content-Type."
+    return BadBody(f"The body is not text in UTF-8: {problem}.", hint)
+
+
+FORM = re.compile(r"[\w.%+*@\[\]-]+=[^\s\"']*")  # As browsers write one.
+
+
+def split_text(text: str, most_chars: int, charset: str) -> list[Json]:
+    """The values in a text. `charset` is that of %XX in a form.
+
+    Raises Refusal, ValueError, RecursionError.
+    """
+    whole_text = text
+    text = text.strip()
+    if looks_like_json(text):
+        try:
+            values = split_json(text, most_chars)
+        except (ValueError, RecursionError):
+            values = split_lines(text)
+            if not values:
+                raise
+        if "\\ud" in text or "\\uD" in text:  # An escape can write half a surrogate pair.
+            values = [v if isinstance(v, RecordError) else replace_surrogates(v) for v in values]
+        return values
+    if text.startswith("--") and "form-data" in text[:1000]:
+        fields = parse_multipart(text)
+    elif FORM.fullmatch(text):
+        pairs = urllib.parse.parse_qsl(
+            text, keep_blank_values=True, max_num_fields=1000, encoding=charset, errors="strict"
+        )
+        fields = dict(pairs)
+    else:
+        if "\0" in text:
+            raise not_text(text.encode(), "it has a NUL")
+        return [{"message": line} for line in lines_of(whole_text)]
+    return [replace_surrogates(clean_form(fields))]  # The arguments in a form can have escapes.
+
+
+def looks_like_json(text: str) -> bool:
+    """Whether a text is meant as JSON: "[    0.1] usb" of dmesg is none, and begins alike."""
+    if text[:1] == "{" or re.match(r"\[\s*\{", text):
+        return True
+    if text[:1] != "[":
+        return False
+    try:
+        value, end = decode_json(text[:PIECE_CHARS])
+    except RecursionError:
+        return True
+    except ValueError:
+        return False
+    return value == [] or end == len(text)
+
+
+def lines_of(text: str) -> Iterator[str]:
+    """The lines of a text that are not blank, without their ends. Raises TooLarge."""
+    found = 0
+    for match in re.finditer(r"[^\n]+", text):
+        line = match[0].removesuffix("\r")
+        if line.strip():
+            found += 1
+            check_count(found)
+            yield line
+
+
+def split_lines(text: str) -> list[Json]:
+    """The values of a text that has one a line. A RecordError stands for a line that is not JSON.
+
+    It gives nothing where the text is no such one. Raises TooLarge.
+    """
+    values: list[Json] = []
+    good = 0
+    for line in lines_of(text):
+        if not values and line.strip() in ("{", "["):  # One value on many lines.
+            return []
+        try:
+            line.encode()  # What was not UTF-8 can't be encoded.
+            if len(line) > MAX_VALUE_CHARS:
+                values.append(overlong())
+                continue
+            values += split_json(line.strip(), MAX_VALUE_CHARS)
+            good += 1
+        except json.JSONDecodeError as error:
+            values.append(RecordError("record", f"is not JSON: {error.msg}, column {error.colno}"))
+        except (ValueError, RecursionError):
+            values.append(RecordError("record", "is not JSON in UTF-8 that can be read"))
+        check_count(len(values))
+    return values if good else []
 
 
 def split_json(text: str, most_chars: int) -> list[Json]:
@@ -817,15 +1172,14 @@ def split_json(text: str, most_chars: int) -> list[Json]:
     if len(text) > PIECE_CHARS:
         offset = split_long_array(text, values, most_chars)
     while offset < len(text):
-        begin = offset
-        value, offset = decode_json(text, offset)
+        value, offset = decode_value(text, offset, most_chars)
         if isinstance(value, dict) and "message" not in value:
             logs = value.get("logs")
             value = logs if isinstance(logs, list) else value
         if isinstance(value, list):
             values += value
         else:
-            values.append(value if offset - begin <= most_chars else overlong())
+            values.append(value)
         found += 1
         check_count(max(found, len(values)))  # A body can hold millions of empty arrays.
         offset = skip_blanks(text, offset)
@@ -848,9 +1202,8 @@ def split_long_array(text: str, values: list[Json], most_chars: int) -> int:
     offset = skip_blanks(text, offset + 1)
     separator = "," if text[offset : offset + 1] != "]" else "]"
     while separator == ",":
-        begin = offset
-        value, offset = decode_json(text, offset)
-        values.append(value if offset - begin <= most_chars else overlong())
+        value, offset = decode_value(text, offset, most_chars)
+        values.append(value)
         check_count(len(values))
         offset = skip_blanks(text, offset)
         separator = text[offset : offset + 1]
@@ -863,6 +1216,50 @@ def split_long_array(text: str, values: list[Json], most_chars: int) -> int:
         values.clear()
         return 0
     return skip_blanks(text, offset + 1) if logs else offset
+
+
+def decode_value(text: str, offset: int, most_chars: int) -> tuple[Json, int]:
+    """The JSON value at an offset, and the offset behind it. Raises json.JSONDecodeError.
+
+    The parser of json keeps all other threads waiting. So it never gets more than `most_chars`:
+    a RecordError stands for a value that has more.
+    """
+    if len(text) - offset <= most_chars:
+        return decode_json(text, offset)
+    for size in (1 << 12, 1 << 16, most_chars):
+        piece = text[offset : offset + size]
+        try:
+            value, length = decode_json(piece)
+        except json.JSONDecodeError as error:
+            fault = json.JSONDecodeError(error.msg, text, offset + error.pos)
+            is_cut = error.pos > size - 20 or error.msg.startswith("Unterminated string")
+            if is_cut:
+                continue
+            raise fault from None
+        if length < size:  # Else a number may go on.
+            return value, offset + length
+    end = skip_value(text, offset)
+    if end - offset <= most_chars:
+        raise fault
+    return overlong(), end
+
+
+# A string or a bracket. "++" and "*+" keep nothing for a second try: a string can have 10 MiB.
+JSON_PART = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+
+
+def skip_value(text: str, offset: int) -> int:
+    """The offset behind the JSON object or array that begins at an offset."""
+    depth = 0
+    for part in JSON_PART.finditer(text, offset):
+        first = text[part.start()]
+        if first in "{[":
+            depth += 1
+        elif first in "}]":
+            depth -= 1
+        if depth <= 0:
+            return part.end()
+    return len(text)
 
 
 def overlong() -> RecordError:
@@ -900,16 +1297,35 @@ FORM_NOISE = frozenset((
 ))  # fmt: skip
 
 
-def parse_form(text: str) -> dict[str, Json]:
-    """The fields of a form. logging.handlers.HTTPHandler posts one, as does `curl -d name=value`.
+def parse_multipart(text: str) -> dict[str, Json]:
+    r"""The fields of a multipart form (RFC 7578), which curl -F and FormData send.
 
-    >>> parse_form("msg=%25s+rows&args=%283%2C%29&levelname=INFO&levelno=20&exc_info=None")
-    {'levelname': 'INFO', 'message': '3 rows'}
+    >>> head = 'Content-Disposition: form-data; name="message"'
+    >>> parse_multipart(f"--x\r\n{head}\r\n\r\nhello\r\n--x--\r\n")
+    {'message': 'hello'}
 
     Raises ValueError for more than 1,000 fields.
     """
-    pairs = urllib.parse.parse_qsl(text, keep_blank_values=True, max_num_fields=1000)
-    fields: dict[str, Json] = dict(pairs)
+    boundary, _, rest = text.partition("\n")
+    boundary = "\n" + boundary.rstrip("\r")
+    if rest.count(boundary) > 1000:
+        raise ValueError
+    fields: dict[str, Json] = {}
+    for part in rest.split(boundary):
+        head, *content = re.split(r"\r?\n\r?\n", part, maxsplit=1)
+        name = re.search(r'\bname="([^"\r\n]{0,200})"', head)
+        if name and content:
+            fields[name[1]] = content[0].removesuffix("\r")
+    return fields
+
+
+def clean_form(fields: dict[str, Json]) -> dict[str, Json]:
+    """The fields of a form; of one that logging.handlers.HTTPHandler posts, those that matter.
+
+    >>> form = {"msg": "%s rows", "args": "(3,)", "levelno": "20", "exc_info": "None"}
+    >>> clean_form(form)
+    {'message': '3 rows'}
+    """
     if "msg" not in fields or "levelno" not in fields:
         return fields
     fields["message"] = format_message(fields.pop("msg"), fields.get("args", ""))
@@ -1022,8 +1438,8 @@ def parse_end(text: str) -> int:
 def parse_severity_name(text: str) -> int:
     """One name of a severity."""
     try:
-        return parse_severity(text.strip())
-    except ValueError:
+        return SEVERITY_ALIASES[text.strip().upper()]
+    except KeyError:
         raise ValueError(", ".join(SEVERITIES)) from None
 
 
@@ -2568,8 +2984,10 @@ class App:
     # Writing
 
     def post_logs(self, request: Request) -> Response:
-        """Takes records, in any form of JSON."""
-        parsed, batch = self.store_body(request, parse_body, parse_record)
+        """Takes records: JSON, forms or lines of text."""
+        content_type = request.headers.get("content-type", "")
+        split = functools.partial(parse_body, content_type=content_type)
+        parsed, batch = self.store_body(request, split, parse_record)
         return json_response(200, batch_answer(parsed, batch), replayed_header(batch))
 
     def store_body(self, request: Request, split: Split, parse: Parse) -> tuple[Parsed, Batch]:

@@ -227,9 +227,9 @@ class Chapters(unittest.TestCase):
         )
         self.assertLessEqual(set(self.CORE), {chapter.name for chapter in found})
         for what, number, most in (
-            ("lines", len(lines), 4200),
-            ("lines of the core chapters", core, 2650),
-            ("lines of code", len(self.lines_of_code(self.SOURCE)), 3050),
+            ("lines", len(lines), 4700),
+            ("lines of the core chapters", core, 3100),
+            ("lines of code", len(self.lines_of_code(self.SOURCE)), 3400),
         ):
             with self.subTest(what):
                 self.assertLessEqual(number, most)
@@ -556,7 +556,7 @@ class Parsers(unittest.TestCase):
                 server.parse_timestamp(text)
 
     def test_a_bad_severity_is_a_value_error(self) -> None:
-        for value in ("", "LOUD", 20, None, True, 1.5, ["INFO"]):
+        for value in ("", "LOUD", 8, None, True, 1.5, ["INFO"]):
             with self.subTest(value), self.assertRaises(ValueError):
                 server.parse_severity(value)
 

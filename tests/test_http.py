@@ -282,7 +282,8 @@ class Connections(HTTPTest):
         self.assertEqual([answer.status for answer in answers], [200] * 40)
         ids = [answer.json["first_id"] for answer in answers[::2]]
         self.assertEqual(ids, list(range(ids[0], ids[0] + 20)))
-        stored = self.server.sql("SELECT message FROM logs WHERE message LIKE 'p%' ORDER BY id")
+        sql = "SELECT message FROM logs WHERE message GLOB 'p[0-9]*' ORDER BY id"
+        stored = self.server.sql(sql)
         self.assertEqual(stored, [(f"p{n}",) for n in range(20)])
 
     def test_what_is_no_request_is_refused_after_the_answers_before_it(self):
@@ -330,10 +331,10 @@ class Connections(HTTPTest):
             "421": (b"POST /logs HTTP/1.1\r\nHost: example.org\r\n", 421),
             "415": (POST + b"Content-Encoding: br\r\n", 415),
             "400, key": (POST + b"Idempotency-Key: " + b"k" * 256 + b"\r\n", 400),
-            "417 or 422, expectation": (POST + b"Expect: the-unexpected\r\n", 422),
+            "417 or 200, expectation": (POST + b"Expect: the-unexpected\r\n", 200),
             "GET with a body": (b"GET /health HTTP/1.1\r\nHost: localhost\r\n", 200),
             "HEAD with a body": (b"HEAD /health HTTP/1.1\r\nHost: localhost\r\n", 200),
-            "422": (POST, 422),
+            "200, its lines are text": (POST, 200),
         }.items():
             for kind, data in {
                 "length": head + length + b"\r\n" + HIDDEN,
@@ -357,7 +358,7 @@ class Connections(HTTPTest):
                 (post(), 200),
                 (post(b"{"), 422),
                 (GET, 200),
-                (post(b'{"message": 1}'), 422),
+                (post(b'{"message": ""}'), 422),
                 (GET.replace(b"health", b"nothing"), 404),
                 (chunked(chunk(RECORD), chunk(b"")), 200),
                 (GET.replace(b"health", b"logs?limit=0"), 200),
@@ -765,8 +766,8 @@ class HostileBodies(HTTPTest):
             "a huge exponent": (b'{"message":"m","n":1e999999999999}', (422,)),
             "NaN as a time": (b'{"message":"m","ts":NaN}', (422,)),
             "Infinity as a time": (b'{"message":"m","ts":Infinity}', (422,)),
-            "beyond 64 bits as a time": (b'{"message":"m","ts":1' + b"0" * 40 + b"}", (422,)),
-            "a huge level": (b'{"message":"m","level":1' + b"0" * 40 + b"}", (422,)),
+            "beyond 64 bits as a time": (b'{"message":"m","ts":1' + b"0" * 40 + b"}", (200,)),
+            "a huge level": (b'{"message":"m","level":1' + b"0" * 40 + b"}", (200,)),
             "beyond 64 bits": (b'{"message":"m","n":1' + b"0" * 40 + b"}", (200,)),
         }.items():
             with self.subTest(name):
@@ -780,8 +781,6 @@ class HostileBodies(HTTPTest):
             ),
             "a pair": (b'{"message":"\\ud83d\\ude00"}', "😀", {}),
             "a pair the wrong way round": (b'{"message":"\\ude00\\ud83d"}', "\ufffd\ufffd", {}),
-            "bytes that are no UTF-8": (b'{"message":"a\xff\xfeb"}', "a\ufffd\ufffdb", {}),
-            "an encoded surrogate": (b'{"message":"\xed\xa0\x80"}', "\ufffd\ufffd\ufffd", {}),
             "NUL": (b'{"message":"a\\u0000b"}', "a\0b", {}),
             "a key twice": (b'{"message":"one","message":"two","k":1,"k":2}', "two", {"k": 2}),
         }.items():
@@ -843,10 +842,13 @@ class HostileBodies(HTTPTest):
                 "dashes": "1-" * 500_000,
                 "colons": "2026-11-24T" + "1:" * 500_000,
                 "spaces": " " * 1_000_000,
+                "brackets": "[" * 1_000_000,
+                "colours": "\x1b[31m" * 200_000,
+                "a word and blanks": "Tue" + " " * 1_000_000,
             }.items():
                 with self.subTest(field, value=name):
                     body = json.dumps({"message": "m", field: value}).encode()
-                    self.assert_survives(body, 422, 403, mib=300)
+                    self.assert_survives(body, 200, 422, 403, mib=300)
 
 
 class HostileQueries(HTTPTest):

@@ -261,15 +261,12 @@ class Bodies(ServerTests):
     def test_a_body_that_can_not_be_parsed_is_422_with_the_position_of_the_fault(self) -> None:
         before = self.server.get("/stats").json["total"]
         for body, line, column in (
-            (b"hello", 1, 1),
             (b'{"message": "a"', 1, 16),
             (b'{"message": }', 1, 13),
             (b"{'message': 'a'}", 1, 2),
             (b'[{"message": "a"}, {"message": "b"}', 1, 36),
-            (b'{"message": "a"}\n{"message": "b"}\n{"message" "c"}\n', 3, 12),
-            (b'{"message": "a"},\n{"message": "b"}', 1, 17),
+            (b'{\n"message": "a",\n"n": {"b": 1}\n,}', 4, 2),
             (b'{"message": "a\nb"}', 1, 15),
-            (b'{"message": "a"}\n<html>', 2, 1),
             (b'{"message": "a"}]', 1, 17),
         ):
             with self.subTest(body=body):
@@ -285,22 +282,9 @@ class Bodies(ServerTests):
                 answer = self.server.post(data, Content_Encoding="gzip")
                 self.assertEqual(answer.status, status, answer.text)
 
-    def test_a_multipart_form_is_415_and_the_hint_says_how_to_send_it(self) -> None:
-        form = b'--x\r\nContent-Disposition: form-data; name="message"\r\n\r\nhello\r\n--x--\r\n'
-        answer = self.server.post(form, Content_Type="multipart/form-data; boundary=x")
-        self.assertEqual(answer.status, 415, answer.text)
-        self.assertIn("curl -d", answer.json["hint"])
-
     def test_an_encoding_that_is_not_known_is_answered_with_those_that_are(self) -> None:
         answer = self.server.post(b"x", Content_Encoding="br")
         self.assertEqual(answer.headers["accept-encoding"], "gzip, deflate")
-
-    def test_a_level_outside_of_pinos_scale_is_the_nearest_on_it(self) -> None:
-        for number, name in ((0, "DEBUG"), (69, "CRITICAL"), (70, "CRITICAL"), (999, "CRITICAL")):
-            with self.subTest(number=number):
-                self.assertEqual(
-                    self.accept({"message": "m", "level": number})[0]["severity"], name
-                )
 
 
 class HandlerForm(ServerTests):
@@ -592,14 +576,10 @@ class Fields(ServerTests):
         ("timestamp",
          ("0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00", "10000-01-01T00:00:00Z")),
         ("timestamp", (1e30, -1e30, 10**40, True, False, [], {}, [1795486452], {"$date": 1})),
-        ("time", ("soon",)),
-        ("@timestamp", ("soon",)),
-        ("severity", ("LOUD", "", "INFO,ERROR", "INFO2", 30, 2, -1, 1.5, True, [], {}, ["INFO"])),
-        ("level", ("LOUD", "", -10, 30.5, True, False, [], {})),
-        ("levelname", ("Level 15",)),
-        ("message", (None, "", 5, 0, True, False, [], ["a"], {}, {"text": "a"})),
+        ("severity", ("LOUD", "", "INFO,ERROR", -1, 1.5, 8, 70, 999, True, [], {}, ["INFO"])),
+        ("message", (None, "")),
         ("attributes", ("text", "{}", 5, 0, True, False, ["a"])),
-        ("service", (5, True, ["app"], {"name": "app"})),
+        ("service", (5, True, ["app"], {"name": "web"}, {"name": 5})),
     )
     BAD: tuple[tuple[dict[str, Json], str], ...] = (
         *(
@@ -610,7 +590,6 @@ class Fields(ServerTests):
         ({}, "message"),
         ({"user": "bob"}, "message"),
         ({"message": "", "msg": "an alias does not help"}, "message"),
-        ({"msg": 5}, "msg"),
     )
 
     def test_what_breaks_a_rule_is_refused_and_the_field_is_named(self) -> None:
@@ -641,7 +620,7 @@ class Fields(ServerTests):
         self.assertEqual([error["index"] for error in answer["errors"]], [1, 2, 3, 4, 5, 6])
         for body in ("5", "null", "true", '"text"'):
             with self.subTest(body):
-                self.assertEqual(self.server.post(body).status, 422)
+                self.assertEqual(self.server.post(f"[{body}]").status, 422)
 
     def test_severities_have_their_usual_names_in_any_case(self) -> None:
         names = {
@@ -777,9 +756,6 @@ class Fields(ServerTests):
             (rb'{"message": "\ud800\ud83d\ude00"}', "\ufffd😀"),
             (rb'{"message": "\ud83d\ude00"}', "😀"),
             (rb'{"message": "C:\\udata"}', r"C:\udata"),
-            (b'{"message": "\xff"}', "\ufffd"),
-            (b'{"message": "caf\xe9"}', "caf\ufffd"),
-            (b"message=%FF", "\ufffd"),
             (rb'{"message": "\ud800"}'.decode().encode("utf-16"), "\ufffd"),
         ):
             with self.subTest(body=body):
