@@ -1035,9 +1035,12 @@ def parse_body(
     if not values:
         hint = 'Send a JSON object such as {"message": "hello"}.'
         raise BadBody("The body holds no record.", hint)
+    if "\\ud" in text or "\\uD" in text:  # An escape can write half a surrogate pair.
+        values = [v if isinstance(v, RecordError) else replace_surrogates(v) for v in values]
     return values
 
 
+@functools.lru_cache(256)
 def charset_of(content_type: str) -> str:
     """The charset of Windows or ISO that a Content-Type names. All others name UTF-8, or lie."""
     match = re.search(r"charset\s*=\s*\"?([\w.:-]{1,40})", content_type, re.IGNORECASE)
@@ -1092,8 +1095,6 @@ def split_text(text: str, most_chars: int, charset: str) -> list[Json]:
             values = split_lines(text)
             if not values:
                 raise
-        if "\\ud" in text or "\\uD" in text:  # An escape can write half a surrogate pair.
-            values = [v if isinstance(v, RecordError) else replace_surrogates(v) for v in values]
         return values
     if text.startswith("--") and "form-data" in text[:1000]:
         fields = parse_multipart(text)

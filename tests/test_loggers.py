@@ -260,6 +260,12 @@ class Bodies(ServerTests):
                     self.assertEqual((answer.json["accepted"], answer.json["rejected"]), (2, 1))
                     self.assertEqual(answer.json["errors"][0]["index"], place)
 
+    def test_half_a_surrogate_pair_beside_a_line_that_is_not_utf_8_is_replaced(self) -> None:
+        answer = self.server.post(b'{"message": "a\\ud800"}\n{"message": "\xff"}\n')
+        self.assertEqual((answer.json["accepted"], answer.json["rejected"]), (1, 1))
+        record = self.server.get(f"/logs/{answer.json['first_id']}").json
+        self.assertEqual(record["message"], "a\ufffd")
+
     def test_one_good_line_among_many_bad_ones_is_stored(self) -> None:
         answer = self.server.post(b'{"message": "good"}\n' + b"{bad\n" * 200)
         self.assertEqual((answer.json["accepted"], answer.json["rejected"]), (1, 200))
