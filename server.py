@@ -569,7 +569,9 @@ def parse_timestamp(value: Json) -> int:
     """
     if isinstance(value, bool):
         raise TypeError("true is no time")
-    if isinstance(value, dict):  # The Instant of log4j2, or the Timestamp of protobuf.
+    if isinstance(value, str) and value[4:5] == "-":  # 2026-..., as most have it.
+        microseconds = parse_date(value)
+    elif isinstance(value, dict):  # The Instant of log4j2, or the Timestamp of protobuf.
         seconds = value["epochSecond"] if "epochSecond" in value else value.get("seconds")
         nanoseconds = value.get("nanoOfSecond", value.get("nanos", 0))
         microseconds = int(seconds) * SECOND + int(nanoseconds) // 1000  # type: ignore[arg-type]
@@ -763,7 +765,9 @@ def parse_record(fields: Json, token: Token) -> Record:
     own_message = fields.pop("message", None)
     own_timestamp = fields.pop("timestamp", None)
     own_severity = fields.pop("severity", None)
-    aliases = find_aliases(fields) if fields else {}
+    service = fields.pop("service", None)
+    is_complete = None not in (own_message, own_timestamp, own_severity, service)
+    aliases = {} if is_complete else find_aliases(fields)
     if own_timestamp is None:
         timestamp = pop_timestamp(fields, aliases.get("timestamp", []))
     else:
@@ -780,7 +784,9 @@ def parse_record(fields: Json, token: Token) -> Record:
     has_level = own_severity is not None or "severity" in aliases
     if not (message or has_time or has_level):
         raise RecordError("message", "is missing, and so are a time and a level")
-    service = pop_service(fields, token, aliases.get("service", []))
+    if service is None or isinstance(service, dict):
+        service = pop_service(fields, service, aliases.get("service", []), token)
+    service = check_service(service, token)
     return Record(timestamp, service, severity, message, pop_attributes(fields))
 
 
@@ -873,37 +879,41 @@ def check_message(name: str, value: Json) -> str:
     return message
 
 
-def pop_service(fields: dict[str, Json], token: Token, aliases: list[Alias]) -> str:
-    """Takes the service out of `fields`. A service token writes its own service only.
+def pop_service(
+    fields: dict[str, Json], own: dict[str, Json] | None, aliases: list[Alias], token: Token
+) -> Json:
+    """Takes the service out of `fields` where "service" is no text. None: no name has one.
 
-    With a service token, "logger" and the like stay: they become attributes. Raises RecordError.
+    `own` is the object that ECS has there: {"name": "web", "version": "1.2"}. The rest of it stays.
+    With a service token, "logger" and the like stay: they become attributes.
     """
-    service = fields.pop("service", None)
-    if isinstance(service, dict):  # ECS: {"name": "web", "version": "1.2"}. The rest stays.
-        rest = dict(service)
-        service = rest.pop("name", None)
-        if rest:
-            fields["service"] = rest
-    if service in (None, ""):
+    service = None
+    if own:
+        fields["service"] = {key: value for key, value in own.items() if key != "name"}
+        service = own.get("name")
+        if fields["service"] == {}:
+            del fields["service"]
+    if service is None:
         service = fields.pop("service.name", None)
+    if token.role == "shipper":
+        for _, name, value in aliases:
+            if service is None and isinstance(value, str) and 0 < len(value) <= MAX_SERVICE_CHARS:
+                service = value
+                fields.pop(name, None)
+    return service
+
+
+def check_service(service: Json, token: Token) -> str:
+    """The service of a record. A service token writes its own service only. Raises RecordError."""
     if token.role == "service":
         if service not in (None, "", token.service):
             error = f"this token writes records of {token.service} only, not of {shorten(service)}"
             raise RecordError("service", error, forbidden=True)
         return token.service
-    for _, name, value in aliases:
-        if service in (None, "") and is_service(value):
-            service = value
-            fields.pop(name, None)
-    if not is_service(service):
+    if not isinstance(service, str) or not 0 < len(service) <= MAX_SERVICE_CHARS:
         error = f"must be a text of 1 to {MAX_SERVICE_CHARS} characters, with a shipper's token"
         raise RecordError("service", error)
-    return str(service)
-
-
-def is_service(value: Json) -> bool:
-    """Whether a value can be the name of a service."""
-    return isinstance(value, str) and 0 < len(value) <= MAX_SERVICE_CHARS
+    return service
 
 
 def nesting(value: Json) -> int:

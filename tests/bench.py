@@ -59,11 +59,13 @@ from typing import Any, NamedTuple
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that the file runs by its name, and not only as a module
 
-from tests.support import SHIPPER, Server  # noqa: E402  # needs that path
+import server as module  # noqa: E402  # needs that path
+from tests.support import SHIPPER, Server  # noqa: E402
 
 # The goals
 SINGLE_RATIO = 0.7  # of what a server that does nothing answers, at 64 connections
 BATCH_RATIO = 1.0  # of raw executemany, in batches of 1,000 over two connections
+PARSE_US = 3.0  # a record, from the object that JSON gave to what a store takes
 BESIDE_READERS_RATIO = 0.5  # of the batch rate without readers
 PAGE_MS = 5.0  # p99 of a page of 100 records
 STATS_MS = 20.0  # p99
@@ -626,6 +628,23 @@ def batches(bench: Bench) -> Iterator[Figure]:
         yield ratio(name, rates, raw, BATCH_RATIO if (size, connections) == (1000, 2) else None)
 
 
+def parsing(bench: Bench) -> Iterator[Figure]:
+    """Microseconds that a record costs between the parser of JSON and the store."""
+    token = module.Token("secret", "shipper")
+    body = f"[{','.join(records(1000, timedelta(hours=1)))}]"
+    others = body.replace('"message"', '"msg"').replace('"severity"', '"level"')
+    for name, text in (("our own names", body), ("names of other loggers", others)):
+        taken = []
+        for _ in range(20 * bench.rounds):
+            fields = json.loads(text.replace('"timestamp"', '"time"') if text is others else text)
+            began = time.perf_counter()
+            for one in fields:
+                module.parse_record(one, token)
+            taken.append((time.perf_counter() - began) * 1e3)
+        goal = PARSE_US if text is body else 2 * PARSE_US
+        yield at_most(f"a record to parse, {name}", statistics.median(taken), goal, "us")
+
+
 def readers(bench: Bench) -> Iterator[Figure]:
     """Two writers of batches of 1,000, alone and beside 8 readers that query without pause."""
     requests, queries = bench.requests(1000), [get(f"/logs?{query}") for query in QUERIES.values()]
@@ -938,7 +957,9 @@ def disk(bench: Bench) -> Iterator[Figure]:
 
 FIGURES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     function.__name__: function
-    for function in (singles, batches, readers, queries, stats, contains, memory, startup, disk)
+    for function in (
+        singles, batches, parsing, readers, queries, stats, contains, memory, startup, disk,
+    )
 }
 
 
