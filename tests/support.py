@@ -11,8 +11,10 @@ from __future__ import annotations
 import ast
 import contextlib
 import datetime
+import functools
 import http.client
 import json
+import marshal
 import os
 import pathlib
 import re
@@ -96,12 +98,24 @@ def configuration(**server: Json) -> dict[str, Json]:
     }
 
 
-# Starts the server with constants of its module changed;
-# one that is not there is a mistake of the test.
+# Where the folders of servers are made: in memory, if there is room, for a sync takes long on some
+# disks. No test can cut the power, and a killed process leaves to the system what it has written.
+MEMORY = "/dev/shm"
+HAS_ROOM = os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 1 << 30
+FOLDERS = MEMORY if HAS_ROOM else tempfile.gettempdir()
+
+# server.py is compiled once for all servers: as a script it would be compiled at every start.
+COMPILED_FOLDER = tempfile.TemporaryDirectory(prefix="logs-")
+COMPILED = pathlib.Path(COMPILED_FOLDER.name, "server")
+SOURCE = (ROOT / "server.py").read_bytes()
+COMPILED.write_bytes(marshal.dumps(compile(SOURCE, "server.py", "exec", dont_inherit=True)))
+
+# Starts it, as a script, with constants changed; one that is not there is a mistake of the test.
 LAUNCHER = """
-import json, sys
-sys.path.insert(0, sys.argv.pop(1))
-import server
+import json, marshal, pathlib, sys, types
+server = sys.modules["server"] = types.ModuleType("server")
+server.__file__ = sys.argv.pop(1)
+exec(marshal.loads(pathlib.Path(sys.argv.pop(1)).read_bytes()), vars(server))
 for name, value in json.loads(sys.argv.pop(1)).items():
     getattr(server, name)
     setattr(server, name, value)
@@ -110,7 +124,7 @@ sys.exit(server.main())
 
 
 class Server:
-    """`python server.py` in a folder of its own, as a user would run it.
+    """A process that runs server.py in a folder of its own, as `python server.py` would.
 
     Keyword arguments go into the "server" part of its configuration. With `folder`, a database that
     is there already is used, so that one server can follow another. `constants` of the module are
@@ -127,8 +141,10 @@ class Server:
         wrapper: tuple[str, ...] = (),
         **settings: Json,
     ):
-        self.constants, self.wrapper = constants, wrapper
-        self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="logs-")
+        self.constants, self.wrapper = constants or {}, wrapper
+        self._temporary = (
+            None if folder else tempfile.TemporaryDirectory(prefix="logs-", dir=FOLDERS)
+        )
         self.folder = pathlib.Path(folder or self._temporary.name)  # type: ignore[union-attr]
         self.config = config or configuration(**settings)
         self.arguments = arguments
@@ -140,10 +156,10 @@ class Server:
         """Starts the process and waits until it says where it listens."""
         path = self.folder / "config.json"
         path.write_text(json.dumps(self.config), encoding="utf-8")
-        program = [str(ROOT / "server.py")]
-        if self.constants:
-            program = ["-c", LAUNCHER, str(ROOT), json.dumps(self.constants)]
-        command = [*self.wrapper, sys.executable, *program, "--config", str(path), *self.arguments]
+        program = [LAUNCHER, str(ROOT / "server.py"), str(COMPILED), json.dumps(self.constants)]
+        # -S: it needs no package, and to look for these takes a third of a start.
+        python = [*self.wrapper, sys.executable, "-S", "-c", *program]
+        command = [*python, "--config", str(path), *self.arguments]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
         )
@@ -296,7 +312,7 @@ def batch_of(*records: module.Record, key: bytes = b"") -> module.Batch:
 
 def folder_of(case: unittest.TestCase) -> pathlib.Path:
     """A folder that goes with the test."""
-    folder = tempfile.mkdtemp(prefix="logs-")
+    folder = tempfile.mkdtemp(prefix="logs-", dir=FOLDERS)
     case.addCleanup(shutil.rmtree, folder)
     return pathlib.Path(folder)
 
@@ -306,26 +322,40 @@ def store_of(case: unittest.TestCase) -> module.SQLiteStore:
     path = folder_of(case) / "config.json"
     path.write_text(json.dumps(configuration()), encoding="utf-8")
     store = module.SQLiteStore(module.load_config(path))
-    case.addCleanup(store.close)
+
+    def close() -> None:
+        if not store._closing:  # To close it again would take two seconds.
+            store.close()
+
+    case.addCleanup(close)
     return store
 
 
 def commit(store: module.SQLiteStore, *batches: module.Batch) -> list[Exception | None]:
     """Commits batches as one group, in this order, each from a thread of its own; gives what each
     failed of."""
-    committer = module.Committer(store.write)
+    began, go_on = threading.Event(), threading.Event()
+
+    def write(group: list[module.Batch]) -> None:
+        if began.is_set():
+            store.write(group)
+        else:  # All that come during the first commit form the next group.
+            began.set()
+            assert go_on.wait(60), "the batches do not come together"
+
+    committer = module.Committer(write)
 
     def work(batch: module.Batch) -> None:
         with contextlib.suppress(Exception):  # The batch keeps what is raised.
             committer.commit(batch)
 
-    threads = [threading.Thread(target=work, args=[batch]) for batch in batches]
-    with committer._turn:  # The first leads the group and waits for its turn: all others join it.
-        for number, thread in enumerate(threads, 1):
-            thread.start()
-            eventually(lambda: committer.waiting == number)  # noqa: B023  # It is asked at once.
+    threads = [threading.Thread(target=work, args=[batch]) for batch in (batch_of(), *batches)]
+    for number, thread in enumerate(threads):
+        thread.start()
+        eventually(lambda: began.is_set() and committer.waiting == number)  # noqa: B023  # At once.
+    go_on.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive(), "a commit has no end"
     return [batch.failure for batch in batches]
 
@@ -367,6 +397,7 @@ def run(line: list[str]) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@functools.cache
 def older_pythons() -> dict[str, str]:
     """The interpreters from 3.8 to 3.10 that this machine has, by version."""
     root = pathlib.Path(os.environ.get("PYENV_ROOT") or pathlib.Path.home() / ".pyenv")

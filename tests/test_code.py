@@ -358,7 +358,7 @@ class Words(unittest.TestCase):
 TRACER = """
 import json, sqlite3, sys
 root, path, *_ = sys.argv[1:]
-sys.argv = sys.argv[4:]  # without the interpreter of the command that is wrapped
+del sys.argv[1 : sys.argv.index("--config")]  # The command that is wrapped, but for its options.
 sys.path.insert(0, root)
 trace, connect = open(path, "a", buffering=1, encoding="utf-8"), sqlite3.connect
 def traced(*arguments, **options):

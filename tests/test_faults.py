@@ -16,6 +16,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import unittest
@@ -162,7 +163,9 @@ class TheStoreItself(unittest.TestCase):
             "DELETE FROM sqlite_master",
             "SELECT load_extension('x')",
         ):
-            with self.subTest(statement), self.assertRaises(sqlite3.Error):
+            # The thread of upkeep uses the connection too. Without the lock, one could wait for the
+            # GIL and the other for SQLite's own lock.
+            with self.subTest(statement), store._writing, self.assertRaises(sqlite3.Error):
                 store._db.execute(statement)
         self.assertEqual([r.message for r in all_records(store)], ["keep me"])
         commit(store, batch_of(record("it still writes")))
@@ -268,8 +271,9 @@ class Commits(unittest.TestCase):
         with mock.patch.object(module.os, "fsync", wraps=module.os.fsync) as fsync:
             store = store_of(self)
         self.assertEqual(fsync.call_count, 1, "the folder, after the new file is in its place")
-        store._db.set_authorizer(None)
-        self.assertEqual(store._db.execute("PRAGMA synchronous").fetchone(), (2,), "FULL")
+        with store._writing:  # The thread of upkeep uses the connection too.
+            store._db.set_authorizer(None)
+            self.assertEqual(store._db.execute("PRAGMA synchronous").fetchone(), (2,), "FULL")
 
     def stop_overdue(self, store: module.SQLiteStore, over: threading.Event) -> None:
         """Does now and then what a thread of the server does."""
@@ -449,7 +453,9 @@ class AStoreThatCanNotCommit(unittest.TestCase):
             self.assert_goes_on(server)
 
     def test_file_made_immutable_under_the_server(self):
-        with Server() as server:
+        # A file in memory can be written all the same.
+        folder = self.enterContext(tempfile.TemporaryDirectory(prefix="logs-"))
+        with Server(folder) as server:
             server.post({"message": "before"})
             files = [str(server.database), f"{server.database}-wal"]
             self.addCleanup(subprocess.run, ["chattr", "-i", *files], capture_output=True)

@@ -300,14 +300,14 @@ class Connections(HTTPTest):
             with contextlib.suppress(BlockingIOError):
                 del unsent[: deaf.send(unsent)]
             began = time.monotonic()
-            self.assertEqual(self.server.post({"message": "heard"}).status, 200)
+            self.assertEqual(server.post({"message": "heard"}).status, 200)
             self.assertLess(time.monotonic() - began, 5)
             return False
 
-        with socket.socket() as deaf:
+        with Server(constants={"SEND_SECONDS": 1}) as server, socket.socket() as deaf:
             # A thousand answers fit into what is left.
             deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            deaf.connect(("127.0.0.1", self.server.port))
+            deaf.connect(("127.0.0.1", server.port))
             deaf.setblocking(False)
             with self.assertRaises(ConnectionError):
                 eventually(is_cut_off, 120)

@@ -39,7 +39,7 @@ def command(*arguments: str, **constants: float) -> list[str]:
     for name, value in constants.items():
         lines.append(f"simulator.{name} = {value}")
     lines.append("sys.exit(simulator.main())")
-    return [sys.executable, "-c", "\n".join(lines), *arguments]
+    return [sys.executable, "-S", "-c", "\n".join(lines), *arguments]
 
 
 def simulate(
