@@ -1381,17 +1381,21 @@ def format_message(message: str, arguments: str) -> str:
 class Query:
     """What GET /logs and GET /stats ask for. None and () are no filter; times are inclusive.
 
-    A service and a severity together are called a kind.
+    A service and a severity together are called a kind. A name with "not_" excludes: no record
+    with one of its values is asked for.
     """
     severity: tuple[int, ...] = ()
     min_severity: int | None = None
     service: tuple[str, ...] = ()
+    not_service: tuple[str, ...] = ()
     timestamp_start: int | None = None  # Microseconds, as all times here.
     timestamp_end: int | None = None
     received_at_start: int | None = None
     received_at_end: int | None = None
     contains: tuple[str, ...] = ()  # Texts that must all be in the message.
+    not_contains: tuple[str, ...] = ()
     attributes: tuple[tuple[str, str], ...] = ()  # Names and values.
+    not_attributes: tuple[tuple[str, str], ...] = ()
     after: int | None = None  # Only greater ids.
     last_id: int | None = None
     cursor: tuple[int, int] | None = None  # Timestamp and id of the last record before the page.
@@ -1400,9 +1404,15 @@ class Query:
     limit: int = 100
 
     @property
+    def texts(self) -> int:
+        """How many texts and attributes are searched for. No index holds them."""
+        texts = (self.contains, self.not_contains, self.attributes, self.not_attributes)
+        return sum(map(len, texts))
+
+    @property
     def searches_text(self) -> bool:
-        """Whether records must be read to know which are asked for: no index holds texts."""
-        return bool(self.contains or self.attributes)
+        """Whether records must be read to know which are asked for."""
+        return self.texts > 0
 
     @property
     def is_counted(self) -> bool:
@@ -1412,7 +1422,7 @@ class Query:
 
     def kind_filters(self) -> Query:
         """The same query with its filters on service and severity only."""
-        return Query(self.severity, self.min_severity, self.service)
+        return Query(self.severity, self.min_severity, self.service, self.not_service)
 
 
 # The parsers of parameters. Each raises ValueError with what is allowed.
@@ -1496,12 +1506,14 @@ FILTERS: dict[str, Parser] = {
     "severity": lambda text: tuple(map(parse_severity_name, text.split(","))),
     "min_severity": parse_severity_name,
     "service": lambda text: tuple(text.split(",")),
+    "not_service": lambda text: tuple(text.split(",")),
     "timestamp_start": parse_moment,
     "timestamp_end": parse_end,
     "received_at_start": parse_moment,
     "received_at_end": parse_end,
     "since": lambda text: max(now() - parse_duration(text), MIN_TIMESTAMP),
     "contains": parse_text,
+    "not_contains": parse_text,
 }
 LIST_PARAMETERS: dict[str, Parser] = {
     **FILTERS,
@@ -1513,7 +1525,8 @@ LIST_PARAMETERS: dict[str, Parser] = {
     "after": lambda text: parse_number(text, MAX_ID),
 }
 STATS_PARAMETERS: dict[str, Parser] = {**FILTERS, "step": parse_duration}
-SEVERAL = ("severity", "service", "contains")  # These may be given more than once.
+# These may be given more than once.
+SEVERAL = ("severity", "service", "not_service", "contains", "not_contains")
 
 
 def split_query_string(text: str) -> list[tuple[str, str]]:
@@ -1543,15 +1556,16 @@ def parse_query_string(text: str, parsers: dict[str, Parser]) -> dict[str, Json]
     Raises BadQuery, with the parameter, its value and what is allowed.
     """
     values: dict[str, Json] = {}
-    attributes: list[tuple[str, str]] = []
+    attributes: dict[str, list[tuple[str, str]]] = {"attr": [], "not_attr": []}
     for name, value in split_query_string(text):
-        if name.startswith("attr."):
-            attributes.append((name.removeprefix("attr."), value))
+        prefix, dot, key = name.partition(".")
+        if dot and prefix in attributes:
+            attributes[prefix].append((key, value))
             continue
         if name not in parsers:
-            close = difflib.get_close_matches(name, [*parsers, "attr."], 1)
+            close = difflib.get_close_matches(name, [*parsers, "attr.", "not_attr."], 1)
             guess = f"Did you mean {close[0]}? " if close else ""
-            hint = f"{guess}There are {', '.join(parsers)}, attr.KEY."
+            hint = f"{guess}There are {', '.join(parsers)}, attr.KEY, not_attr.KEY."
             raise BadQuery(f"There is no parameter {shorten(name)}.", hint)
         try:
             if not value:
@@ -1563,12 +1577,15 @@ def parse_query_string(text: str, parsers: dict[str, Parser]) -> dict[str, Json]
         if name in values and name not in SEVERAL:
             raise BadQuery(f"The parameter {name} is given twice.", "Give it once.")
         values[name] = values[name] + parsed if name in values else parsed
-    too_long = any(len(value) > MAX_TEXT_CHARS for _, value in attributes)
-    if too_long or len(attributes) > MAX_ATTRIBUTE_FILTERS:
+    pairs = attributes["attr"] + attributes["not_attr"]
+    too_long = any(len(value) > MAX_TEXT_CHARS for _, value in pairs)
+    if too_long or len(pairs) > MAX_ATTRIBUTE_FILTERS:
         problem = f"There are over {MAX_ATTRIBUTE_FILTERS} filters on attributes, or long ones."
         raise BadQuery(problem, f"Send fewer, of at most {MAX_TEXT_CHARS:,} characters each.")
     apply_since(values)
-    return {**values, "attributes": tuple(attributes)}
+    values["attributes"] = tuple(attributes["attr"])
+    values["not_attributes"] = tuple(attributes["not_attr"])
+    return values
 
 
 # -------- 7. Commits
@@ -1845,6 +1862,9 @@ def where(query: Query) -> tuple[str, list[Json]]:
         if allowed:
             tests.append(f"{column} IN ({', '.join('?' * len(allowed))})")
             values += allowed
+    if query.not_service:
+        tests.append(f"service NOT IN ({', '.join('?' * len(query.not_service))})")
+        values += query.not_service
     if query.cursor:
         # (timestamp, id) < (?, ?) as two tests: an index can begin at the first one.
         timestamp, number = query.cursor
@@ -1862,23 +1882,37 @@ def order_by(query: Query) -> str:
 def where_all(query: Query) -> tuple[str, list[Json]]:
     """The SQL test of all filters of a query, texts and attributes too, in SQLite."""
     test, values = where(query)
-    for text in query.contains:
-        # LIKE looks first, since it is fastest. It knows the case of ASCII letters only: every
-        # other letter of the text becomes "_", which stands for any character. It ends at a NUL.
-        # Then instr decides. It compares in lower case, which Python makes where SQLite can't.
-        pattern = re.sub(r"([%_\\])", r"\\\1", text)
-        pattern = re.sub(r"[^\x01-\x7f]", "_", pattern)
-        fold = "lower" if text.isascii() else "fold"
-        test += " AND (message LIKE ? ESCAPE '\\' OR instr(message, char(0)))"
-        test += f" AND instr({fold}(message), ?) > 0"
-        values += [f"%{pattern}%", text.casefold()]
-    for key, value in query.attributes:
-        # A value is found as a text, or as JSON that is written so.
-        path = f"$.{encode_json(key)}"
-        has_path = bool(key) and path == f'$."{key}"'  # A key with a quote has no path in SQLite.
-        test += f" AND {'attributes -> ?' if has_path else 'member(attributes, ?)'} IN (?, ?)"
-        values += [path if has_path else key, encode_json(value), value]
+    found = [where_text(text) for text in query.contains]
+    found += [where_attribute(*pair) for pair in query.attributes]
+    excluded = [where_text(text) for text in query.not_contains]
+    excluded += [where_attribute(*pair) for pair in query.not_attributes]
+    for part, _ in found:
+        test += f" AND {part}"
+    for part, _ in excluded:
+        test += f" AND ({part}) IS NOT TRUE"  # The test of a missing attribute is NULL.
+    for _, part_values in found + excluded:
+        values += part_values
     return test, values
+
+
+def where_text(text: str) -> tuple[str, list[Json]]:
+    """The SQL test for a text in a message, ignoring case."""
+    # LIKE looks first, since it is fastest. It knows the case of ASCII letters only: every
+    # other letter of the text becomes "_", which stands for any character. It ends at a NUL.
+    # Then instr decides. It compares in lower case, which Python makes where SQLite can't.
+    pattern = re.sub(r"([%_\\])", r"\\\1", text)
+    pattern = re.sub(r"[^\x01-\x7f]", "_", pattern)
+    fold = "lower" if text.isascii() else "fold"
+    test = "(message LIKE ? ESCAPE '\\' OR instr(message, char(0)))"
+    return f"{test} AND instr({fold}(message), ?) > 0", [f"%{pattern}%", text.casefold()]
+
+
+def where_attribute(key: str, value: str) -> tuple[str, list[Json]]:
+    """The SQL test for an attribute's value: as a text, or as JSON that is written so."""
+    path = f"$.{encode_json(key)}"
+    has_path = bool(key) and path == f'$."{key}"'  # A key with a quote has no path in SQLite.
+    test = "attributes -> ? IN (?, ?)" if has_path else "member(attributes, ?) IN (?, ?)"
+    return test, [path if has_path else key, encode_json(value), value]
 
 
 class SQLiteRecords(Store):
@@ -2332,8 +2366,7 @@ def plan(db: sqlite3.Connection, query: Query, by_kind: bool = False) -> Plan:
         return [("logs NOT INDEXED", query)]
     if by_kind or query.kind_filters() != Query():
         kinds = find_kinds(db, query)
-        texts = len(query.contains) + len(query.attributes)
-        if len(kinds) <= MAX_KINDS // (1 + texts):  # Each repeats all tests in the statement.
+        if len(kinds) <= MAX_KINDS // (1 + query.texts):  # Each repeats all tests in the statement.
             return [("logs INDEXED BY logs_by_kind", narrow_to(query, *kind)) for kind in kinds]
     elif query.searches_text and query.timestamp_start is None and none_in_sample(db, query):
         return [("logs NOT INDEXED", query)]
@@ -2363,7 +2396,8 @@ def find_kinds(db: sqlite3.Connection, query: Query) -> list[tuple[str, int]]:
 
 def narrow_to(query: Query, service: str, severity: int) -> Query:
     """A query for one service and one severity."""
-    return dataclasses.replace(query, service=(service,), severity=(severity,), min_severity=None)
+    query = dataclasses.replace(query, min_severity=None, not_service=())
+    return dataclasses.replace(query, service=(service,), severity=(severity,))
 
 
 def none_in_sample(db: sqlite3.Connection, query: Query) -> bool:
@@ -4214,14 +4248,25 @@ def clickhouse_where(query: Query) -> tuple[str, list[Json]]:
     for text in query.contains:
         tests.append("positionCaseInsensitiveUTF8(message, ?) > 0")
         values.append(text)
-    for key, value in query.attributes:  # As in SQLite: a text, or JSON that is written so.
-        members = [f"{encode_json(key)}:{encode_json(value)}"]
-        members.append(f"{encode_json(key)}:{value}" if is_json(value) else members[0])
-        either = "|".join(map(re.escape, members))
-        pattern = rf'(?:{either})[,}}]|"(?:[^"\\]|\\.)*"|[\[\]{{}}]'
+    for text in query.not_contains:
+        tests.append("positionCaseInsensitiveUTF8(message, ?) = 0")
+        values.append(text)
+    for pair in query.attributes:
         tests.append(HAS_MEMBER)
-        values += [*members, pattern, pattern]
+        values += member_values(*pair)
+    for pair in query.not_attributes:
+        tests.append(f"NOT ({HAS_MEMBER})")
+        values += member_values(*pair)
     return " AND ".join(tests), values
+
+
+def member_values(key: str, value: str) -> list[str]:
+    """The values of HAS_MEMBER. As in SQLite, a value is a text, or JSON that is written so."""
+    members = [f"{encode_json(key)}:{encode_json(value)}"]
+    members.append(f"{encode_json(key)}:{value}" if is_json(value) else members[0])
+    either = "|".join(map(re.escape, members))
+    pattern = rf'(?:{either})[,}}]|"(?:[^"\\]|\\.)*"|[\[\]{{}}]'
+    return [*members, pattern, pattern]
 
 
 def is_json(text: str) -> bool:

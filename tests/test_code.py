@@ -227,9 +227,9 @@ class Chapters(unittest.TestCase):
         )
         self.assertLessEqual(set(self.CORE), {chapter.name for chapter in found})
         for what, number, most in (
-            ("lines", len(lines), 4700),
-            ("lines of the core chapters", core, 3100),
-            ("lines of code", len(self.lines_of_code(self.SOURCE)), 3400),
+            ("lines", len(lines), 5200),
+            ("lines of the core chapters", core, 3300),
+            ("lines of code", len(self.lines_of_code(self.SOURCE)), 3800),
         ):
             with self.subTest(what):
                 self.assertLessEqual(number, most)
@@ -446,6 +446,7 @@ class Plans(unittest.TestCase):
         "severity=INFO,ERROR",
         *("min_severity=ERROR", "service=a&severity=INFO", "service=a,b&min_severity=WARNING"),
         "service=a&severity=INFO,DEBUG&min_severity=INFO",
+        *("not_service=b", "not_service=a,b&severity=INFO"),
     )
     TIMES = (
         *("", "timestamp_start=2026-11-02", "timestamp_end=2026-11-03T04:05:06"),

@@ -890,8 +890,8 @@ class OtherPages(Reading):
 
     def test_the_hint_for_an_unknown_parameter_lists_all_that_there_are(self) -> None:
         filters = (
-            "severity min_severity service timestamp_start timestamp_end received_at_start"
-            " received_at_end since contains attr.KEY"
+            "severity min_severity service not_service timestamp_start timestamp_end"
+            " received_at_start received_at_end since contains not_contains attr.KEY not_attr.KEY"
         )
         for path, others in (("/logs", "order limit cursor format follow"), ("/stats", "step")):
             hint = self.server.get(f"{path}?colour=blue").json["hint"]
@@ -1299,6 +1299,8 @@ class Model(ServerTests):
             [s for s in self.SERVICES if "," not in s] + ["unknown"], choose.randint(1, 3)
         )
         add("service", ",".join(services), lambda r: r.service in services)
+        others = choose.sample(services, choose.randint(1, len(services)))
+        add("not_service", ",".join(others), lambda r: r.service not in others)
         known = [choose.choice(self.records) for _ in range(4)]
         for name, end in (("start", False), ("end", True)):
             for field in ("timestamp", "received_at"):
@@ -1313,6 +1315,8 @@ class Model(ServerTests):
         add("contains", part, lambda r: part.lower() in r.message.lower())
         letter = choose.choice("aeoTU ")
         add("contains", letter, lambda r: letter.lower() in r.message.lower())
+        absent = choose.choice(self.WORDS)
+        add("not_contains", absent.swapcase(), lambda r: absent.lower() not in r.message.lower())
         for key, values in (
             ("user", ("bob", "", "null", "true", "7", "no")),
             ("http.status", ("404", "500.5")),
@@ -1321,15 +1325,16 @@ class Model(ServerTests):
         return pairs, tests
 
     def attribute(self, add: Callable[[str, str, Test], None], key: str, value: str) -> None:
-        """Adds the filter that an attribute is that text, or JSON that is written so."""
-        add(
-            f"attr.{key}",
-            value,
-            lambda r: (
-                key in r.attributes
-                and (r.attributes[key] == value or json.dumps(r.attributes[key]) == value)
-            ),
-        )
+        """Adds the filter that an attribute is that text, or JSON that is written so;
+        and the one that it is not."""
+
+        def test(r: Known) -> bool:
+            return key in r.attributes and value in (
+                r.attributes[key], json.dumps(r.attributes[key])
+            )
+
+        add(f"attr.{key}", value, test)
+        add(f"not_attr.{key}", value, lambda r: not test(r))
 
     def expected(self, tests: list[Test], descending: bool = False) -> list[Known]:
         """What the model finds, in order."""

@@ -814,6 +814,7 @@ class ParametersTests(ClickHouseTest):
             query(severity="ERROR", **moments, **receipts, limit=7777),
             query(order="asc", limit=5),
             query(limit=0, contains=mark),
+            query(("not_attr." + mark, "Zq"), not_contains=mark + "Zq", not_service=mark + "Zq"),
         ]
         found = []
         for path in asked:
@@ -853,6 +854,8 @@ class ParametersTests(ClickHouseTest):
             self.assertEqual(
                 server.get(query(("attr." + text, text), contains=text, service=text)).status, 200
             )
+            excluded = query(("not_attr." + text, text), not_contains=text, not_service=text)
+            self.assertEqual(server.get(excluded).status, 200)
             statements.append([seen.sql for seen in proxy.seen])
         self.assertEqual(statements, [statements[0]] * len(statements))
 

@@ -204,6 +204,12 @@ FILTERS: list[tuple[str, Callable[[Record], Json]]] = [
      lambda r: r["service"] == "long" and "end" in r["message"]),
     (query(contains="found nowhere"), lambda _: False),
     (query(contains="áéí ÑANDÚ"), lambda r: "ñandú" in r["message"].lower()),
+    (query(not_service="web,long"), lambda r: r["service"] not in ("web", "long")),
+    (query(not_contains="REQUEST 4"), lambda r: "request 4" not in r["message"].lower()),
+    (query(not_contains="áéí ÑANDÚ"), lambda r: "ñandú" not in r["message"].lower()),
+    (query(("not_attr.even", "true")), lambda r: not has("even", True)(r)),
+    (query(("not_attr.value", "1"), service="typed"),
+     lambda r: r["service"] == "typed" and not (has("value", 1)(r) or has("value", "1")(r))),
     (query(("attr.n", 7)), has("n", 7)),
     (query(("attr.even", "true"), ("attr.n", 8)), has("n", 8)),
     (
