@@ -2,8 +2,9 @@
 
 A block marked `sh` whose lines begin with "$ " is a session: each command (lines that begin with ">
 " go on with it) is run in a shell, in a folder with copies of the programs, in the order of the
-page, and must print what is shown below it. A block marked `python` is run too, and prints nothing.
-Other blocks are not run.
+page, and must print what is shown below it. A block whose first line is a comment with a name, such
+as "# ship.sh: ...", is a file in that folder from the beginning. Any other block marked `python` is
+run, and prints nothing. Other blocks are not run.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from typing import Any
 import server
 from tests.support import README, ROOT, SHIPPER, TOKEN, Server, rows
 
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"# ([\w.]+\.(?:py|sh)): ")
 DPKG_LOG = "/var/log/dpkg.log"
 # That a machine may lack.
 PROGRAMS = ["curl", "jq", "awk", "sqlite3", "grep", "sort", "uniq", "head"]
@@ -55,6 +57,12 @@ VARYING = [
     (r"(?m)^pagos \d+/.*\n(?=pagos \d+/)", ""),  # progress: only its last line stays on a terminal
     (r"(?m)^ +", ""),  # `uniq -c` puts its numbers where it likes
 ]
+
+
+def blocks() -> Iterator[tuple[str, str]]:
+    """The language and the text of each block. One that belongs to a step of a list is indented."""
+    for indent, language, block in BLOCK.findall(README):
+        yield language, re.sub(rf"(?m)^{indent}", "", block)
 
 
 def commands(block: str) -> Iterator[tuple[str, str]]:
@@ -91,6 +99,9 @@ class Session:
         (self.folder / "config.json").write_text(
             config.replace("8000", self.port), encoding="utf-8"
         )
+        for _, block in blocks():
+            if match := FILE.match(block):
+                self.save(match[1], block)
         (self.folder / "bin").mkdir()
         python = self.folder / "bin" / "python"
         python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
@@ -99,6 +110,10 @@ class Session:
         locale = {"PYTHONUTF8": "1", "LC_ALL": "C"}
         self.environment = {**os.environ, "PATH": path, "HOME": folder, "no_proxy": "*", **locale}
         self.processes: list[subprocess.Popen[str]] = []
+
+    def save(self, name: str, block: str) -> None:
+        """Writes a block into the folder, with the port in it."""
+        (self.folder / name).write_text(block.replace("8000", self.port), encoding="utf-8")
 
     def start(self, command: str) -> subprocess.Popen[str]:
         """Starts a command, in a process group of its own."""
@@ -116,6 +131,8 @@ class Session:
 
     def run(self, command: str, lines: int) -> str:
         """What a command prints; of one that goes on for ever, as many lines."""
+        if command == "python server.py\n":
+            self.close()  # As Ctrl-C does: a user has one server.
         process = self.start(
             f"{command.rstrip()} --speed 100" if "simulator.py" in command else command
         )
@@ -153,12 +170,10 @@ class Commands(unittest.TestCase):
     def test_every_command_gives_what_is_shown(self) -> None:
         session = Session(self.enterContext(tempfile.TemporaryDirectory(prefix="readme-")))
         self.addCleanup(session.close)
-        for language, block in BLOCK.findall(README):
+        for language, block in blocks():
             numbers: tuple[dict[str, str], dict[str, str]] = {}, {}  # shown, and really
-            if language == "python":
-                (session.folder / "recipe.py").write_text(
-                    block.replace("8000", session.port), encoding="utf-8"
-                )
+            if language == "python" and not FILE.match(block):
+                session.save("recipe.py", block)
                 self.assertEqual(session.run("python recipe.py", 0), "")
             for command, shown in commands(block) if language == "sh" else ():
                 with self.subTest(command):
@@ -209,7 +224,7 @@ class Names(unittest.TestCase):
             names_of_tests("tests/test_*.py"),
             names_of_tests("tests/integration/test_*.py"),
         )
-        promises, decisions = rows("## What is promised"), rows("## What it decides")
+        promises, decisions = rows("## Each promise"), rows("## What it decides")
         self.assertGreater(min(len(promises), len(decisions)), 15)
         for promise, tests in promises + decisions:
             with self.subTest(promise):
@@ -254,17 +269,50 @@ class Names(unittest.TestCase):
                     number, _, unit = value.replace(",", "").partition(" ")
                     self.assertEqual(int(number) * UNITS[unit], getattr(server, name.strip("`")))
 
-    def test_every_exercise_begins_at_a_place_that_is_there(self) -> None:
-        exercises = README.partition("\n## Exercises")[2]
-        places = set(re.findall(r"`([A-Za-z]\w+(?:\.\w+)?)`", exercises))
-        # What is no place in the server: a word, a key of the configuration, parts of tests.
-        places -= {"SUCCESS", "server", "contains", "check_page"}
-        self.assertGreater(len(places), 5)
-        for place in places:
-            with self.subTest(place):
-                if place.startswith("test_"):
-                    continue
-                functools.reduce(getattr, place.split("."), server)
+    def test_every_exercise_has_its_time_its_place_and_its_test(self) -> None:
+        exercises = rows("## Exercises")
+        self.assertGreater(len(exercises), 9)
+        for number, (shown, time, _, places, done) in enumerate(exercises, 1):
+            with self.subTest(exercise=number):
+                self.assertEqual(shown, str(number))
+                self.assertRegex(time, "minutes|hour|day|weekend")
+                self.assertRegex(done, r"\*test\* `test_|\*write:\* ")
+                for place in places.split(", "):
+                    functools.reduce(getattr, place.strip("`").split("."), server)
+
+    def test_every_idea_of_the_tour_is_where_it_says_and_costs_what_it_says(self) -> None:
+        lines = (ROOT / "server.py").read_text(encoding="utf-8").splitlines()
+        tour, exercises = rows("### A guided tour"), rows("## Exercises")
+        self.assertGreater(len(tour), 8)
+        for idea, place, cost, test, exercise in tour:
+            with self.subTest(idea):
+                chapter, _, names = place.partition(" ")
+                found = [self.extent(name.strip("`")) for name in names.split(", ")]
+                self.assertEqual(cost, ", ".join(str(last - first + 1) for first, last in found))
+                for first, _ in found:
+                    banners = [line for line in lines[:first] if line.startswith("# -------- ")]
+                    self.assertEqual(banners[-1].split()[2], f"{chapter}.")
+                self.assertRegex(test, r"^`test_\w+`$")  # Another test sees that it is there.
+                self.assertIn(exercise, [number for number, *_ in exercises])
+
+    def extent(self, name: str) -> tuple[int, int]:
+        """The first and the last line of a class, a function or a method of the server."""
+        body: list[Any] = ast.parse((ROOT / "server.py").read_text(encoding="utf-8")).body
+        for part in name.split("."):
+            kinds = (ast.ClassDef, ast.FunctionDef)
+            [node] = [node for node in body if isinstance(node, kinds) and node.name == part]
+            body = node.body
+        return node.lineno, node.end_lineno or 0
+
+    def test_what_a_newcomer_reads_first_is_short(self) -> None:
+        first, _, rest = README.partition("\n## More recipes\n")
+        self.assertTrue(rest)
+        self.assertNotIn("<details>", first)
+        self.assertLessEqual(first.count("\n"), 400)
+
+    def test_prose_has_a_hundred_columns_at_most(self) -> None:
+        prose = re.sub(r"(?ms)^ *```.*?^ *```$|^\|.*?$", "", README)
+        self.assertEqual([line for line in prose.splitlines() if len(line) > 100], [])
 
     def test_every_thread_and_lock_is_there(self) -> None:
         names = [cell for cell, _ in rows("Which thread does what") + rows("| lock |")]
@@ -280,9 +328,11 @@ class Names(unittest.TestCase):
         self.assertEqual([word for word, _ in rows("| word |")], WORDS)
 
     def test_every_link_leads_somewhere(self) -> None:
+        page = re.sub(r"(?ms)^ *```.*?^ *```$", "", README)
         headings = [
-            re.sub(r"[^\w -]", "", line).lower() for line in re.findall(r"(?m)^#+ (.*)", README)
+            re.sub(r"[^\w -]", "", line).lower() for line in re.findall(r"(?m)^#+ (.*)", page)
         ]
+        self.assertEqual(len(headings), len(set(headings)))
         anchors = {heading.replace(" ", "-") for heading in headings}
         for target in re.findall(r"\]\(([^)]+)\)", README):
             with self.subTest(target):
