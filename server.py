@@ -471,11 +471,11 @@ SEVERITY_WORDS = {
     40: "ERROR ERR ERRO E SEVERE FAILURE",
     50: "CRITICAL CRIT CRT C FATAL FTL F ALERT EMERGENCY EMERG PANIC DPANIC",
 }
-SEVERITY_ALIASES = {word: n for n, words in SEVERITY_WORDS.items() for word in words.split()}
+SEVERITY_OF_WORD = {word: n for n, words in SEVERITY_WORDS.items() for word in words.split()}
 
-# Other names under which loggers send our fields. The first that says something counts. They are
-# in lower case: no logger means another thing by capitals. A dot leads into an object, but names
-# with a dot in them occur too.
+# The names under which loggers send our fields, in any case: "Message" and "MSG" too. The first
+# that is understood counts; `pop_message` and its like say what that means. A dot leads into an
+# object: "log.level" finds {"log": {"level": "warn"}}, and also {"log.level": "warn"}.
 NAMES = {
     "message": """
         message msg log event short_message @m @mt @message record.message text textpayload
@@ -490,7 +490,7 @@ NAMES = {
         severity_text severitytext @l @level record.level.name error_severity priority
         levelno severity_number severitynumber s
     """,
-    # These count with a shipper's token only.
+    # These count only with a shipper's token, which may write for any service.
     "service": """
         service service_name logger name app loggername progname channel syslog_identifier
         _systemd_unit
@@ -498,9 +498,9 @@ NAMES = {
 }
 # By name: the field, and the place among its names.
 KNOWN_NAMES = {
-    name: (field, rank)
+    name: (field, place)
     for field, names in NAMES.items()
-    for rank, name in enumerate(names.split())
+    for place, name in enumerate(names.split())
 }
 # What stands before a dot in a name: "record" and "record.level", for example.
 OBJECT_NAMES = {
@@ -557,6 +557,14 @@ def format_timestamp(microseconds: int) -> str:
     return moment.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
+EPOCH_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+# As a text, 20261124 is a date. As a number it is a moment of 1970.
+EIGHT_DIGITS = re.compile(r"\d{8}")
+# 20261124021412, and with 3 or 6 more digits for a fraction. An epoch number of so many digits that
+# begins with 19 or 20 would be of the year 2572 or later.
+DATE_OF_DIGITS = re.compile(r"((?:19|20)\d{6})(\d{6})(\d{3}|\d{6})?")
+
+
 def parse_timestamp(value: Json) -> int:
     """A moment in any usual form, in microseconds. Without an offset it is UTC.
 
@@ -571,12 +579,10 @@ def parse_timestamp(value: Json) -> int:
         raise TypeError("true is no time")
     if isinstance(value, str) and value[4:5] == "-":  # 2026-..., as most have it.
         microseconds = parse_date(value)
-    elif isinstance(value, dict):  # The Instant of log4j2, or the Timestamp of protobuf.
-        seconds = value["epochSecond"] if "epochSecond" in value else value.get("seconds")
-        nanoseconds = value.get("nanoOfSecond", value.get("nanos", 0))
-        microseconds = int(seconds) * SECOND + int(nanoseconds) // 1000  # type: ignore[arg-type]
+    elif isinstance(value, dict):
+        microseconds = parse_instant(value)
     elif DATE_OF_DIGITS.fullmatch(str(value)):
-        microseconds = parse_date_of_digits(value)
+        microseconds = parse_date_of_digits(str(value))
     elif not isinstance(value, str):
         microseconds = parse_epoch(value)
     elif EPOCH_NUMBER.fullmatch(value) and not EIGHT_DIGITS.fullmatch(value):
@@ -588,13 +594,19 @@ def parse_timestamp(value: Json) -> int:
     return microseconds
 
 
-EPOCH_NUMBER = re.compile(r"-?\d+(\.\d+)?")
-EIGHT_DIGITS = re.compile(r"\d{8}")  # 20261124 is a date.
-DATE_OF_DIGITS = re.compile(r"((?:19|20)\d{6})(\d{6})(\d{3}|\d{6})?")  # 20261124021412, 123 ms.
+def parse_instant(instant: dict[str, Json]) -> int:
+    """Microseconds of an Instant of log4j2 or a Timestamp of protobuf. Raises TypeError."""
+    seconds = instant.get("epochSecond", instant.get("seconds"))
+    nanoseconds = instant.get("nanoOfSecond", instant.get("nanos")) or 0
+    if seconds is None:
+        raise TypeError("this object has no seconds")
+    return int(seconds) * SECOND + int(nanoseconds) // 1000
 
-# What datetime.fromisoformat does not take. A blank can stand for the "+" of an offset: a "+" in a
-# URL arrives so. Go writes the zone twice, and adds its monotonic clock: "+0000 UTC m=+0.1".
-TIME_FORM = r"[ ]*(?P<time>\d\d?:\d\d(?::\d\d(?:[.,]\d+)?)?)"
+
+# Three forms that datetime.fromisoformat does not take. A blank can stand for the "+" of an offset:
+# a "+" in a URL arrives so. Go writes "2026-11-24 02:14:12 +0000 UTC m=+0.1", with a second zone
+# and its monotonic clock.
+TIME_FORM = r"[ ]*(?P<hour>\d\d?)(?P<rest>:\d\d(?::\d\d(?:[.,]\d+)?)?)"
 ZONE_FORM = r"(?:[ ]?(?P<zone>[+ -]\d\d:?(?:\d\d)?|[A-Za-z]{1,4}))?(?:[ ][A-Z]{3,4})?(?:[ ]m=.*)?"
 # 2026-11-24, 02:14:12.5 and 2026/11/24 02:14:12 UTC
 LOOSE_ISO_FORM = (
@@ -638,25 +650,27 @@ def parse_date(text: str) -> int:
         parts = next(filter(None, matches), None)
         if not parts:
             raise
-        year, month, day, time, zone = parts.group("year", "month", "day", "time", "zone")
+        year, month, day, hour, rest = parts.group("year", "month", "day", "hour", "rest")
         year = year if len(year) == 4 else f"20{year}"
         if month.isalpha():
             month = f"{MONTHS.index(month.lower()) + 1:02}"
-        zone = (zone or "Z").replace(" ", "+")
+        zone = (parts["zone"] or "Z").replace(" ", "+")
         if zone.isalpha():
-            zone = ZONES.get(zone.upper(), "an unknown zone")
-        moment = datetime.fromisoformat(f"{year}-{month}-{day:0>2}T{time:0>5}{zone}")
+            if zone.upper() not in ZONES:
+                raise
+            zone = ZONES[zone.upper()]
+        moment = datetime.fromisoformat(f"{year}-{month}-{day:0>2}T{hour:0>2}{rest}{zone}")
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=timezone.utc)
     return (moment - EPOCH) // MICROSECOND
 
 
-def parse_date_of_digits(value: Json) -> int:
-    """Microseconds of 20261124021412, and of an epoch number that only looks so."""
-    day, time, fraction = DATE_OF_DIGITS.fullmatch(str(value)).groups()  # type: ignore[union-attr]
+def parse_date_of_digits(digits: str) -> int:
+    """Microseconds of 20261124021412. What is no date is an epoch number all the same."""
+    day, time, fraction = DATE_OF_DIGITS.fullmatch(digits).groups()  # type: ignore[union-attr]
     with contextlib.suppress(ValueError):
         return parse_date(f"{day}T{time}.{fraction or 0}")
-    return parse_epoch(int(value))
+    return parse_epoch(int(digits))
 
 
 def parse_epoch(number: float) -> int:
@@ -664,10 +678,17 @@ def parse_epoch(number: float) -> int:
 
     Its size tells the unit: today, the four have 10, 13, 16 and 19 digits.
     """
-    for bound, microseconds in ((1e11, SECOND), (1e14, 1000), (1e17, 1)):
+    for bound, factor in ((1e11, SECOND), (1e14, 1000), (1e17, 1)):
         if abs(number) < bound:
-            return round(number * microseconds)
+            return round(number * factor)
     return round(number // 1000)
+
+
+TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # Colours, for example.
+ONE_WORD = re.compile(r"[^A-Za-z]*([A-Za-z]+)[^A-Za-z]*")  # With blanks, brackets, "+4" around it.
+SYSLOG_SEVERITIES = (50, 50, 50, 40, 30, 20, 20, 10)  # RFC 5424, table 2: 0 is emergency.
+MONOLOG_SEVERITIES = {100: 10, 200: 20, 250: 20, 300: 30, 400: 40, 500: 50, 550: 50, 600: 50}
+OTEL_SEVERITIES = (10, 10, 20, 30, 40, 50)  # For four numbers each, from 1 on.
 
 
 def parse_severity(value: Json, name: str = "severity") -> int:
@@ -681,57 +702,60 @@ def parse_severity(value: Json, name: str = "severity") -> int:
     Raises ValueError.
     """
     if isinstance(value, str):
-        severity = SEVERITY_ALIASES.get(value.upper())
+        severity = SEVERITY_OF_WORD.get(value.upper())
         if severity:
             return severity
         word = ONE_WORD.fullmatch(TERMINAL_CODE.sub("", value))
-        if word and word[1].upper() in SEVERITY_ALIASES:
-            return SEVERITY_ALIASES[word[1].upper()]
+        if word and word[1].upper() in SEVERITY_OF_WORD:
+            return SEVERITY_OF_WORD[word[1].upper()]
         if re.fullmatch(r"\s*[0-9]{1,3}\s*", value):
             return severity_of_number(int(value), name)
-    elif type(value) in (int, float) and name != "priority":  # Of journald it is a text.
+    # A number under "priority" says how urgent something is: journald sends its own as a text.
+    elif type(value) in (int, float) and name != "priority":
         return severity_of_number(value, name)
     names = ", ".join(SEVERITIES)
     raise ValueError(f"must be one of {names} or a usual alias, not {shorten(value)}")
 
 
-TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # Colours, for example.
-ONE_WORD = re.compile(r"[^A-Za-z]*([A-Za-z]+)[^A-Za-z]*")  # Blanks, brackets, "+4" around it.
-SYSLOG_SEVERITIES = (50, 50, 50, 40, 30, 20, 20, 10)  # RFC 5424, table 2: 0 is emergency.
-MONOLOG_SEVERITIES = {100: 10, 200: 20, 250: 20, 300: 30, 400: 40, 500: 50, 550: 50, 600: 50}
-OTEL_SEVERITIES = (10, 10, 20, 30, 40, 50)  # For four numbers each, from 1 on.
-
-
 def severity_of_number(number: float, name: str) -> int:
-    """The severity that a number means: the loggers' scales do not overlap. Raises ValueError."""
+    """The severity that a number means. Where scales overlap, the name decides.
+
+    Raises ValueError.
+    """
     if name in ("severity_number", "severitynumber") and 1 <= number <= 24:
         return OTEL_SEVERITIES[(int(number) - 1) // 4]
     if name == "levelno" and 10 <= number < 60:  # Python's logging. Between two levels: the lower.
         return int(number) // 10 * 10
     if number in range(8):
         return SYSLOG_SEVERITIES[int(number)]
-    if 10 <= number < 70:  # pino and bunyan: 10 is trace, 60 is fatal.
+    if 10 <= number < 70:  # pino and bunyan: 10 is trace, 20 debug, 60 fatal.
         return max(int(number) // 10 * 10 - 10, 10)
     if number in MONOLOG_SEVERITIES:
         return MONOLOG_SEVERITIES[int(number)]
     raise ValueError(f"has no meaning as the number {shorten(number)}")
 
 
-Alias = tuple[int, str, Json]  # The place of a name in NAMES, the name as it was sent, its value.
-Aliases = dict[str, list[Alias]]  # By our name of the field, the best first.
+class Alias(NamedTuple):
+    """A value that a record has under one of NAMES."""
+
+    place: int  # Of the name among those of its field.
+    name: str  # As it was sent, with the path to it: "log.level".
+    value: Json
+
+
+Aliases = dict[str, list[Alias]]  # By our name of the field, in the order of their places.
 
 
 def find_aliases(fields: dict[str, Json]) -> Aliases:
     """What of a record has a name in NAMES, in any case.
 
     >>> find_aliases({"Msg": "hi", "log": {"level": "warn"}, "msg": None})["severity"]
-    [(5, 'log.level', 'warn')]
+    [Alias(place=5, name='log.level', value='warn')]
     """
     aliases: Aliases = {}
     add_aliases(fields, aliases)
     for found in aliases.values():
-        if len(found) > 1:
-            found.sort(key=operator.itemgetter(0))
+        found.sort(key=operator.itemgetter(0))
     return aliases
 
 
@@ -741,17 +765,23 @@ def add_aliases(fields: dict[str, Json], aliases: Aliases, path: str = "") -> No
         name = path + key
         lower = name.lower()
         if lower in KNOWN_NAMES and value is not None:
-            field, rank = KNOWN_NAMES[lower]
-            aliases.setdefault(field, []).append((rank, name, value))
+            field, place = KNOWN_NAMES[lower]
+            aliases.setdefault(field, []).append(Alias(place, name, value))
         if isinstance(value, dict) and lower in OBJECT_NAMES:
             add_aliases(value, aliases, f"{name}.")
+
+
+def is_object(value: Json) -> bool:
+    """Whether a value is a JSON object."""
+    return isinstance(value, dict)
 
 
 def parse_record(fields: Json, token: Token) -> Record:
     """Makes a record of a JSON object, and empties the object. Raises RecordError.
 
-    Who uses our names is held to our rules, so that a typing error is seen. What others call
-    theirs is taken as it comes: what says nothing to us stays an attribute.
+    A bad value under one of our own names ("message", "timestamp", "severity", "service",
+    "attributes") refuses the record, so that its sender sees the mistake. A bad value under
+    another of NAMES stays where it is, and becomes an attribute.
 
     >>> fields = {"msg": "hi", "level": "warn", "ts": 1795486452, "user": "bob"}
     >>> record = parse_record(fields, Token("secret", "service", "app"))
@@ -780,6 +810,7 @@ def parse_record(fields: Json, token: Token) -> Record:
         message = pop_message(fields, aliases.get("message", []))
     else:
         message = check_message("message", own_message)
+    # A time or a level that nobody understands counts here too: a logger wrote this record.
     has_time = own_timestamp is not None or "timestamp" in aliases
     has_level = own_severity is not None or "severity" in aliases
     if not (message or has_time or has_level):
@@ -813,7 +844,11 @@ LEAST_EPOCH = 100_000_000  # Seconds. A smaller number under a name of others is
 
 
 def pop_timestamp(fields: dict[str, Json], aliases: list[Alias]) -> int | None:
-    """Takes the time of another name out of `fields`: microseconds, or None without one."""
+    """Takes the time of another name out of `fields`: microseconds, or None without one.
+
+    What is inside an object is copied, not taken out: the object stays whole. So it is with the
+    severity and the message.
+    """
     for _, name, value in aliases:
         with contextlib.suppress(ValueError, TypeError, OverflowError):
             timestamp = parse_timestamp(value)
@@ -837,8 +872,9 @@ def pop_severity(fields: dict[str, Json], aliases: list[Alias]) -> int:
 
     A word says more than a number: the scales of loggers differ.
     """
-    for _, name, value in sorted(aliases, key=lambda alias: not isinstance(alias[2], str)):
-        if name == "s" and not isinstance(fields.get("t"), dict):  # MongoDB has both.
+    for _, name, value in sorted(aliases, key=lambda alias: not isinstance(alias.value, str)):
+        # "s" is MongoDB's, which also has {"t": {"$date": ...}}.
+        if name == "s" and not isinstance(fields.get("t"), dict):
             continue
         with contextlib.suppress(ValueError):
             severity = parse_severity(value, name.lower())
@@ -850,29 +886,27 @@ def pop_severity(fields: dict[str, Json], aliases: list[Alias]) -> int:
 def pop_message(fields: dict[str, Json], aliases: list[Alias]) -> str:
     """Takes the message of another name out of `fields`; "" without one. Raises RecordError.
 
-    The first name with a text counts, else the first. The objects "log" and "event" of ECS are
-    no messages.
+    The first name with a text counts, else the first with any value. The objects "log" and
+    "event" of ECS are no messages.
     """
-    found = [one for one in aliases if not isinstance(one[2], dict) or one[1] not in OBJECTS]
-    texts = [one for one in found if isinstance(one[2], str) and one[2]]
-    for _, name, value in texts[:1] or found[:1]:
-        fields.pop(name, None)
-        message = value
-        if name == "MESSAGE" and isinstance(value, list):  # journald: it has bytes of no UTF-8.
-            with contextlib.suppress(ValueError, TypeError):
-                message = bytes(value).decode("utf-8", "replace")
-        if name == "log" and isinstance(value, str):  # Docker keeps the end of the line.
-            message = value.removesuffix("\n").removesuffix("\r")
-        return check_message(name, message)
-    return ""
-
-
-OBJECTS = ("log", "event")
+    found = [one for one in aliases if not (one.name in ("log", "event") and is_object(one.value))]
+    texts = [one for one in found if isinstance(one.value, str) and one.value]
+    best = next(iter(texts or found), None)
+    if best is None:
+        return ""
+    fields.pop(best.name, None)
+    message = best.value
+    if best.name == "MESSAGE" and isinstance(message, list):  # journald, where it is not UTF-8.
+        with contextlib.suppress(ValueError, TypeError):
+            message = bytes(message).decode("utf-8", "replace")
+    if best.name == "log" and isinstance(message, str):  # Docker keeps the end of the line.
+        message = message.removesuffix("\n").removesuffix("\r")
+    return check_message(best.name, message)
 
 
 def check_message(name: str, value: Json) -> str:
-    """A message as a text: what is none becomes its JSON. Raises RecordError."""
-    message = value if isinstance(value, str) else to_json("message", value)
+    """A message as a text: a value that is no text becomes its JSON. Raises RecordError."""
+    message = value if isinstance(value, str) else to_json(name, value)
     # A character has at most 4 bytes in UTF-8: only a long text must be encoded to know.
     if len(message) * 4 > MAX_MESSAGE_BYTES and len(message.encode()) > MAX_MESSAGE_BYTES:
         raise RecordError(name, f"is longer than {MAX_MESSAGE_BYTES >> 10} KiB")
@@ -895,11 +929,11 @@ def pop_service(
             del fields["service"]
     if service is None:
         service = fields.pop("service.name", None)
-    if token.role == "shipper":
+    if service is None and token.role == "shipper":
         for _, name, value in aliases:
-            if service is None and isinstance(value, str) and 0 < len(value) <= MAX_SERVICE_CHARS:
-                service = value
+            if isinstance(value, str) and 0 < len(value) <= MAX_SERVICE_CHARS:
                 fields.pop(name, None)
+                return value
     return service
 
 
@@ -920,11 +954,15 @@ def nesting(value: Json) -> int:
     """How deep a value is nested. Raises RecursionError."""
     if isinstance(value, dict):
         value = list(value.values())
-    return 1 + max(map(nesting, value), default=0) if isinstance(value, list) else 0
+    if not isinstance(value, list):
+        return 0
+    return 1 + max(map(nesting, value), default=0)
 
 
 def pop_attributes(fields: dict[str, Json]) -> str:
-    """What is left in `fields`, and in its own "attributes", as JSON. Raises RecordError.
+    """What is left in `fields`, and in its own "attributes", which win, as JSON.
+
+    Raises RecordError.
 
     >>> pop_attributes({"user": "bob", "attributes": {"n": [1, 2]}})
     '{"user":"bob","n":[1,2]}'
@@ -946,6 +984,7 @@ def to_json(field: str, value: Json) -> str:
     """A value of a record as JSON. Raises RecordError for the field."""
     try:
         text = encode_json(value)
+        # Few brackets can't be nested deep: most values need no look.
         if text.count("{") + text.count("[") > MAX_NESTING and nesting(value) > MAX_NESTING:
             raise ValueError
     except (ValueError, RecursionError):
@@ -962,14 +1001,14 @@ class Parsed:
     """What a body holds: its good records, and what is wrong with the others."""
 
     records: list[Record] = dataclasses.field(default_factory=list)
-    reasons: dict[str, int] = dataclasses.field(default_factory=dict)  # Refused, by field.
+    refused_by_field: dict[str, int] = dataclasses.field(default_factory=dict)
     rejected: int = 0
     forbidden: int = 0  # Of the refused records, those that named another service.
     errors: list[dict[str, Json]] = dataclasses.field(default_factory=list)  # For the answer.
 
     def reject(self, index: int, error: RecordError) -> None:
         """Notes that the record at this index is refused."""
-        self.reasons[error.field] = self.reasons.get(error.field, 0) + 1
+        self.refused_by_field[error.field] = self.refused_by_field.get(error.field, 0) + 1
         self.rejected += 1
         self.forbidden += error.forbidden
         if len(self.errors) < MAX_ERRORS_LISTED:
@@ -981,7 +1020,10 @@ Parse = Callable[[Json, Token], Record]  # From a value to a record. Raises Reco
 
 
 def read_records(values: list[Json], token: Token, parse: Parse) -> Parsed:
-    """Makes records of the values of a body. Raises TooLarge."""
+    """Makes records of the values of a body. A RecordError stands for a value that can't be one.
+
+    Raises TooLarge.
+    """
     parsed = Parsed()
     room = MAX_STORED_CHARS
     deadline = time.monotonic() + PARSE_SECONDS
@@ -1010,8 +1052,8 @@ def parse_body(
     """The values in a body. Its content decides what it is, since many Content-Types are wrong.
 
     Taken are JSON objects and arrays, one after the other; one form; or lines of text. A
-    RecordError stands for a value that can't be a record. OTLP sends one large document, and so
-    more `most_chars`. Of `content_type`, only the charset counts.
+    RecordError stands for a value that can't be a record. A value may have `most_chars`: OTLP sends
+    all its records as one value, which may be longer. Of `content_type`, only the charset counts.
 
     >>> parse_body(b'{"message": "a"}{"message": "b"}')
     [{'message': 'a'}, {'message': 'b'}]
@@ -1028,6 +1070,8 @@ def parse_body(
             text = body.decode(charset).removeprefix("\ufeff")
             values = split_text(text, most_chars, charset)
         except UnicodeDecodeError:
+            # Where there is one value a line, a byte that is not UTF-8 costs its line only. It
+            # becomes a half surrogate pair here, by which `split_lines` knows the line.
             text = body.decode("utf-8", "surrogateescape").strip()
             values = split_lines(text) if text.startswith("{") else []
             if not values:
@@ -1040,6 +1084,7 @@ def parse_body(
         raise not_text(body, str(error)) from None
     except (ValueError, RecursionError):
         problem = "The body has a number too long, is nested too deep or has too many fields."
+        # Python converts no longer texts to numbers.
         hint = "Send numbers of at most 4,300 digits and forms of at most 1,000 fields."
         raise BadBody(problem, hint) from None
     if not values:
@@ -1052,7 +1097,7 @@ def parse_body(
 
 @functools.lru_cache(256)
 def charset_of(content_type: str) -> str:
-    """The charset of Windows or ISO that a Content-Type names. All others name UTF-8, or lie."""
+    """The charset of Windows or ISO that a Content-Type names, or nothing: others are ignored."""
     match = re.search(r"charset\s*=\s*\"?([\w.:-]{1,40})", content_type, re.IGNORECASE)
     with contextlib.suppress(LookupError):
         name = codecs.lookup(match[1]).name if match else ""
@@ -1094,9 +1139,11 @@ FORM = re.compile(r"[\w.%+*@\[\]-]+=[^\s\"']*")  # As browsers write one.
 def split_text(text: str, most_chars: int, charset: str) -> list[Json]:
     """The values in a text. `charset` is that of %XX in a form.
 
-    Raises Refusal, ValueError, RecursionError.
+    What is not JSON as a whole may have one value a line: then each line counts alone. A bad line
+    becomes a RecordError, and the others are values. Where no line is good, the error of the
+    whole text is raised. Raises Refusal, ValueError, RecursionError.
     """
-    whole_text = text
+    whole_text = text  # Blanks in front of a line belong to it.
     text = text.strip()
     if looks_like_json(text):
         try:
@@ -1117,18 +1164,23 @@ def split_text(text: str, most_chars: int, charset: str) -> list[Json]:
         if "\0" in text:
             raise not_text(text.encode(), "it has a NUL")
         return [{"message": line} for line in lines_of(whole_text)]
-    return [replace_surrogates(clean_form(fields))]  # The arguments in a form can have escapes.
+    # `args` of HTTPHandler can write half a surrogate pair.
+    return [replace_surrogates(clean_form(fields))]
 
 
 def looks_like_json(text: str) -> bool:
-    """Whether a text is meant as JSON: "[    0.1] usb" of dmesg is none, and begins alike."""
+    """Whether a text is meant as JSON. Log lines can begin with a bracket too.
+
+    >>> [looks_like_json(text) for text in ("[1, 2]", "[][]", "[    0.1] usb: up", "[main] up")]
+    [True, True, False, False]
+    """
     if text[:1] == "{" or re.match(r"\[\s*\{", text):
         return True
     if text[:1] != "[":
         return False
     try:
-        value, end = decode_json(text[:PIECE_CHARS])
-    except RecursionError:
+        value, end = decode_json(text[:PIECE_CHARS])  # An array without objects is never long.
+    except RecursionError:  # No log line has a thousand brackets.
         return True
     except ValueError:
         return False
@@ -1149,7 +1201,7 @@ def lines_of(text: str) -> Iterator[str]:
 def split_lines(text: str) -> list[Json]:
     """The values of a text that has one a line. A RecordError stands for a line that is not JSON.
 
-    It gives nothing where the text is no such one. Raises TooLarge.
+    Nothing, where no line is JSON or one value stands on many lines. Raises TooLarge.
     """
     values: list[Json] = []
     good = 0
@@ -1157,7 +1209,7 @@ def split_lines(text: str) -> list[Json]:
         if not values and line.strip() in ("{", "["):  # One value on many lines.
             return []
         try:
-            line.encode()  # What was not UTF-8 can't be encoded.
+            line.encode()  # Raises UnicodeEncodeError for what was not UTF-8.
             if len(line) > MAX_VALUE_CHARS:
                 values.append(overlong())
                 continue
@@ -1174,8 +1226,8 @@ def split_lines(text: str) -> list[Json]:
 def split_json(text: str, most_chars: int) -> list[Json]:
     """The JSON values that stand one after the other in a text.
 
-    The members of an array, or of "logs" in an object, count as values of their own.
-    Raises json.JSONDecodeError, ValueError, RecursionError, TooLarge.
+    The members of an array count as values of their own, and so do those of "logs" in an object
+    without a "message". Raises json.JSONDecodeError, ValueError, RecursionError, TooLarge.
     """
     values: list[Json] = []
     found = 0
@@ -1203,25 +1255,25 @@ LOGS_OF_OBJECT = re.compile(r'\{\s*"logs"\s*:\s*')
 def split_long_array(text: str, values: list[Json], most_chars: int) -> int:
     """Adds the members of the array that a text begins with, or of {"logs": [...]}.
 
-    It gives the offset behind them: 0 where the text begins with neither. The parser of json keeps
-    all other threads waiting: here it gets one member at a time.
+    It gives the offset behind them: 0 where the text begins with neither. The parser of json holds
+    the GIL: here it gets one member at a time, so that other threads run between them.
     """
     logs = LOGS_OF_OBJECT.match(text)
     offset = logs.end() if logs else 0
     if text[offset : offset + 1] != "[":
         return 0
     offset = skip_blanks(text, offset + 1)
-    separator = "," if text[offset : offset + 1] != "]" else "]"
-    while separator == ",":
+    is_at_end = text[offset : offset + 1] == "]"
+    while not is_at_end:
         value, offset = decode_value(text, offset, most_chars)
         values.append(value)
         check_count(len(values))
         offset = skip_blanks(text, offset)
-        separator = text[offset : offset + 1]
-        if separator == ",":
+        is_at_end = text[offset : offset + 1] == "]"
+        if not is_at_end:
+            if text[offset : offset + 1] != ",":
+                raise json.JSONDecodeError("Expecting ',' delimiter", text, offset)
             offset = skip_blanks(text, offset + 1)
-        elif separator != "]":
-            raise json.JSONDecodeError("Expecting ',' delimiter", text, offset)
     offset = skip_blanks(text, offset + 1)
     if logs and text[offset : offset + 1] != "}":  # The object has other members too.
         values.clear()
@@ -1232,8 +1284,8 @@ def split_long_array(text: str, values: list[Json], most_chars: int) -> int:
 def decode_value(text: str, offset: int, most_chars: int) -> tuple[Json, int]:
     """The JSON value at an offset, and the offset behind it. Raises json.JSONDecodeError.
 
-    The parser of json keeps all other threads waiting. So it never gets more than `most_chars`:
-    a RecordError stands for a value that has more.
+    The parser of json holds the GIL, so it never gets more than `most_chars`: a RecordError stands
+    for a value that has more. Most values are short, and a short piece is copied sooner.
     """
     if len(text) - offset <= most_chars:
         return decode_json(text, offset)
@@ -1242,20 +1294,24 @@ def decode_value(text: str, offset: int, most_chars: int) -> tuple[Json, int]:
         try:
             value, length = decode_json(piece)
         except json.JSONDecodeError as error:
-            fault = json.JSONDecodeError(error.msg, text, offset + error.pos)
-            is_cut = error.pos > size - 20 or error.msg.startswith("Unterminated string")
-            if is_cut:
-                continue
-            raise fault from None
-        if length < size:  # Else a number may go on.
+            if not is_cut(error, size):
+                raise json.JSONDecodeError(error.msg, text, offset + error.pos) from None
+        else:
             return value, offset + length
-    end = skip_value(text, offset)
-    if end - offset <= most_chars:
-        raise fault
-    return overlong(), end
+    return overlong(), skip_value(text, offset)
 
 
-# A string or a bracket. "++" and "*+" keep nothing for a second try: a string can have 10 MiB.
+def is_cut(error: json.JSONDecodeError, size: int) -> bool:
+    """Whether an error in the first `size` characters of a text can come from the cut behind them.
+
+    json reports a string without an end at its begin, and all else at most 12 characters, those
+    of two escapes, before the end.
+    """
+    return error.pos > size - 20 or error.msg.startswith("Unterminated string")
+
+
+# A string, with or without its end, or a bracket. "++" and "*+" never try again with less: that
+# would take as much memory as the string, which can have 10 MiB.
 JSON_PART = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
@@ -1274,7 +1330,7 @@ def skip_value(text: str, offset: int) -> int:
 
 
 def overlong() -> RecordError:
-    """What stands for a value that is too long for a record: even to encode it takes seconds."""
+    """What stands for a value that is too long for a record."""
     return RecordError("record", f"is longer than {MAX_VALUE_CHARS >> 20} MiB of JSON")
 
 
@@ -1295,7 +1351,10 @@ def check_count(records: int) -> None:
 
 
 def replace_surrogates(value: Json) -> Json:
-    """A value with U+FFFD for each half of a surrogate pair: neither UTF-8 nor SQLite takes it."""
+    """A value with U+FFFD for each half of a surrogate pair: neither UTF-8 nor SQLite takes it.
+
+    UTF-16 writes a pair as its two halves: reading them again joins pairs and finds lone halves.
+    """
     text = json.dumps(value, ensure_ascii=False)
     whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return json.loads(whole)
@@ -1331,7 +1390,7 @@ def parse_multipart(text: str) -> dict[str, Json]:
 
 
 def clean_form(fields: dict[str, Json]) -> dict[str, Json]:
-    """The fields of a form; of one that logging.handlers.HTTPHandler posts, those that matter.
+    """The fields of a form. Of those that logging.handlers.HTTPHandler posts, some say nothing.
 
     >>> form = {"msg": "%s rows", "args": "(3,)", "levelno": "20", "exc_info": "None"}
     >>> clean_form(form)
@@ -1459,7 +1518,7 @@ def parse_end(text: str) -> int:
 def parse_severity_name(text: str) -> int:
     """One name of a severity."""
     try:
-        return SEVERITY_ALIASES[text.strip().upper()]
+        return SEVERITY_OF_WORD[text.strip().upper()]
     except KeyError:
         raise ValueError(", ".join(SEVERITIES)) from None
 
@@ -3065,7 +3124,7 @@ class App:
         for (_, service, severity), records in batch.kinds.items():
             labels = {"service": service, "severity": SEVERITY_NAMES[severity]}
             self.metrics.add("logs_records_accepted_total", records, **labels)
-        for field, records in parsed.reasons.items():
+        for field, records in parsed.refused_by_field.items():
             labels = {"service": token.service, "reason": field}
             self.metrics.add("logs_records_rejected_total", records, **labels)
 
@@ -3902,7 +3961,7 @@ def parse_otlp(value: Json, token: Token) -> Record:
             "message": message if isinstance(message, str | None) else encode_json(message),
             # As a text: a number would have to be guessed.
             "timestamp": format_timestamp(nanoseconds // 1000) if nanoseconds else None,
-            "severity": severity if severity in SEVERITY_ALIASES else None,
+            "severity": severity if severity in SEVERITY_OF_WORD else None,
             "attributes": attributes,
         }
     except (*NOT_OTLP, IndexError):
