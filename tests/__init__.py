@@ -1,1 +1,82 @@
-"""The tests; `python -m unittest` runs those that need nothing but Python."""
+"""The tests. `python -m unittest` runs their files side by side, a process for each processor."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+import os
+import pathlib
+import sys
+import unittest
+
+FILES = sorted(pathlib.Path(__file__).parent.glob("test_*.py"), key=os.path.getsize)
+
+
+class Name(str):
+    """The name of a test that another process ran, as a result shows it."""
+
+    __slots__ = ()
+
+    def shortDescription(self) -> None:
+        """Gives nothing: the name has it all."""
+
+
+class SideBySide(unittest.TestSuite):
+    """Suites that run in other processes. Each process prints its dots, and the result of this one
+    gets what they have found."""
+
+    def run(self, result: unittest.TestResult, debug: bool = False) -> unittest.TestResult:
+        processes = os.cpu_count() or 1
+        if sys.platform != "linux" or processes == 1 or debug:  # Other systems can't fork safely.
+            return super().run(result, debug)
+        suites = list(self)
+        fork = multiprocessing.get_context("fork")
+        with concurrent.futures.ProcessPoolExecutor(
+            processes, fork, initializer=Worker.begin, initargs=(suites, result)
+        ) as pool:
+            for tests_run, lists in pool.map(Worker.run, range(len(suites))):
+                result.testsRun += tests_run
+                for name, entries in lists.items():
+                    getattr(result, name).extend(entries)
+                if result.failfast and not result.wasSuccessful():
+                    pool.shutdown(cancel_futures=True)
+                    break
+        return result
+
+
+class Worker:
+    """A process that runs some of the suites, with the result that it has inherited."""
+
+    suites: list[unittest.TestSuite]
+    result: unittest.TestResult
+
+    @classmethod
+    def begin(cls, suites: list[unittest.TestSuite], result: unittest.TestResult) -> None:
+        cls.suites, cls.result = suites, result
+
+    @classmethod
+    def run(cls, number: int) -> tuple[int, dict[str, list[object]]]:
+        """Runs a suite; gives how many tests ran, and the lists of the result by their names."""
+        lists = {name: value for name, value in vars(cls.result).items() if type(value) is list}
+        for entries in lists.values():
+            entries.clear()
+        cls.result.testsRun = 0
+        cls.result._testRunEntered = False  # So that the suite also ends what its last class began.
+        cls.suites[number].run(cls.result)
+        return cls.result.testsRun, {name: list(map(named, lists[name])) for name in lists}
+
+
+def named(entry: object) -> object:
+    """An entry of a list of a result, with the name of the test in the test's place."""
+    if isinstance(entry, tuple):
+        return (Name(entry[0]), *entry[1:])
+    return Name(entry)
+
+
+def load_tests(
+    loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: str | None
+) -> unittest.TestSuite:
+    """Gives the tests of all files; what is large, and so takes long, begins first."""
+    return SideBySide(
+        loader.loadTestsFromName(f"tests.{file.stem}") for file in reversed(FILES)
+    )
