@@ -793,8 +793,14 @@ class Bounds(unittest.TestCase):
                 sqlite3.connect(server.database, isolation_level=None)
             ) as other:
                 other.execute("BEGIN EXCLUSIVE")
-                threads = post_at_once(server, answers, *[body] * 12)
-                eventually(lambda: len(answers) >= 7)  # five fit, and wait
+                threads = []
+                for number in range(1, 6):  # Five fit, and wait. What only comes counts too: so one
+                    # after the other.
+                    threads += post_at_once(server, answers, body)
+                    held = f"logs_waiting_bytes {number * len(body)}\n"
+                    eventually(lambda held=held: held in server.get("/metrics").text)
+                threads += post_at_once(server, answers, *[body] * 7)
+                eventually(lambda: len(answers) >= 7)
                 self.assertTrue(all(map(is_refused, answers)), answers)
                 self.assertEqual(server.get("/logs").json, [])
             for thread in threads:
