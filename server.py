@@ -42,7 +42,7 @@ what the others use of them. Each chapter uses only names of itself and of chapt
     10 Retention *      deleting what is old, and giving its space back
     11 Endpoints        who may ask, what is asked, what is answered
     12 HTTP             requests out of a socket, answers into it
-    13 OTLP *           records from OpenTelemetry
+    13 Formats of others *  records as OpenTelemetry, Splunk and Loki send them
     14 ClickHouse *     another store, for when one machine is too small
     15 Page *           what a browser shows
     16 Main             the wiring
@@ -94,6 +94,7 @@ import socket
 import socketserver
 import sqlite3
 import ssl
+import struct
 import threading
 import time
 import urllib.parse
@@ -154,6 +155,7 @@ MAX_CLIENT_BYTES = 32 << 20  # Of those, for one token or address.
 HELD_ANSWER_BYTES = 64 << 10  # Only larger answers are counted.
 MAX_WAL_BYTES = 128 << 20  # When SQLite's WAL is larger, queries wait for a checkpoint.
 MAX_METRIC_SERVICES = 1_000  # Services with a label of their own in /metrics.
+MAX_REFUSED_ADDRESSES = 1_000  # Whose refused tokens are counted, for the log.
 SEND_BUFFER_BYTES = 256 << 10  # In the kernel, for a client that does not read.
 READERS = 6  # Connections for what indexes serve.
 SCANNERS = max(2, os.cpu_count() or 2)  # Connections for what must read the records.
@@ -2842,6 +2844,7 @@ class Request(NamedTuple):
     body_length: int | None  # None: the body comes in chunks.
     # Reads the body. The argument says whose bytes they are, for `Limits`. Raises Refusal.
     read_body: Callable[[str], bytes]
+    address: str = ""  # Of the client.
 
 
 class Response(NamedTuple):
@@ -2939,6 +2942,7 @@ class Limits:
         self._lock = threading.Lock()
         self._balances: dict[str, tuple[float, float]] = {}  # Of a secret: records, and as of when.
         self._held: dict[str, int] = {}  # Bytes of a client: of a secret or of an address.
+        self._refused: dict[str, tuple[float, int]] = {}  # Of an address: see `note_refused`.
         self.held_bytes = 0  # Of all.
 
     def spend(self, token: Token, records: int, rate: float | None) -> None:
@@ -2972,6 +2976,19 @@ class Limits:
             self._held[client] = held
             if not held:
                 del self._held[client]
+
+    def note_refused(self, address: str, path: str) -> None:
+        """Logs that a token was refused: a line a second at most for each address."""
+        clock = time.monotonic()
+        with self._lock:
+            logged_at, unsaid = self._refused.pop(address, (float("-inf"), 0))
+            is_due = clock - logged_at >= 1
+            if len(self._refused) >= MAX_REFUSED_ADDRESSES:
+                del self._refused[next(iter(self._refused))]  # The one that has been quiet longest.
+            self._refused[address] = (clock, 0) if is_due else (logged_at, unsaid + 1)
+        if is_due:
+            before = f", and {unsaid} more since the last line" if unsaid else ""
+            log.warning("a token from %s is refused at %s%s", address, shorten(path), before)
 
 
 class Metrics:
@@ -3026,19 +3043,29 @@ class App:
             log.exception("unexpected error in %s %s", request.method, request.path)
             response = refuse(HTTPRefusal(500, "The server made a mistake.", "See its log."))
         endpoint = find_path(request.path) or "other"
+        if request.method == "POST" and "POST" in ROUTES.get(endpoint, {}):
+            response = response._replace(headers={**response.headers, **CROSS_ORIGIN})
         status = str(response.status)
         self.metrics.add("logs_http_requests_total", endpoint=endpoint, status=status)
         return response
 
     def find_endpoint(self, request: Request) -> Endpoint:
         """The endpoint of a request. Raises HTTPRefusal: 404, 405, 421."""
+        path = find_path(request.path)
+        asks_to_post = (
+            request.method == "OPTIONS"
+            and request.headers.get("access-control-request-method") == "POST"
+            and "POST" in ROUTES.get(path or "", {})
+        )
         if self.config.reading_is_open:
             self.check_host(request.headers.get("host", "localhost"))
             is_cross_site = request.headers.get("sec-fetch-site") == "cross-site"
-            if is_cross_site and request.path != "/" and request.method != "POST":
+            may_post = request.method == "POST" or asks_to_post
+            if is_cross_site and path != "/" and not may_post:
                 hint = "Open the address of this server itself."
                 raise HTTPRefusal(403, "A page of another site may not read here.", hint)
-        path = find_path(request.path)
+        if asks_to_post:
+            return App.answer_preflight
         if not path:
             hint = f"There are {', '.join(ROUTES)}."
             raise HTTPRefusal(404, f"There is nothing at {shorten(request.path)}.", hint)
@@ -3065,7 +3092,8 @@ class App:
 
     def authenticate(self, request: Request, *roles: str) -> Token:
         """Whose token a request has (RFC 9110, section 11.4). Raises HTTPRefusal: 401."""
-        scheme, _, text = request.headers.get("authorization", "").partition(" ")
+        given = request.headers.get("authorization", "")
+        scheme, _, text = given.partition(" ")
         secret = text.strip().encode("latin-1")
         if scheme.lower() == "basic":
             try:
@@ -3073,9 +3101,13 @@ class App:
             except ValueError:
                 secret = b""
         token = self.config.find_token(secret, *roles)
-        if token and scheme.lower() in ("token", "bearer", "basic"):
+        if token and scheme.lower() in SCHEMES:
             return token
         error = "The token is not known here, or not for this." if secret else "A token is needed."
+        if given and not text and scheme.lower() not in SCHEMES:
+            error = "The word Token is missing in Authorization, before the token."
+        if given:
+            self.limits.note_refused(request.address, request.path)
         hint = f"Send 'Authorization: Token T', with a token of this kind: {' or '.join(roles)}."
         headers = {"WWW-Authenticate": 'Basic realm="logs", Bearer realm="logs"'}
         raise HTTPRefusal(401, error, hint, headers)
@@ -3087,8 +3119,21 @@ class App:
 
     # Writing
 
+    def answer_preflight(self, request: Request) -> Response:
+        """Tells a browser that pages of all origins may POST here: a token protects the records."""
+        allowed = {
+            "Access-Control-Allow-Methods": "POST",
+            "Access-Control-Allow-Headers": (
+                "Authorization, Content-Type, Content-Encoding, Idempotency-Key"
+            ),
+        }
+        return Response(204, headers={**CROSS_ORIGIN, **allowed})
+
     def post_logs(self, request: Request) -> Response:
         """Takes records: JSON, forms or lines of text."""
+        for name, _ in split_query_string(request.query):
+            hint = "Leave it out: what is in the body makes the records."
+            raise BadQuery(f"POST /logs has no parameter {shorten(name)}.", hint)
         content_type = request.headers.get("content-type", "")
         split = functools.partial(parse_body, content_type=content_type)
         parsed, batch = self.store_body(request, split, parse_record)
@@ -3167,7 +3212,7 @@ class App:
     def get_record(self, request: Request) -> Response:
         """Gives one record."""
         self.check_reader(request)
-        text = request.path.removeprefix("/logs/")
+        text = request.path.removeprefix("/logs/").removesuffix("/")
         if re.fullmatch(r"[0-9]{1,16}", text):
             number = int(text)
             one = Query(after=number - 1, last_id=number, by_id=True, limit=1)
@@ -3253,6 +3298,11 @@ class App:
         return Response(200, text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
+SCHEMES = ("token", "bearer", "basic", "splunk")  # The word before a token in Authorization.
+# A page of any origin may see the answer to its POST, and no other answer (the CORS protocol of
+# https://fetch.spec.whatwg.org/).
+CROSS_ORIGIN = {"Access-Control-Allow-Origin": "*"}
+
 Endpoint = Callable[[App, Request], Response]
 ROUTES: dict[str, dict[str, Endpoint]] = {
     "/logs": {"POST": App.post_logs, "GET": App.get_logs, "DELETE": App.delete_logs},
@@ -3283,7 +3333,8 @@ def escape_label(text: str) -> str:
 
 
 def find_path(path: str) -> str | None:
-    """The key of a path in ROUTES."""
+    """The key of a path in ROUTES. "/logs/" means "/logs"."""
+    path = path.removesuffix("/") or "/"
     if path in ROUTES:
         return path
     return "/logs/ID" if re.fullmatch(r"/logs/[^/]+", path) else None
@@ -3568,7 +3619,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def respond(self) -> None:
         """Answers one request: the method of all `do_...`, since ROUTES says who takes which."""
-        response = self.server.app.respond(self.head._replace(read_body=self.read_body))
+        address = self.client_address[0]
+        request = self.head._replace(read_body=self.read_body, address=address)
+        response = self.server.app.respond(request)
         if len(response.body) > HELD_ANSWER_BYTES:  # A slow client keeps it in memory.
             try:
                 self.hold(len(response.body))
@@ -3726,7 +3779,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Cache-Control", "no-store")
         for name, value in response.headers.items():
             self.send_header(name, value)
-        if response.pages is None:
+        if response.pages is None and response.status != 204:  # RFC 9110, 8.6.
             self.send_header("Content-Length", str(len(response.body)))
         elif is_chunked:
             self.send_header("Transfer-Encoding", "chunked")
@@ -3881,58 +3934,91 @@ class Server(http.server.ThreadingHTTPServer):
             time.sleep(0.02)
 
 
-# -------- 13. OTLP *
-# The core uses nothing of this chapter. It adds a line to the route table.
+# -------- 13. Formats of others *
+# The core uses nothing of this chapter. It adds lines to the route table.
 
-NOT_OTLP = (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError)
+# Each format is a splitter, which gives the values in a body, a parser, which makes a record of a
+# value, and an answer. The first format is OTLP, from OpenTelemetry, as JSON or as protobuf.
+
+PROTOBUF = "application/x-protobuf"
+# What an int, say, raises for what is not of the format.
+MALFORMED = (AttributeError, KeyError, TypeError, ValueError, LookupError, OverflowError)
 
 
 def post_otlp(app: App, request: Request) -> Response:
-    """Takes records from OpenTelemetry: OTLP/HTTP as JSON."""
+    """Takes records from OpenTelemetry (OTLP/HTTP), and answers in the encoding that was sent."""
+    is_protobuf = "protobuf" in request.headers.get("content-type", "")
+
+    def split(body: bytes) -> list[Json]:
+        nonlocal is_protobuf
+        is_protobuf = holds_protobuf(body, is_protobuf)
+        return split_otlp(body, is_protobuf)
+
     try:
-        if "protobuf" in request.headers.get("content-type", ""):
-            hint = "Set the exporter to http/json (OTEL_EXPORTER_OTLP_PROTOCOL)."
-            raise Unsupported("OTLP is taken as application/json, not as protobuf.", hint)
-        parsed, batch = app.store_body(request, split_otlp, parse_otlp)
+        parsed, batch = app.store_body(request, split, parse_otlp)
     except Refusal as refusal:  # The protocol's Status has a "message".
-        refusal.details["message"] = f"{refusal.error} {refusal.hint}"
-        raise
+        message = f"{refusal.error} {refusal.hint}"
+        refusal.details["message"] = message
+        if not is_protobuf:
+            raise
+        body = write_field(2, message.encode())
+        return refuse(refusal)._replace(body=body, content_type=PROTOBUF)
     headers = replayed_header(batch)
-    if not parsed.rejected:
-        return json_response(200, {}, headers)
-    message = "{field}: {error}".format_map(parsed.errors[0])
-    rejected = str(parsed.rejected)  # An int64 is a text in the JSON of protobuf.
-    partial = {"rejectedLogRecords": rejected, "errorMessage": message}
-    return json_response(200, {"partialSuccess": partial}, headers)
+    error = "{field}: {error}".format_map(parsed.errors[0]) if parsed.rejected else ""
+    if is_protobuf:
+        counts = b"\x08" + write_varint(parsed.rejected) + write_field(2, error.encode())
+        body = write_field(1, counts) if parsed.rejected else b""
+        return Response(200, body, content_type=PROTOBUF, headers=headers)
+    # An int64 is a text in the JSON of protobuf.
+    partial = {"rejectedLogRecords": str(parsed.rejected), "errorMessage": error}
+    return json_response(200, {"partialSuccess": partial} if parsed.rejected else {}, headers)
 
 
 ROUTES["/v1/logs"] = {"POST": post_otlp}
 
 
-def split_otlp(body: bytes) -> list[Json]:
-    """The log records of ExportLogsServiceRequests, each with the attributes that it shares.
+def holds_protobuf(body: bytes, is_declared: bool) -> bool:
+    """Whether a request of OTLP is protobuf, which begins with the tag of its first field, 10.
+
+    JSON can begin with a line end, which is 10 too, and then has a brace.
+    """
+    start = body[:1] if is_declared else body.lstrip()[:1]
+    return start not in (b"{", b"[") and (is_declared or body[:1] == b"\n")
+
+
+def split_otlp(body: bytes, is_protobuf: bool) -> list[Json]:
+    """The log records of ExportLogsServiceRequests, each with what it shares with others.
 
     Raises Refusal (https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding).
     """
     values: list[Json] = []
+    scopes = 0
     try:
-        for document in parse_body(body, MAX_BODY_BYTES):
-            if document == {}:
-                continue
-            for resource_logs in document["resourceLogs"] or []:
+        documents = [body] if is_protobuf else parse_body(body, MAX_BODY_BYTES)
+        for document in documents:
+            request = read_lazy("Request", document)
+            for lazy in (request["resourceLogs"] if request != {} else None) or []:
+                resource_logs = read_lazy("ResourceLogs", lazy)
                 shared = otlp_pairs((resource_logs.get("resource") or {}).get("attributes"))
+                check_shared(shared)
                 for scope_logs in resource_logs.get("scopeLogs") or []:
+                    scopes += 1
                     name = (scope_logs.get("scope") or {}).get("name")
-                    both = {**shared, "scope": name} if name else shared
-                    if len(encode_json(both)) > MAX_ATTRIBUTES_BYTES:  # Each record has them all.
-                        most = f"{MAX_ATTRIBUTES_BYTES >> 10} KiB"
-                        raise TooLarge(f"A resource has over {most} of attributes.", "Send fewer.")
-                    values += [(both, record) for record in scope_logs.get("logRecords") or []]
-                    check_count(len(values))
-    except NOT_OTLP:
+                    records = scope_logs.get("logRecords") or []
+                    values += [(shared, name, record) for record in records]
+                    check_count(max(scopes, len(values)))
+    except (*MALFORMED, RecursionError) as error:
+        reason = f": {error}" if is_protobuf else ""
         hint = 'Send {"resourceLogs": [...]} as the protocol has it; other JSON goes to POST /logs.'
-        raise BadBody("The body is not an OTLP logs request.", hint) from None
+        raise BadBody(f"The body is not an OTLP logs request{reason}.", hint) from None
     return values
+
+
+def check_shared(attributes: dict[str, Json]) -> None:
+    """Raises TooLarge for attributes that are too long: each record that shares them has them."""
+    if len(encode_json(attributes)) > MAX_ATTRIBUTES_BYTES:
+        most = f"{MAX_ATTRIBUTES_BYTES >> 10} KiB"
+        raise TooLarge(f"The records share over {most} of attributes.", "Send fewer.")
 
 
 OTLP_SEVERITIES = ("DEBUG", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")  # Four numbers each.
@@ -3943,33 +4029,48 @@ def parse_otlp(value: Json, token: Token) -> Record:
 
     The fields are those of https://opentelemetry.io/docs/specs/otel/logs/data-model/.
     """
-    shared, record = value
+    shared, scope, lazy = value
+    if isinstance(lazy, bytes) and len(lazy) > MAX_VALUE_CHARS:
+        raise RecordError("record", f"is longer than {MAX_VALUE_CHARS >> 20} MiB")
     try:
-        attributes = shared | otlp_pairs(record.get("attributes"))
-        for name in ("traceId", "spanId"):
-            if record.get(name):
-                attributes[name] = record[name]
-        service = attributes.pop("service.name", "unknown_service")
+        record = read_lazy("LogRecord", lazy)
+        names = {name: record.get(name) for name in ("traceId", "spanId", "eventName")}
+        names["scope"] = scope
         message = otlp_value(record.get("body") or {})
+        if message in (None, ""):
+            message = names.pop("eventName") or message
+        attributes = {**shared, **{name: text for name, text in names.items() if text}}
+        service = attributes.pop("service.name", None) or "unknown_service"
         nanoseconds = int(record.get("timeUnixNano") or 0)
         nanoseconds = nanoseconds or int(record.get("observedTimeUnixNano") or 0)
-        severity = str(record.get("severityText")).upper()
-        number = int(record.get("severityNumber") or 0)
-        if number > 0:
-            severity = OTLP_SEVERITIES[(number - 1) // 4]
         fields = {
             "message": message if isinstance(message, str | None) else encode_json(message),
             # As a text: a number would have to be guessed.
             "timestamp": format_timestamp(nanoseconds // 1000) if nanoseconds else None,
-            "severity": severity if severity in SEVERITY_OF_WORD else None,
-            "attributes": attributes,
+            "attributes": attributes | otlp_pairs(record.get("attributes")),
+            **otlp_severity(record.get("severityNumber") or 0, record.get("severityText")),
         }
-    except (*NOT_OTLP, IndexError):
-        raise RecordError("record", "is not a LogRecord of OTLP") from None
+    except (*MALFORMED, RecursionError) as error:
+        reason = f": {error}" if isinstance(lazy, bytes) else ""
+        raise RecordError("record", f"is not a LogRecord of OTLP{reason}") from None
     # "unknown_service" is what an SDK calls a service without a name. The token may know better.
     if token.role == "shipper" or not str(service).startswith("unknown_service"):
         fields["service"] = service
     return parse_record(fields, token)
+
+
+def otlp_severity(number: Json, text: Json) -> dict[str, Json]:
+    """The field of a record for a SeverityNumber, which may be its name, or for a SeverityText.
+
+    >>> otlp_severity("SEVERITY_NUMBER_WARN2", ""), otlp_severity(9, "note")
+    ({'level': 'WARN'}, {'severity': 'INFO'})
+    """
+    name = str(number)
+    if name.startswith("SEVERITY_NUMBER_") and not name.endswith("UNSPECIFIED"):
+        return {"level": name.removeprefix("SEVERITY_NUMBER_").rstrip("234")}
+    if not name.startswith("SEVERITY_NUMBER_") and int(number) > 0:
+        return {"severity": OTLP_SEVERITIES[(int(number) - 1) // 4]}
+    return {"level": text} if text else {}
 
 
 def otlp_value(value: dict[str, Json]) -> Json:
@@ -3989,10 +4090,298 @@ def otlp_value(value: dict[str, Json]) -> Json:
 
 def otlp_pairs(pairs: list[Json] | None) -> dict[str, Json]:
     """A list of KeyValue as an object. Raises TypeError for a key that is no text."""
-    values = {pair["key"]: otlp_value(pair.get("value") or {}) for pair in pairs or []}
+    values = {pair.get("key", ""): otlp_value(pair.get("value") or {}) for pair in pairs or []}
     if not all(isinstance(key, str) for key in values):
         raise TypeError("a key must be a text")
     return values
+
+
+# Protobuf (https://protobuf.dev/programming-guides/encoding/). A message is a row of fields. Each
+# begins with a tag, a varint of 8 * its number + its wire type. What follows is for wire type 0 a
+# varint, for 1 and 5 a number of 8 and 4 bytes, and for 2 a length and so many bytes: a text, or
+# another message. Names are not sent. MESSAGES has those of the JSON form by number, and what each
+# field holds: a scalar, or a message by its name. Fields that it does not have are skipped.
+# "lazy" bytes are a message that is read later, so that one bad record does not spoil the others.
+
+MESSAGES = {
+    "Request": {1: ("resourceLogs", "lazy")},
+    "ResourceLogs": {1: ("resource", "Resource"), 2: ("scopeLogs", "ScopeLogs")},
+    "Resource": {1: ("attributes", "KeyValue")},
+    "ScopeLogs": {1: ("scope", "Scope"), 2: ("logRecords", "lazy")},
+    "Scope": {1: ("name", "text")},
+    "LogRecord": {
+        1: ("timeUnixNano", "fixed64"), 11: ("observedTimeUnixNano", "fixed64"),
+        2: ("severityNumber", "int"), 3: ("severityText", "text"), 5: ("body", "AnyValue"),
+        6: ("attributes", "KeyValue"), 9: ("traceId", "hex"), 10: ("spanId", "hex"),
+        12: ("eventName", "text"),
+    },
+    "KeyValue": {1: ("key", "text"), 2: ("value", "AnyValue")},
+    "AnyValue": {
+        1: ("stringValue", "text"), 2: ("boolValue", "bool"), 3: ("intValue", "int"),
+        4: ("doubleValue", "double"), 5: ("arrayValue", "ArrayValue"),
+        6: ("kvlistValue", "KeyValueList"), 7: ("bytesValue", "base64"),
+    },
+    "ArrayValue": {1: ("values", "AnyValue")},
+    "KeyValueList": {1: ("values", "KeyValue")},
+}  # fmt: skip
+REPEATED = frozenset(["resourceLogs", "scopeLogs", "logRecords", "attributes", "values"])
+# The wire type of each scalar, and how its JSON form is made of a varint, or of the bytes.
+SCALARS: dict[str, tuple[int, Callable[[Any], Json]]] = {
+    "int": (0, lambda number: (number + 2**63) % 2**64 - 2**63),  # In two's complement.
+    "bool": (0, bool),
+    "fixed64": (1, lambda data: int.from_bytes(data, "little")),
+    "double": (1, lambda data: json_number(*struct.unpack("<d", data))),
+    "text": (2, lambda data: data.decode("utf-8", "replace")),
+    "hex": (2, bytes.hex),
+    "base64": (2, lambda data: base64.b64encode(data).decode()),
+    "lazy": (2, bytes),
+}
+
+
+def read_varint(data: bytes, at: int) -> tuple[int, int]:
+    r"""A number, in the lower 7 bits of each byte, and where it ends: at a byte below 128.
+
+    >>> read_varint(b"\xac\x02", 0)  # 0x2c + 128 * 2
+    (300, 2)
+    """
+    if data[at] < 128:  # Most are that short.
+        return data[at], at + 1
+    number = 0
+    for place, byte in enumerate(data[at : at + 10]):
+        number |= (byte & 127) << 7 * place
+        if byte < 128:
+            return number, at + place + 1
+    raise ValueError("it is cut short, or has a number of more than 10 bytes")
+
+
+def read_message(kind: str, data: bytes, at: int, end: int, depth: int = 0) -> dict[str, Json]:
+    r"""The message that stands in `data` from one offset to another, as its JSON form.
+
+    >>> read_message("KeyValue", b"\x0a\x01n\x12\x02\x18\x05", 0, 7)
+    {'key': 'n', 'value': {'intValue': 5}}
+
+    Raises ValueError, IndexError, TooLarge.
+    """
+    if depth > MAX_NESTING:
+        raise ValueError("it is nested too deep")
+    message: dict[str, Json] = {}
+    fields = MESSAGES[kind]
+    while at < end:
+        tag, at = read_varint(data, at)
+        wire_type = tag & 7
+        number = begin = at
+        if wire_type in (0, 2):
+            number, at = read_varint(data, at)
+            begin = at
+        elif wire_type not in (1, 5):
+            raise ValueError(f"wire type {wire_type} is not taken")  # 3 and 4 are groups.
+        at += number if wire_type == 2 else (0, 8, 0, 0, 0, 4)[wire_type]
+        if at > end:
+            raise ValueError("it is cut short")
+        if tag >> 3 not in fields:
+            continue
+        name, form = fields[tag >> 3]
+        expected, make = SCALARS.get(form, (2, None))
+        if wire_type != expected:
+            raise ValueError(f"{name} has wire type {wire_type}")
+        if make:
+            value = make(data[begin:at] if wire_type else number)
+        else:
+            value = read_message(form, data, begin, at, depth + 1)
+        if name in REPEATED:
+            message.setdefault(name, []).append(value)
+            check_count(len(message[name]))
+        else:
+            message[name] = value
+    return message
+
+
+def json_number(number: float) -> Json:
+    """A number, or the text that stands for NaN or Infinity: JSON has no such numbers."""
+    return number if abs(number) < float("inf") else json.dumps(number)
+
+
+def read_lazy(kind: str, message: Json) -> Json:
+    """A message that is still in bytes, as its JSON form; what is in that form already, as it is.
+
+    Raises ValueError, TooLarge.
+    """
+    return read_message(kind, message, 0, len(message)) if isinstance(message, bytes) else message
+
+
+def write_varint(number: int) -> bytes:
+    """A number as `read_varint` reads it."""
+    low = bytes([number & 127 | (128 if number > 127 else 0)])
+    return low + write_varint(number >> 7) if number > 127 else low
+
+
+def write_field(number: int, data: bytes) -> bytes:
+    """A field of a message that holds a text or another message."""
+    return write_varint(8 * number + 2) + write_varint(len(data)) + data
+
+
+# Splunk's HTTP Event Collector (HEC), which Docker's own log driver speaks, and Loki's push. Both
+# wrap what a program wrote, which is often a record in JSON itself.
+
+
+def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
+    """Makes a record of a line or an event and of the fields that came around it.
+
+    Where it is a JSON object, or a text that is one, its members are the record, and count before
+    `outer`: the program knows its time and severity better than who sends its lines. Where that
+    makes no good record it is the message as it stands, so that nothing is lost. A service token
+    writes its own service: a "service" in a line is an attribute. Raises RecordError.
+    """
+    own = read_object(inner)
+    attributes = own.pop("attributes", None) or {}
+    if own and isinstance(attributes, dict):
+        shared = {name: value for name, value in outer["attributes"].items() if name not in own}
+        if token.role == "service" and "service" in own:
+            shared["service"] = own.pop("service")
+        fields = {**outer, **own, "attributes": {**shared, **attributes}}
+        if "timestamp" not in own:
+            fields.pop("timestamp", None)
+        with contextlib.suppress(RecordError):
+            record = parse_record(fields, token)
+            if record.timestamp is None:
+                sent = parse_record({**outer, "message": "-"}, token)
+                record = record._replace(timestamp=sent.timestamp)
+            return record
+    return parse_record({**outer, "message": inner}, token)
+
+
+def read_object(value: Json) -> dict[str, Json]:
+    """The members of a JSON object, or of the one that a text is; of anything else, none.
+
+    >>> read_object('{"level": "warn"}'), read_object("hello")
+    ({'level': 'warn'}, {})
+    """
+    if isinstance(value, dict):
+        return dict(value)
+    if isinstance(value, str) and value[:1] == "{" and len(value) <= MAX_VALUE_CHARS:
+        with contextlib.suppress(ValueError, RecursionError):
+            members: dict[str, Json] = json.loads(value)
+            return replace_surrogates(members) if "\\u" in value else members
+    return {}
+
+
+def post_hec(app: App, request: Request) -> Response:
+    """Takes records in the form of Splunk's HTTP Event Collector.
+
+    A batch of which a part is stored gets 200, since Docker repeats all of it after anything else,
+    with a code that is not 0, since other clients show its text then.
+    """
+    try:
+        parsed, batch = app.store_body(request, parse_body, parse_hec)
+    except Refusal as refusal:
+        refusal.details["text"] = f"{refusal.error} {refusal.hint}"
+        refusal.details["code"] = HEC_CODES.get(refuse(refusal).status, HEC_INVALID)
+        raise
+    answer: dict[str, Json] = {"text": "Success", "code": 0}
+    if parsed.rejected:
+        text = "Event {index} is refused, {field}: {error}.".format_map(parsed.errors[0])
+        answer = {"text": text, "code": HEC_INVALID, **batch_answer(parsed, batch)}
+    return json_response(200, answer, replayed_header(batch))
+
+
+def get_hec_health(app: App, request: Request) -> Response:
+    """Says as GET /health whether records can be stored. Raises Unavailable."""
+    app.get_health(request)
+    return json_response(200, {"text": "HEC is healthy", "code": 17})
+
+
+HEC_INVALID = 6
+HEC_CODES = {401: 4, 403: 4, 429: 9, 503: 9}  # "Invalid token" and "Server is busy".
+HEC: dict[str, Endpoint] = {
+    "POST": post_hec,
+    "OPTIONS": lambda app, request: Response(200),  # Docker asks so whether there is a collector.
+}
+ROUTES["/services/collector"] = HEC
+ROUTES["/services/collector/event"] = HEC
+ROUTES["/services/collector/event/1.0"] = HEC
+ROUTES["/services/collector/health"] = {"GET": get_hec_health}
+
+
+def parse_hec(value: Json, token: Token) -> Record:
+    """Makes a record of an event and what is known of it. Raises RecordError.
+
+    Docker's event is {"line": ..., "source": "stdout", "tag": ...}, that of others has a "message".
+    """
+    if not isinstance(value, dict):
+        raise RecordError("record", f"must be a JSON object, not {shorten(value)}")
+    attributes = {name: value[name] for name in value if name not in ("event", "time", "fields")}
+    event = value.get("event")
+    if event is None or (isinstance(event, str) and not event.strip()):
+        raise RecordError("event", "is missing or blank")
+    known = value.get("fields") or {}
+    if not isinstance(known, dict):
+        raise RecordError("fields", f"must be a JSON object, not {shorten(known)}")
+    attributes |= known
+    if isinstance(event, dict) and "line" in event:
+        attributes |= event
+        event = attributes.pop("line")
+    elif isinstance(event, dict) and isinstance(event.get("message"), dict):
+        inner = event["message"]
+        if "message" in inner or "msg" in inner:
+            event = {name: event[name] for name in event if name != "message"} | inner
+    outer = {"timestamp": value.get("time") or None, "attributes": attributes}
+    if token.role == "shipper":
+        names = [attributes.pop("service", None), attributes.get("tag")]
+        names += [value.get(name) for name in ("sourcetype", "source", "host")]
+        outer["service"] = next(filter(None, names), None)
+    return parse_inner(event, outer, token)
+
+
+def post_loki(app: App, request: Request) -> Response:
+    """Takes records in the form of Loki's push, as JSON.
+
+    A push of which a part is stored gets 200 with what POST /logs answers, since its clients would
+    repeat all of it after 4xx. All else gets 204, as from Loki.
+    """
+    parsed, batch = app.store_body(request, split_loki, parse_loki)
+    if parsed.rejected:
+        return json_response(200, batch_answer(parsed, batch), replayed_header(batch))
+    return Response(204, headers=replayed_header(batch))
+
+
+ROUTES["/loki/api/v1/push"] = {"POST": post_loki}
+
+
+def split_loki(body: bytes) -> list[Json]:
+    """The entries of all streams of a push, each with the labels that it shares. Raises Refusal."""
+    if body.lstrip()[:1] not in (b"{", b""):
+        hint = "Set the client to JSON: in winston-loki, json: true."
+        raise Unsupported("Loki's push is taken as JSON, not as protobuf with snappy.", hint)
+    values: list[Json] = []
+    try:
+        for document in parse_body(body, MAX_BODY_BYTES):
+            for stream in document["streams"]:
+                labels = dict(stream.get("stream") or {})
+                check_shared(labels)
+                values += [(labels, entry) for entry in stream["values"]]
+                check_count(len(values))
+    except (*MALFORMED, RecursionError):
+        hint = 'Send {"streams": [{"stream": {LABELS}, "values": [["NANOSECONDS", "LINE"]]}]}.'
+        raise BadBody("The body is not a push of Loki.", hint) from None
+    return values
+
+
+def parse_loki(value: Json, token: Token) -> Record:
+    """Makes a record of an entry and its labels. Raises RecordError."""
+    labels, entry = value
+    is_whole = isinstance(entry, list) and len(entry) in (2, 3) and None not in entry[:2]
+    metadata = entry[2] if is_whole and len(entry) == 3 else {}
+    if not is_whole or not isinstance(metadata, dict | None):
+        raise RecordError("values", 'must be ["NANOSECONDS", "LINE"] or with an object as third')
+    attributes = labels | (metadata or {})
+    outer = {"timestamp": entry[0], "attributes": attributes}
+    for name in ("severity", "detected_level", "level"):  # What comes last counts.
+        if attributes.get(name):
+            outer["level"] = attributes.pop(name)
+    if token.role == "shipper":
+        names = ("service_name", "app", "application", "job")
+        outer["service"] = next(filter(None, map(attributes.get, names)), "unknown_service")
+    return parse_inner(entry[1], outer, token)
 
 
 # -------- 14. ClickHouse *

@@ -167,7 +167,7 @@ class Chapters(unittest.TestCase):
             with self.subTest(name):
                 self.assertTrue(numbers)
                 self.assertEqual(numbers, list(range(1, len(numbers) + 1)))
-        listed = re.findall(r"(?m)^ +(\d+) (\w+)( \*)?  +\w", server.__doc__ or "")
+        listed = re.findall(r"(?m)^ +(\d+) ([\w ]*\w)( \*)?  +\w", server.__doc__ or "")
         found = chapters(self.SOURCE)
         self.assertEqual(
             [(int(number), name, mark.strip()) for number, name, mark in listed],

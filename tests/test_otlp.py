@@ -350,12 +350,6 @@ class Otlp(ServerTests):
         line = json.dumps(request({"body": text("m")}))  # as a collector writes them into a file
         self.assertEqual(len(self.stored(f"{line}\n{line}\n{line}\n")), 3)
 
-    def test_protobuf_is_415_and_the_hint_says_what_to_set(self) -> None:
-        answer = self.send(b"\n\x06\x12\x04", Content_Type="application/x-protobuf")
-        self.assertEqual(answer.status, 415)
-        self.assertIn("json", answer.json["error"])
-        self.assertIn("OTEL_EXPORTER_OTLP_PROTOCOL", answer.json["hint"])
-
     def test_without_a_token_it_is_401(self) -> None:
         for headers in ({}, {"Authorization": "Token wrong"}):
             answer = self.server.post(JAVASCRIPT, None, "/v1/logs", **headers)
