@@ -1773,6 +1773,7 @@ class Group:
         self.batches: list[Batch] = []
         self.records = 0
         self.last_joined_at = 0.0  # When its last batch joined.
+        self.is_open = True  # Until its commit begins: more batches may join.
 
 
 class Committer:
@@ -1800,13 +1801,13 @@ class Committer:
         The failure is Unavailable, KeyReused, or any exception that was not expected.
         """
         with self._joining:
-            if self._group.records >= MAX_COMMIT_RECORDS:
+            if not self._group.is_open or self._group.records >= MAX_COMMIT_RECORDS:
                 self._group = Group()
             group = self._group
-            group.batches.append(batch)
             group.records += len(batch.records)
             group.last_joined_at = time.monotonic()
             self.waiting += 1
+            group.batches.append(batch)  # Last: what is before may fail, for want of memory.
         if group.batches[0] is batch:  # Batches are only appended: this never changes.
             self._lead(group)
         else:
@@ -1820,10 +1821,7 @@ class Committer:
         try:
             with self._turn:
                 self._wait_while_others_join(group)
-                with self._joining:
-                    if self._group is group:
-                        self._group = Group()
-                    self.waiting -= len(group.batches)
+                self._close(group)
                 if self._outage and group.last_joined_at < self._outage_at:
                     # What waited during a failed commit fails with it. Else each group would
                     # wait as long for a locked database, one after the other.
@@ -1835,9 +1833,17 @@ class Committer:
                     is_large = group.records >= SMALL_COMMIT_RECORDS
                     sys.setswitchinterval(0.001 if is_large else 0.005)
                     self._commit_together(group.batches)
-        finally:
+        finally:  # Whatever was raised: who has joined does not wait for ever.
+            self._close(group)
             for batch in group.batches:
                 batch.done.release()
+
+    def _close(self, group: Group) -> None:
+        """Lets no more batches join."""
+        with self._joining:
+            if group.is_open:
+                group.is_open = False
+                self.waiting -= len(group.batches)
 
     def _wait_while_others_join(self, group: Group) -> None:
         """Lets other threads run as long as their batches join: so they share one fsync.
