@@ -89,6 +89,7 @@ import pathlib
 import queue
 import re
 import reprlib
+import select
 import signal
 import socket
 import socketserver
@@ -1759,8 +1760,8 @@ class Store(abc.ABC):
     def size(self) -> int:
         """Bytes on disk."""
 
-    def stop_overdue(self) -> None:
-        """Stops queries that are past their deadline."""
+    def stop_queries(self, left: set[int]) -> None:
+        """Stops queries that are past their deadline, and those of threads whose client left."""
 
     def close(self) -> None:
         """Ends all queries and leaves whole files. Nothing is to be called after it."""
@@ -1992,7 +1993,8 @@ class SQLiteRecords(Store):
         self.path = pathlib.Path(config.store).resolve()
         self._writing = threading.Lock()  # Held by the thread that uses `_db`.
         self._news = threading.Condition()  # Notified after each commit.
-        self._deadlines: dict[sqlite3.Connection, float] = {}  # Of the queries under way.
+        # The queries under way: for each its deadline, and the thread that asks.
+        self._queries: dict[sqlite3.Connection, tuple[float, int]] = {}
         self._closing = False
         self._open_to_queries = threading.Event()  # Chapter 10 clears it: the WAL is too large.
         self._open_to_queries.set()
@@ -2052,7 +2054,7 @@ class SQLiteRecords(Store):
         for pool, connections in ((self._readers, READERS), (self._scanners, SCANNERS)):
             count = connections
             while count and time.monotonic() < deadline:
-                for db in list(self._deadlines):
+                for db in list(self._queries):
                     db.interrupt()  # Again and again: it may be between two statements.
                 with contextlib.suppress(queue.Empty):
                     pool.get(timeout=0.02).close()
@@ -2117,11 +2119,12 @@ class SQLiteRecords(Store):
     # Reading
 
     @contextlib.contextmanager
-    def reading(self, searches_text: bool = False) -> Iterator[sqlite3.Connection]:
+    def reading(self, searches_text: bool = False, thread: int = 0) -> Iterator[sqlite3.Connection]:
         """A read-only connection, in a transaction: all that it reads is of one moment.
 
         Queries that search texts take long. They share connections of their own, so that all
-        others find one that is free soon. Raises Unavailable, past the deadline too.
+        others find one that is free soon. `thread` asks, if not the present one. Raises
+        Unavailable, past the deadline too.
         """
         pool = self._scanners if searches_text else self._readers
         try:
@@ -2129,7 +2132,8 @@ class SQLiteRecords(Store):
             db = pool.get(timeout=QUERY_SECONDS)
         except queue.Empty:
             raise Unavailable("Too many queries are under way.") from None
-        self._deadlines[db] = time.monotonic() + QUERY_SECONDS
+        deadline = time.monotonic() + QUERY_SECONDS
+        self._queries[db] = deadline, thread or threading.get_ident()
         try:
             if self._closing:
                 raise Unavailable("The server is stopping.")
@@ -2138,19 +2142,19 @@ class SQLiteRecords(Store):
         except sqlite3.DatabaseError as error:
             raise explain(error) from error
         finally:
-            del self._deadlines[db]
+            del self._queries[db]
             try:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
             finally:
                 pool.put(db)
 
-    def stop_overdue(self) -> None:
-        for db, deadline in list(self._deadlines.items()):
+    def stop_queries(self, left: set[int]) -> None:
+        for db, (deadline, thread) in list(self._queries.items()):
             # The connection may have been lent again since the list was made. In the moment that
             # remains, the wrong query may be stopped: its client gets a 503.
-            is_same_query = self._deadlines.get(db) == deadline
-            if deadline < time.monotonic() and is_same_query:
+            is_same_query = self._queries.get(db) == (deadline, thread)
+            if (deadline < time.monotonic() or thread in left) and is_same_query:
                 db.interrupt()
 
     def page(self, query: Query) -> Page:
@@ -2169,6 +2173,7 @@ class SQLiteRecords(Store):
         [(table, query)] = parts
         with self.reading() as db:
             low, high = db.execute(ID_RANGE).fetchone()
+        thread = threading.get_ident()
         low = max(low - 1, query.after or 0)
         high = high if query.last_id is None else min(high, query.last_id)
         length = max(-(-(high - low) // SCANNERS), 1)
@@ -2176,7 +2181,7 @@ class SQLiteRecords(Store):
         def read(first: int) -> Any:
             last_id = min(first + length, high)
             stretch = dataclasses.replace(query, after=first, last_id=last_id)
-            with self.reading(searches_text=True) as db:
+            with self.reading(searches_text=True, thread=thread) as db:
                 return work(db, (table, stretch))
 
         with concurrent.futures.ThreadPoolExecutor(SCANNERS) as pool:
@@ -2531,9 +2536,9 @@ def explain(error: sqlite3.DatabaseError) -> Exception:
 
 
 def query_stopped() -> Unavailable:
-    """The error of a query that is past its deadline."""
-    hint = "Narrow it with timestamp_start, service or severity."
-    return Unavailable(f"The query took longer than {QUERY_SECONDS} s and was stopped.", hint)
+    """The error of a query that is past its deadline, or whose client left."""
+    error = f"The query took longer than {QUERY_SECONDS} s, or its client left: it was stopped."
+    return Unavailable(error, "Narrow it with timestamp_start, service or severity.")
 
 
 def authorize(action: int, table: str | None, column: str | None, *_: str | None) -> int:
@@ -3541,6 +3546,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.command = ""
         self.request_version = self.protocol_version
         self.idle = True  # No request has begun.
+        self.reader = 0  # Its thread, while it makes the answer to a GET.
         # Bytes of this request may still come in: then its answer is the last one. True from the
         # first line on, until the head says that there is no body or `read_body` has read it.
         self.unread = False
@@ -3569,6 +3575,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):  # It may be closed already.
             # Not the method of SSLSocket: it would take the encryption away under a reader.
             socket.socket.shutdown(self.connection, self.ends)
+
+    def has_left(self) -> bool:
+        """Whether the client ended its side of the connection, where the system can tell.
+
+        One that ended only its sending looks like one that is gone, and is taken for it, as by
+        most servers. Small answers are out before `Server.watch` looks.
+        """
+        if not hasattr(select, "POLLRDHUP"):
+            return False
+        poll = select.poll()
+        poll.register(self.connection, select.POLLRDHUP)
+        return bool(poll.poll(0))
 
     def handle(self) -> None:
         """Takes requests, one after the other, until the client leaves or the server stops."""
@@ -3627,7 +3645,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Answers one request: the method of all `do_...`, since ROUTES says who takes which."""
         address = self.client_address[0]
         request = self.head._replace(read_body=self.read_body, address=address)
+        self.reader = threading.get_ident() if self.command in ("GET", "HEAD") else 0
         response = self.server.app.respond(request)
+        self.reader = 0
         if len(response.body) > HELD_ANSWER_BYTES:  # A slow client keeps it in memory.
             try:
                 self.hold(len(response.body))
@@ -3920,7 +3940,9 @@ class Server(http.server.ThreadingHTTPServer):
         while True:
             time.sleep(0.5)
             try:
-                self.app.store.stop_overdue()
+                readers = [handler for handler in list(self.handlers) if handler.reader]
+                left = {handler.reader for handler in readers if handler.has_left()}
+                self.app.store.stop_queries(left)
                 for handler in list(self.handlers):
                     if handler.deadline < time.monotonic():
                         handler.expire()

@@ -278,7 +278,7 @@ class Commits(unittest.TestCase):
     def stop_overdue(self, store: module.SQLiteStore, over: threading.Event) -> None:
         """Does now and then what a thread of the server does."""
         while not over.wait(0.1):
-            store.stop_overdue()
+            store.stop_queries(set())
 
     def test_a_query_past_its_deadline_is_503_and_its_connection_serves_the_next(self):
         store = store_of(self)
