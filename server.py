@@ -2001,8 +2001,7 @@ class SQLiteRecords(Store):
         try:
             check_file(self.path)
             SCHEMA.stat()  # Without it, no file is made.
-            if not self.path.exists():  # Only its owner may read it.
-                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL, 0o600))
+            os.close(os.open(self.path, os.O_CREAT, 0o600))  # Only its owner may read a new one.
             self._db = self._connect_writer()
             self._inode = os.stat(self.path).st_ino
             self._readers = self._connect_readers(READERS)
@@ -2024,8 +2023,23 @@ class SQLiteRecords(Store):
         return db
 
     def _connect_writer(self) -> sqlite3.Connection:
-        """The connection that writes. It makes a new file by schema.sql."""
-        db = self._connect("rw", cached_statements=64)
+        """The connection that writes. It waits while another server makes the same new file."""
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            db = self._connect("rw", cached_statements=64)
+            try:
+                self._prepare_writer(db)
+                return db
+            except sqlite3.Error as error:
+                db.close()  # It may hold a lock.
+                reason = getattr(error, "sqlite_errorname", "")
+                # The file is locked, or has its tables by now.
+                if reason not in ("SQLITE_BUSY", "SQLITE_ERROR") or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.01)
+
+    def _prepare_writer(self, db: sqlite3.Connection) -> None:
+        """Makes a new file by schema.sql, and sets how its connection writes."""
         if db.execute("PRAGMA user_version").fetchone() == (0,):
             db.executescript(SCHEMA.read_text(encoding="utf-8"))
             sync_folder(self.path.parent)
@@ -2038,7 +2052,6 @@ class SQLiteRecords(Store):
         db.execute("PRAGMA journal_size_limit = 67108864")  # Bytes of the WAL after a checkpoint.
         db.execute("PRAGMA cache_size = -16384")  # KiB: the ends of the indexes stay in memory.
         db.set_authorizer(authorize)
-        return db
 
     def _connect_readers(self, count: int) -> queue.LifoQueue[sqlite3.Connection]:
         readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
@@ -2262,10 +2275,11 @@ def check_file(path: pathlib.Path) -> None:
     It reads the header by hand (https://www.sqlite.org/fileformat.html#the_database_header):
     SQLite would make files beside a database that is not ours.
     """
-    head = path.open("rb").read(100) if path.exists() else b""
     wal = path.with_name(f"{path.name}-wal")
+    has_wal = wal.exists() and wal.stat().st_size  # Before the head: another start may make both.
+    head = path.open("rb").read(100) if path.exists() else b""
     if not head:
-        if wal.exists() and wal.stat().st_size:
+        if has_wal:
             raise StartError(
                 f"{wal}: holds records of a database that is not beside it; put {path.name} back,"
                 " or move this file away too"
