@@ -2345,7 +2345,7 @@ def insert_batches(
 ) -> None:
     """Inserts the records of batches, their keys, and what they add to the counts.
 
-    `moment` is the timestamp of records without one.
+    `moment` is the time of the keys, and the timestamp of records without one.
     """
     keys = []
     records: list[Record] = []
@@ -2354,7 +2354,7 @@ def insert_batches(
         records += batch.records
         kinds.update(batch.kinds)
         if batch.key:
-            keys.append((batch.key, batch.body_hash, batch.first_id, batch.stored, received_at))
+            keys.append((batch.key, batch.body_hash, batch.first_id, batch.stored, moment))
     insert_rows(db, INSERT_KEYS, keys)
     insert_rows(db, INSERT_LOGS, records, received_at, moment)
     add_counts(db, kinds, moment)
@@ -2799,10 +2799,10 @@ class SQLiteStore(SQLiteCounts):
         [records] = db.execute(sql).fetchone()
         deleted = delete_oldest(db, min(UPKEEP_RECORDS, int(part * records) + 1), MAX_TIMESTAMP)
         sql = """
-            DELETE FROM keys WHERE created_at <
-            ifnull((SELECT received_at FROM logs ORDER BY id LIMIT 1), ?)
+            DELETE FROM keys WHERE key IN (SELECT key FROM keys ORDER BY created_at LIMIT ?)
+            AND first_id + records <= ifnull((SELECT min(id) FROM logs), ?)
         """
-        return deleted + db.execute(sql, [MAX_TIMESTAMP]).rowcount
+        return deleted + db.execute(sql, [UPKEEP_RECORDS, MAX_ID]).rowcount
 
     def delete(self, query: Query) -> int:
         deleted = 0
