@@ -1716,6 +1716,7 @@ class Store(abc.ABC):
     """Where records live. All methods may be called from any thread, and raise Unavailable."""
 
     config: Config  # SIGHUP replaces it.
+    warning = ""  # What /health says beside "ok".
 
     @abc.abstractmethod
     def write(self, batches: list[Batch]) -> None:
@@ -2752,7 +2753,8 @@ class SQLiteStore(SQLiteCounts):
             deleted = 0
             if days is not None:
                 deleted = delete_oldest(db, UPKEEP_RECORDS, int(max(moment - days * DAY, 0)))
-            excess = (pages - free) * PAGE_BYTES - 0.95 * most_bytes  # The rest is for a rush.
+            # The rest is for the WAL and for a rush.
+            excess = (pages - free) * PAGE_BYTES - 0.95 * (most_bytes - self.most_wal_bytes())
             if excess > 0 and not deleted:
                 deleted = self.delete_excess(db, excess / ((pages - free) * PAGE_BYTES))
             db.execute("DELETE FROM keys WHERE created_at < ?", [moment - KEY_LIFETIME])
@@ -2774,21 +2776,30 @@ class SQLiteStore(SQLiteCounts):
             return moment
         return min(moment, expected)
 
+    def most_wal_bytes(self) -> float:
+        """What the WAL may have: a part of the size that the configuration allows."""
+        megabytes = self.config.max_size_mb
+        return MAX_WAL_BYTES if megabytes is None else min(MAX_WAL_BYTES, megabytes * (1 << 17))
+
     def bound_wal(self) -> None:
         """Lets queries wait, where the WAL is too large, until all of it is in the file.
 
         Queries that overlap without end would let it grow without end. Raises Unavailable.
         """
         wal = pathlib.Path(f"{self.path}-wal")
-        is_small = not wal.exists() or wal.stat().st_size < MAX_WAL_BYTES
-        if is_small or time.monotonic() < self._wal_pause_until:
+        if not wal.exists() or wal.stat().st_size < self.most_wal_bytes():
+            self.warning = ""
+            return
+        if time.monotonic() < self._wal_pause_until:
             return
         self._open_to_queries.clear()
         try:
             with self._writing:  # TRUNCATE waits for readers: LOCK_SECONDS at most.
                 [is_busy, *_] = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if is_busy:  # Another process reads: each try keeps the writers waiting.
-                log.error("the WAL has %d MB: a transaction holds it", wal.stat().st_size >> 20)
+                megabytes = wal.stat().st_size >> 20
+                self.warning = f"The WAL has {megabytes} MiB: another process reads and holds it."
+                log.error("%s", self.warning)
                 self._wal_pause_until = time.monotonic() + WAL_PAUSE_SECONDS
         finally:
             self._open_to_queries.set()
@@ -3295,7 +3306,8 @@ class App:
                 self._checked_at = time.monotonic()
             if self._trouble:
                 raise Unavailable(self._trouble.error, self._trouble.hint)
-        return json_response(200, {"status": "ok"})
+        warning = {"warning": self.store.warning} if self.store.warning else {}
+        return json_response(200, {"status": "ok", **warning})
 
     def get_metrics(self, request: Request) -> Response:
         """Gives numbers for Prometheus."""
