@@ -3645,14 +3645,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         takes as long as all the rest of a small request.
         """
         first: bytes = self.raw_requestline  # type: ignore[attr-defined]
+        if first == b"\r\n":  # It counts for nothing (RFC 9112, 2.2): no request has begun.
+            first = self.rfile.readline(MAX_HEAD_BYTES)
+            if not first:
+                self.close_connection = True
+                return False
         self.idle = False
         self.command = ""  # Not that of the request before.
         self.unread = True
         if first[-1:] == b"\n":  # Else it was cut off, and `cut_off` must see the old deadline.
             self.allow(HEADER_SECONDS)
         try:
-            if first == b"\r\n":  # It counts for nothing (RFC 9112, 2.2).
-                first = self.rfile.readline(MAX_HEAD_BYTES)
             data = self.read_head(first)
             head = parse_small_head(data) if len(data) < 1000 else parse_head(data)
         except Refusal as refusal:
