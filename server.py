@@ -2980,6 +2980,7 @@ class Limits:
         self._held: dict[str, int] = {}  # Bytes of a client: of a secret or of an address.
         self._refused: dict[str, tuple[float, int]] = {}  # Of an address: see `note_refused`.
         self.held_bytes = 0  # Of all.
+        self._brakes: dict[str, threading.Lock] = {}  # Of a secret: few, though never removed.
 
     def spend(self, token: Token, records: int, rate: float | None) -> None:
         """Takes records out of a token's bucket, which `rate` fills each second.
@@ -3025,6 +3026,11 @@ class Limits:
         if is_due:
             before = f", and {unsaid} more since the last line" if unsaid else ""
             log.warning("a token from %s is refused at %s%s", address, shorten(path), before)
+
+    def brake(self, client: str) -> None:
+        """Waits a moment. All connections of a client wait one after the other."""
+        with self._brakes.setdefault(client, threading.Lock()):
+            time.sleep(0.002)
 
 
 class Metrics:
@@ -3799,8 +3805,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 raise body_too_large()
             if size < SMALL_CHUNK_BYTES:
                 small += 1
-                if small % 16 == 0:
-                    time.sleep(0.002)  # Many small chunks cost their sender, not the others.
+                if small % 16 == 0:  # Many small chunks cost their sender, not the others.
+                    self.server.app.limits.brake(self.holder)
             if not size:
                 parse_headers(self.read_head(self.rfile.readline(MAX_HEAD_BYTES)))  # Trailers.
                 return
