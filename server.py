@@ -2824,6 +2824,18 @@ class SQLiteStore(SQLiteCounts):
                 deleted += delete_where(db, f"id IN ({marks})", ids)
         return deleted
 
+    def recount(self) -> int:
+        """Makes the table of counts anew by reading all records. Gives how many rows were wrong.
+
+        Rows are wrong where another program has changed records. Writers wait meanwhile.
+        """
+        with self.transaction() as db:
+            before = set(db.execute("SELECT * FROM counts"))
+            db.execute("DELETE FROM counts")
+            add_counts(db, count_minutes(db, "1 = 1", []), 0)
+            wrong = before.symmetric_difference(db.execute("SELECT * FROM counts"))
+            return len({tuple(key) for *key, _ in wrong})
+
     def give_back(self, has_spare: bool) -> None:
         """Gives free pages back to the file system, some at a time."""
         with self._writing:
@@ -2852,18 +2864,22 @@ def delete_oldest(db: sqlite3.Connection, most: int, before: int) -> int:
 
 def delete_where(db: sqlite3.Connection, test: str, values: list[int]) -> int:
     """Deletes records and takes them off the counts. Gives how many they were."""
-    shift = -(MIN_TIMESTAMP // MINUTE) * MINUTE  # As in `SQLiteCounts.stats`.
+    kinds = count_minutes(db, test, values)
+    if kinds:
+        db.execute(f"DELETE FROM logs NOT INDEXED WHERE {test}", values)
+        add_counts(db, {kind: -records for kind, records in kinds.items()}, 0)
+        db.execute("DELETE FROM counts WHERE records <= 0")
+    return sum(kinds.values())
+
+
+def count_minutes(db: sqlite3.Connection, test: str, values: list[int]) -> dict[MinuteKind, int]:
+    """How many records each minute, service and severity has, by reading them."""
     sql = f"""
-        SELECT timestamp - (timestamp + {shift}) % {MINUTE}, service, severity, -count(*)
+        SELECT {step_of("timestamp", MINUTE)}, service, severity, count(*)
         FROM logs NOT INDEXED WHERE {test} GROUP BY 1, 2, 3
     """
-    rows = db.execute(sql, values).fetchall()
-    if rows:
-        db.execute(f"DELETE FROM logs NOT INDEXED WHERE {test}", values)
-        kinds = {(minute, service, severity): n for minute, service, severity, n in rows}
-        add_counts(db, kinds, 0)
-        db.execute("DELETE FROM counts WHERE records <= 0")
-    return -sum(row[3] for row in rows)
+    rows = db.execute(sql, values)
+    return {(minute, service, severity): records for minute, service, severity, records in rows}
 
 
 # -------- 11. Endpoints
@@ -5089,19 +5105,52 @@ def start_log() -> logging.handlers.QueueListener:
     return listener
 
 
-def reload(app: App, path: pathlib.Path, overrides: dict[str, Json]) -> None:
-    """Reads tokens and limits again. A bad file changes nothing."""
+def reload(server: Server, path: pathlib.Path, overrides: dict[str, Json]) -> None:
+    """Reads tokens, limits and the certificate again. A bad file changes nothing."""
+    app = server.app
     try:
-        config = load_config(path, **overrides)
-    except StartError as error:
+        read = load_config(path, **overrides)
+        # The host that is in use counts: whether reading may be open depends on it.
+        config = load_config(path, **overrides | {"host": app.config.host})
+        if server.tls and config.tls:
+            load_tls(config.tls)  # A bad certificate is found before it replaces the good one.
+            server.tls.load_cert_chain(config.tls["certificate"], config.tls["key"])
+    except (StartError, OSError) as error:
         log.error("the configuration stays as it was:\n%s", error)
         return
     names = [field.name for field in dataclasses.fields(Config)]
-    changed = [name for name in names if getattr(config, name) != getattr(app.config, name)]
-    later = sorted({"port", "store", "number", "tls"}.intersection(changed))
+    changed = [name for name in names if getattr(read, name) != getattr(app.config, name)]
+    later = {"host", "port", "store", "number"}.intersection(changed)
+    if bool(server.tls) != bool(config.tls):
+        later.add("tls")
     app.config = app.store.config = config
-    restart = f"; {', '.join(later)} only at the next start" if later else ""
-    log.warning("the configuration is read again; changed: %s%s", changed or "nothing", restart)
+    certificate = ", the certificate too" if server.tls and config.tls else ""
+    restart = f"; {', '.join(sorted(later))} only at the next start" if later else ""
+    line = "the configuration is read again%s; changed: %s%s"
+    log.warning(line, certificate, changed or "nothing", restart)
+
+
+def check(config: Config) -> int:
+    """Repairs the counts of an SQLite store, and says what was wrong. Gives the exit status.
+
+    Raises StartError where it can't.
+    """
+    if not os.path.isfile(config.store):
+        raise StartError("server.store: is not a file that is there; --check needs one")
+    store = SQLiteStore(dataclasses.replace(config, max_age_days=None, max_size_mb=None))
+    try:
+        with store.reading() as db:
+            [fault] = db.execute("PRAGMA integrity_check(1)").fetchone()
+        if fault != "ok":
+            raise Unavailable(" ".join(fault.split()))
+        wrong = store.recount()
+        found = f"{wrong} of its counts were wrong, and are right now" if wrong else "all is right"
+        print(f"{config.store}: {store.count()} records; {found}")
+        return 1 if wrong else 0
+    except Unavailable as error:
+        raise StartError(f"{config.store}: can't be checked: {error}") from None
+    finally:
+        store.close()
 
 
 def main() -> int:
@@ -5112,6 +5161,9 @@ def main() -> int:
     parser.add_argument("--host", help="the address to listen on")
     parser.add_argument("--port", type=int, help="the port; 0 for any that is free")
     parser.add_argument("--store", help="a file, or http://user:password@host:8123/database")
+    parser.add_argument(
+        "--check", action="store_true", help="read the whole database, repair its counts, and end"
+    )
     options = parser.parse_args()
     listener = start_log()
     gc.set_threshold(50_000)  # Parsing makes no cycles: looking for them took a fifth of its time.
@@ -5120,6 +5172,8 @@ def main() -> int:
     overrides = {"host": options.host, "port": options.port, "store": options.store}
     try:
         config = load_config(options.config, **overrides)
+        if options.check:
+            return check(config)
         max_connections = min(MAX_CONNECTIONS, count_descriptors() - 100)  # The store needs some.
         if max_connections < 1:
             raise StartError("too few open files are allowed: raise ulimit -n to 200 or more")
@@ -5130,13 +5184,9 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
 
-    def on_hangup(*_: object) -> None:
-        # The host that is in use counts: whether reading may be open depends on it.
-        reload(app, options.config, overrides | {"host": config.host})
-
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, on_hangup)
     accepting = server.serve(app)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, lambda *_: reload(server, options.config, overrides))
     with contextlib.suppress(KeyboardInterrupt):
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # As Ctrl-C does.
         with contextlib.suppress(OSError, Unavailable):  # Nobody may be there to read it.
