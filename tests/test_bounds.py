@@ -12,6 +12,9 @@ import pathlib
 import shutil
 import signal
 import socket
+import sqlite3
+import ssl
+import struct
 import subprocess
 import sys
 import tempfile
@@ -32,6 +35,7 @@ from tests.load import (
     check_database,
     forget_peak,
     peak_mib,
+    seconds_at_work,
 )
 from tests.support import (
     OTHER_TOKEN,
@@ -61,14 +65,20 @@ MIB = 1 << 20
 ADMIN = "test-admin"
 YEAR = 365 * module.DAY
 
-# Sends a body in chunks of one byte, as fast as it is taken, without an end.
+# Sends bodies in chunks of one byte, side by side, as fast as they are taken, without an end.
 UPLOAD = """
-import socket, sys
-with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as connection:
-    connection.sendall(sys.argv[2].encode() + b"Transfer-Encoding: chunked\\r\\n\\r\\n")
-    print("begins", flush=True)
-    while True:
+import socket, sys, threading
+_, port, head, uploads = sys.argv
+def upload():
+    with socket.create_connection(("127.0.0.1", int(port))) as connection:
+        connection.sendall(head.encode() + b"Transfer-Encoding: chunked\\r\\n\\r\\n")
         connection.sendall(b"1\\r\\n \\r\\n" * 10_000)
+        begun.wait()
+        while True:
+            connection.sendall(b"1\\r\\n \\r\\n" * 10_000)
+begun = threading.Barrier(int(uploads), lambda: print("begins", flush=True))
+for _ in range(int(uploads)):
+    threading.Thread(target=upload).start()
 """
 
 
@@ -225,13 +235,8 @@ class OneBody(ServerTests):
             return sent / (time.monotonic() - began)
 
         def rate_beside_an_upload() -> float:
-            command = [sys.executable, "-c", UPLOAD, str(self.server.port), POST.decode()]
-            with subprocess.Popen(command, stdout=subprocess.PIPE) as upload:
-                assert upload.stdout and upload.stdout.readline()
-                beside = rate()
-                self.assertIsNone(upload.poll(), "the upload lasts as long")
-                upload.kill()
-            return beside
+            with self.uploads(1):
+                return rate()
 
         alone = rate()
         beside = [rate_beside_an_upload()]
@@ -239,6 +244,25 @@ class OneBody(ServerTests):
             beside.append(rate_beside_an_upload())
         connection.close()
         self.assertGreaterEqual(max(beside), alone / 2, "POSTs a second")
+
+    def test_fifty_uploads_in_chunks_of_one_byte_take_no_more_work_than_one(self):
+        taken = []
+        for uploads in (1, 50):
+            with self.uploads(uploads):
+                before = seconds_at_work(self.server)
+                time.sleep(1)
+                taken.append(seconds_at_work(self.server) - before)
+        self.assertLess(max(taken), 0.4, "seconds of work in one second")
+
+    @contextlib.contextmanager
+    def uploads(self, count: int) -> Iterator[None]:
+        """Uploads by one token, in chunks of one byte, that have begun and do not end."""
+        command = [sys.executable, "-c", UPLOAD, str(self.server.port), POST.decode(), str(count)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as client:
+            assert client.stdout and client.stdout.readline()
+            yield
+            self.assertIsNone(client.poll(), "the uploads last as long")
+            client.kill()
 
 
 class OneLongArray(unittest.TestCase):
@@ -801,6 +825,299 @@ class OneText(ServerTests):
             "SELECT id FROM logs WHERE instr(message, 'rare') ORDER BY timestamp DESC LIMIT 10"
         )
         self.assertIn(found, ([n for (n,) in right[-10:]], sorted(n for (n,) in by_time)))
+
+
+class WhoLeaves(ServerTests):
+    """Nothing waits for a search that its client has left."""
+
+    settings: ClassVar[dict[str, Json]] = {"constants": {"QUERY_SECONDS": 60, "NARROW_IDS": 100}}
+    # A hundred texts in each message, each of which is looked for in turn: that takes long.
+    WORDS: ClassVar[list[str]] = [f"é{n:03d}" for n in range(100)]
+    SEARCH = urllib.parse.urlencode([("contains", word) for word in [*WORDS, "é nowhere"]])
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        message = " ".join(cls.WORDS) + "x" * 3_000
+        for _ in range(4):
+            assert cls.server.post([{"message": message}] * 1_000).status == 200
+
+    def answered(self, endpoint: str, status: int) -> float:
+        labels = f'logs_http_requests_total{{endpoint="{endpoint}",status="{status}"}} '
+        lines = self.server.get("/metrics").text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(labels))
+
+    def test_the_search_of_a_client_that_closed_its_connection_ends_within_seconds(self):
+        reset = struct.pack("ii", 1, 0)
+        for path in ("/logs", "/stats"):
+            for name in ("closed", "reset"):
+                with self.subTest(name, path=path):
+                    stopped = self.answered(path, 503)
+                    whole = self.answered(path, 200)
+                    with Wire(self.server) as wire:
+                        head = f"GET {path}?{self.SEARCH} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+                        wire.send(head.encode())
+                        time.sleep(0.3)  # It is under way: the least work is several seconds.
+                        if name == "reset":
+                            option = (socket.SOL_SOCKET, socket.SO_LINGER, reset)
+                            wire.socket.setsockopt(*option)
+                    eventually(lambda: self.answered(path, 503) > stopped, 3)  # noqa: B023
+                    self.assertEqual(self.answered(path, 200), whole)
+
+    def test_who_ends_only_its_sending_gets_what_is_not_a_long_search(self):
+        for path in ("/logs?limit=3", "/stats", "/logs?limit=0"):
+            with self.subTest(path), Wire(self.server) as wire:
+                wire.send(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()).end()
+                if path.endswith("limit=0"):
+                    time.sleep(1.2)  # The server looks twice while the stream waits.
+                answer = wire.answer()
+                self.assertEqual(answer and answer.status, 200)
+
+
+class OneGroup(unittest.TestCase):
+    """A leader that fails, wherever it does, lets nobody wait for ever."""
+
+    def test_no_batch_waits_for_ever_when_its_leader_runs_out_of_memory(self):
+        places = (
+            (module, "Group"),
+            (module.Committer, "_wait_while_others_join"),
+            (module.Committer, "_commit_together"),
+            (module.sys, "setswitchinterval"),
+        )
+        for owner, name in places:
+            with self.subTest(name):
+                committer = module.Committer(mock.Mock())
+                batches = [batch_of(record()) for _ in range(4)]
+                threads = [
+                    threading.Thread(target=self.commit, args=[committer, batch], daemon=True)
+                    for batch in batches
+                ]
+                with committer._turn, mock.patch.object(owner, name, side_effect=MemoryError):
+                    for number, thread in enumerate(threads[:-1], 1):
+                        thread.start()
+                        eventually(lambda: committer.waiting == number)  # noqa: B023
+                    committer._turn.release()
+                    for thread in threads[:-1]:
+                        thread.join(5)
+                    committer._turn.acquire()
+                threads[-1].start()
+                for thread in threads:
+                    thread.join(5)
+                self.assertEqual([thread.is_alive() for thread in threads], [False] * 4)
+                self.assertEqual(committer.waiting, 0)
+                self.assertTrue(batches[-1].is_on_disk)
+
+    def commit(self, committer: module.Committer, batch: module.Batch) -> None:
+        with contextlib.suppress(MemoryError, module.Unavailable):
+            committer.commit(batch)
+
+
+class OneLineTooMany(ServerTests):
+    """Empty lines between two requests."""
+
+    settings: ClassVar[dict[str, Json]] = {"constants": {"HEADER_SECONDS": 0.5, "IDLE_SECONDS": 3}}
+
+    def test_an_empty_line_between_two_requests_counts_for_nothing_however_late_the_next_is(self):
+        get = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        with Wire(self.server) as wire:
+            for _ in range(2):
+                wire.send(get + b"\r\n")
+                answer = wire.answer()
+                self.assertEqual(answer and answer.status, 200)
+                time.sleep(1.2)  # Longer than a head may take.
+            answer = wire.send(get).answer()
+            self.assertEqual(answer and answer.status, 200)
+
+    def test_who_sends_nothing_but_empty_lines_is_cut_off(self):
+        for lines in (b"\r\n", b"\r\n" * 50):
+            with self.subTest(lines=len(lines)), Wire(self.server) as wire:
+                wire.send(lines)
+                began = time.monotonic()
+                statuses = [answer.status for answer in wire.answers()]
+                self.assertLess(time.monotonic() - began, 8)
+                self.assertEqual(statuses, [400] if len(lines) > 2 else [])
+
+
+class OneWAL(unittest.TestCase):
+    """The WAL is a part of what the store may take, and who holds it is told."""
+
+    def test_a_wal_that_another_process_holds_is_told_by_health_until_it_is_small_again(self):
+        constants = {"MAX_WAL_BYTES": MIB, "WAL_PAUSE_SECONDS": 0.5, "LOCK_SECONDS": 0.2}
+        with Server(constants=constants) as server:
+            server.post({"message": "m"})
+            self.assertEqual(server.get("/health").json, {"status": "ok"})
+            other = sqlite3.connect(server.database, isolation_level=None)
+            with contextlib.closing(other):
+                other.execute("BEGIN")
+                other.execute("SELECT count(*) FROM logs").fetchall()
+                for _ in range(3):
+                    server.post([{"message": "x" * 1000}] * 1000)
+                health = eventually(
+                    lambda: (answer := server.get("/health")).json.get("warning") and answer
+                )
+                self.assertEqual((health.status, health.json["status"]), (200, "ok"))
+                self.assertIn("WAL", health.json["warning"])
+                eventually(lambda: any("WAL" in line for line in server.errors))
+            eventually(lambda: server.get("/health").json == {"status": "ok"})
+
+    def test_file_and_wal_together_stay_within_the_size(self):
+        with Server(retention={"max_age_days": None, "max_size_mb": 8}) as server:
+            files = [pathlib.Path(f"{server.database}{end}") for end in ("", "-wal")]
+            for _ in range(12):
+                self.assertEqual(server.post([{"message": "x" * 2000}] * 1000).status, 200)
+            size = eventually(
+                lambda: (size := sum(file.stat().st_size for file in files)) < 8 * MIB and size
+            )
+            self.assertGreater(size, 4 * MIB, "no more is deleted than must be")
+
+
+class Keys(unittest.TestCase):
+    """An Idempotency-Key lives for a day, though the clock leaps, or as long as its records."""
+
+    def at(self, moment: int) -> contextlib.AbstractContextManager[Any]:
+        return mock.patch.object(module, "now", return_value=moment)
+
+    def test_a_key_that_came_after_a_leap_ends_after_a_day_and_not_after_the_leap(self):
+        store = store_of(self)
+        present = module.now()
+        with self.at(present + YEAR):
+            commit(store, batch_of(record("ahead"), key=b"ahead"))
+        commit(store, batch_of(record("after"), key=b"after"))
+        with mock.patch.object(store, "steady_now", return_value=module.now() + module.DAY):
+            store.upkeep_step()
+            self.assertEqual(self.keys(store), [b"ahead"])
+
+    def test_over_its_size_the_keys_of_records_that_stay_stay_though_the_clock_leapt(self):
+        store = store_of(self)
+        with self.at(module.now() + YEAR):
+            commit(store, batch_of(*[record("x" * 10_000)] * 200))
+        commit(store, batch_of(record("last"), key=b"last"))
+        store.config = module.dataclasses.replace(store.config, max_size_mb=1)
+        while store.upkeep_step():
+            pass
+        self.assertEqual(all_records(store)[-1].message, "last")
+        self.assertEqual(self.keys(store), [b"last"])
+
+    def keys(self, store: module.SQLiteStore) -> list[bytes]:
+        with store.reading() as db:
+            return [key for (key,) in db.execute("SELECT key FROM keys")]
+
+
+class Checking(unittest.TestCase):
+    """`python server.py --check` reads the whole database and repairs the counts."""
+
+    def check(self, server: Server) -> tuple[int, str, str]:
+        path = str(server.folder / "config.json")
+        return run([sys.executable, str(ROOT / "server.py"), "--config", path, "--check"])
+
+    def test_counts_that_another_program_has_made_wrong_are_right_again(self):
+        with Server(retention={"max_age_days": 1, "max_size_mb": None}) as server:
+            times = [-1, 0, 59_999_999, 60_000_000, 10**15]
+            bodies = [{"message": "m", "timestamp": timestamp(time)} for time in times]
+            self.assertEqual(server.post(bodies * 100).status, 200)
+            status, out, _ = self.check(server)
+            self.assertEqual((status, "500 records" in out), (0, True), out)
+            with contextlib.closing(sqlite3.connect(server.database, timeout=10)) as db, db:
+                db.execute("DELETE FROM logs WHERE id % 7 = 0")
+                db.execute("UPDATE logs SET severity = 50 WHERE id % 5 = 0")
+                db.execute("UPDATE counts SET records = records + 1 WHERE start = 0")
+            status, out, _ = self.check(server)
+            self.assertEqual(status, 1, out)
+            self.assertIn("429 records", out)
+            self.assertRegex(out, r"[1-9]\d* of its counts were wrong")
+            check_database(self, server)
+            self.assertEqual(server.get("/stats").json["total"], 429)
+            self.assertEqual(self.check(server)[0], 0)
+            self.assertEqual(server.errors, [])
+            server.stop()
+            self.assertEqual(self.check(server)[0], 0, "without a server")
+            self.assertEqual(len(list(server.folder.glob("logs.db*"))), 1)
+
+    def test_what_is_no_whole_database_is_told_and_nothing_is_made(self):
+        with Server() as server:
+            server.post([{"message": "x" * 900}] * 100)
+            server.stop()
+            with server.database.open("r+b") as file:
+                file.seek(12 * module.PAGE_BYTES)
+                file.write(b"\xff" * 2 * module.PAGE_BYTES)
+            before = server.database.read_bytes()
+            status, out, err = self.check(server)
+            self.assertEqual((status, out, err.count("\n")), (2, "", 1), err)
+            self.assertEqual(server.database.read_bytes(), before)
+            server.database.unlink()
+            status, out, err = self.check(server)
+            self.assertEqual((status, out, err.count("\n")), (2, "", 1), err)
+            self.assertEqual(list(server.folder.glob("logs.db*")), [])
+
+
+class Twins(unittest.TestCase):
+    """Two servers start on one file that is not there yet."""
+
+    def test_both_of_two_first_starts_on_one_file_work(self):
+        for _ in range(40):
+            with tempfile.TemporaryDirectory(prefix="logs-") as folder:
+                path = pathlib.Path(folder, "config.json")
+                path.write_text(json.dumps(configuration()), encoding="utf-8")
+                line = [sys.executable, str(ROOT / "server.py"), "--config", str(path)]
+                pipe = subprocess.PIPE
+                both = [
+                    subprocess.Popen(line, stdout=pipe, stderr=pipe, encoding="utf-8")
+                    for _ in range(2)
+                ]
+                said = [one.stdout.readline() for one in both if one.stdout]
+                for one in both:
+                    one.terminate()
+                errors = [one.communicate(timeout=20)[1] for one in both]
+                self.assertEqual([line[:9] for line in said], ["listening"] * 2, errors)
+
+
+class HangUp(unittest.TestCase):
+    """SIGHUP, beyond tokens and limits."""
+
+    def hang_up(self, server: Server, **settings: Json) -> str:
+        """Gives the line that the server says."""
+        before = len(server.errors)
+        config = configuration(**settings)
+        (server.folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda: len(server.errors) > before)
+        return server.errors[-1]
+
+    def test_another_host_is_said_to_hold_from_the_next_start_on(self):
+        with Server() as server:
+            for _ in range(2):
+                line = self.hang_up(server, host="localhost")
+                self.assertRegex(line, r"host\b.*; host only at the next start$")
+            self.assertRegex(self.hang_up(server), r"changed: nothing$")
+
+    @unittest.skipUnless(shutil.which("openssl"), "there is no openssl to make a certificate")
+    def test_a_renewed_certificate_is_served_at_once_and_a_bad_one_never(self):
+        folder = folder_of(self)
+        self.renew(folder)
+        tls = {"certificate": "certificate.pem", "key": "key.pem"}
+        with Server(folder, tls=tls) as server:
+            first = self.served(server)
+            old = [folder.joinpath(name).read_bytes() for name in tls.values()]
+            self.renew(folder)
+            self.assertEqual(self.served(server), first)
+            self.assertRegex(self.hang_up(server, tls=tls), r"certificate too; changed: nothing$")
+            second = self.served(server)
+            self.assertNotEqual(second, first)
+            for bad in (old[0], b"no certificate"):  # The first does not fit the key.
+                folder.joinpath("certificate.pem").write_bytes(bad)
+                self.assertIn("certificate.pem", self.hang_up(server, tls=tls))
+                self.assertEqual(self.served(server), second)
+            line = self.hang_up(server)
+            self.assertRegex(line, r"; tls only at the next start$")
+
+    def renew(self, folder: pathlib.Path) -> None:
+        options = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=a"
+        files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "certificate.pem")]
+        status, _, err = run(["openssl", *options.split(), *files])
+        self.assertEqual(status, 0, err)
+
+    def served(self, server: Server) -> str:
+        return ssl.get_server_certificate(("127.0.0.1", server.port), timeout=10)
 
 
 if __name__ == "__main__":
