@@ -4020,8 +4020,8 @@ class Server(http.server.ThreadingHTTPServer):
 # value, and an answer. The first format is OTLP, from OpenTelemetry, as JSON or as protobuf.
 
 PROTOBUF = "application/x-protobuf"
-# What an int, say, raises for what is not of the format.
-MALFORMED = (AttributeError, KeyError, TypeError, ValueError, LookupError, OverflowError)
+# What a value that is not of the format raises, where it is used as if it were.
+MALFORMED = (AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError)
 
 
 def post_otlp(app: App, request: Request) -> Response:
@@ -4086,7 +4086,7 @@ def split_otlp(body: bytes, is_protobuf: bool) -> list[Json]:
                     records = scope_logs.get("logRecords") or []
                     values += [(shared, name, record) for record in records]
                     check_count(max(scopes, len(values)))
-    except (*MALFORMED, RecursionError) as error:
+    except MALFORMED as error:
         reason = f": {error}" if is_protobuf else ""
         hint = 'Send {"resourceLogs": [...]} as the protocol has it; other JSON goes to POST /logs.'
         raise BadBody(f"The body is not an OTLP logs request{reason}.", hint) from None
@@ -4129,7 +4129,7 @@ def parse_otlp(value: Json, token: Token) -> Record:
             "attributes": attributes | otlp_pairs(record.get("attributes")),
             **otlp_severity(record.get("severityNumber") or 0, record.get("severityText")),
         }
-    except (*MALFORMED, RecursionError) as error:
+    except MALFORMED as error:
         reason = f": {error}" if isinstance(lazy, bytes) else ""
         raise RecordError("record", f"is not a LogRecord of OTLP{reason}") from None
     # "unknown_service" is what an SDK calls a service without a name. The token may know better.
@@ -4439,7 +4439,7 @@ def split_loki(body: bytes) -> list[Json]:
                 check_shared(labels)
                 values += [(labels, entry) for entry in stream["values"]]
                 check_count(len(values))
-    except (*MALFORMED, RecursionError):
+    except MALFORMED:
         hint = 'Send {"streams": [{"stream": {LABELS}, "values": [["NANOSECONDS", "LINE"]]}]}.'
         raise BadBody("The body is not a push of Loki.", hint) from None
     return values
@@ -4454,9 +4454,9 @@ def parse_loki(value: Json, token: Token) -> Record:
         raise RecordError("values", 'must be ["NANOSECONDS", "LINE"] or with an object as third')
     attributes = labels | (metadata or {})
     outer = {"timestamp": entry[0], "attributes": attributes}
-    for name in ("severity", "detected_level", "level"):  # What comes last counts.
-        if attributes.get(name):
-            outer["level"] = attributes.pop(name)
+    levels = [name for name in ("level", "detected_level", "severity") if attributes.get(name)]
+    if levels:
+        outer["level"] = attributes.pop(levels[0])
     if token.role == "shipper":
         names = ("service_name", "app", "application", "job")
         outer["service"] = next(filter(None, map(attributes.get, names)), "unknown_service")

@@ -296,7 +296,9 @@ class Protobuf(Formats):
         ):
             with self.subTest(name):
                 answers.clear()
-                thread = threading.Thread(target=lambda: answers.append(self.send(body)))  # noqa: B023
+                thread = threading.Thread(
+                    target=lambda: answers.append(self.send(body))  # noqa: B023  # It is joined.
+                )
                 began = time.monotonic()
                 thread.start()
                 slowest = 0.0
