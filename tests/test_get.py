@@ -952,6 +952,8 @@ class OtherPages(Reading):
         ("/metrics", {"GET", "HEAD"}),
         ("/", {"GET", "HEAD"}),
         ("/v1/logs", {"POST"}),
+        ("/services/collector/event", {"POST", "OPTIONS"}),
+        ("/loki/api/v1/push", {"POST"}),
     )
 
     def test_another_method_is_405_and_allow_names_those_that_there_are(self) -> None:
