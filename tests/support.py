@@ -258,7 +258,7 @@ def request(
 
 def eventually(
     condition: Callable[[], Any],
-    seconds: float = 20,
+    seconds: float = 60,
     why: str | Callable[[], str] = "it did not come true",
 ) -> Any:
     """Asks again and again until the answer is true, and gives it;

