@@ -123,6 +123,13 @@ sys.exit(server.main())
 """
 
 
+def command(**constants: Json) -> list[str]:
+    """The command that runs server.py, as `python server.py` does, with its constants changed."""
+    arguments = [str(ROOT / "server.py"), str(COMPILED), json.dumps(constants)]
+    # -S: it needs no package, and to look for these takes a third of a start.
+    return [sys.executable, "-S", "-c", LAUNCHER, *arguments]
+
+
 class Server:
     """A process that runs server.py in a folder of its own, as `python server.py` would.
 
@@ -156,12 +163,13 @@ class Server:
         """Starts the process and waits until it says where it listens."""
         path = self.folder / "config.json"
         path.write_text(json.dumps(self.config), encoding="utf-8")
-        program = [LAUNCHER, str(ROOT / "server.py"), str(COMPILED), json.dumps(self.constants)]
-        # -S: it needs no package, and to look for these takes a third of a start.
-        python = [*self.wrapper, sys.executable, "-S", "-c", *program]
-        command = [*python, "--config", str(path), *self.arguments]
+        program = [*self.wrapper, *command(**self.constants), "--config", str(path)]
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+            [*program, *self.arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
         )
         assert self.process.stdout and self.process.stderr
         stderr = self.process.stderr

@@ -55,13 +55,7 @@ def write_config(folder: pathlib.Path, config: Json = None) -> pathlib.Path:
 
 def command(folder: pathlib.Path, *arguments: str, config: Json = None) -> list[str]:
     """The command line of a server with a configuration in a folder."""
-    return [
-        sys.executable,
-        str(ROOT / "server.py"),
-        "--config",
-        str(write_config(folder, config)),
-        *arguments,
-    ]
+    return [*support.command(), "--config", str(write_config(folder, config)), *arguments]
 
 
 def refusal(folder: pathlib.Path, *arguments: str, config: Json = None) -> str:
