@@ -2248,11 +2248,14 @@ class SQLiteRecords(Store):
                 while seen < newest:  # Not too many at once: a heartbeat may be due.
                     last_id = min(newest, seen + FOLLOW_IDS)
                     part = dataclasses.replace(query, after=seen, last_id=last_id)
+                    # What others wait for wakes this one too: not more often than it must.
+                    pause = FOLLOW_SECONDS * (5 if last_id == newest else 1)
                     for records in self.stream(part):
                         yield records
                         seen = records[-1].id
+                        pause = FOLLOW_SECONDS  # A rush comes in pages, not record by record.
                     seen = last_id
-                    time.sleep(FOLLOW_SECONDS)  # A rush comes in pages, not record by record.
+                    time.sleep(pause)
             yield []
             with self._news:  # Commits of another server on the same file notify nobody.
                 self._news.wait(timeout=1)

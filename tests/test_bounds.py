@@ -874,6 +874,34 @@ class WhoLeaves(ServerTests):
                 self.assertEqual(answer and answer.status, 200)
 
 
+class OneFollower(unittest.TestCase):
+    """A follower costs little while the records are none of its own."""
+
+    def test_records_of_others_let_a_follower_look_a_few_times_a_second_and_its_own_come_soon(self):
+        store = store_of(self)
+        other = record("mine")._replace(service="other")
+        found: list[module.StoredRecord] = []
+        commit(store, batch_of(record()))
+
+        def follow() -> None:
+            for page in store.follow(module.Query(service=("other",), limit=1)):
+                found.extend(page)
+                if found:
+                    return
+
+        follower = threading.Thread(target=follow, daemon=True)
+        with mock.patch.object(store, "newest", wraps=store.newest) as newest:
+            follower.start()
+            end = time.monotonic() + 1.5
+            while time.monotonic() < end:
+                commit(store, batch_of(record()))
+                time.sleep(0.02)
+            self.assertIn(newest.call_count, range(2, 8))
+        commit(store, batch_of(other))
+        follower.join(2)
+        self.assertEqual([one.message for one in found], ["mine"])
+
+
 class OneGroup(unittest.TestCase):
     """A leader that fails, wherever it does, lets nobody wait for ever."""
 
