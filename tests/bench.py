@@ -468,9 +468,10 @@ def serve_nothing() -> None:
     server.serve_forever()
 
 
-def serve(folder: pathlib.Path) -> Server:
+def serve(folder: pathlib.Path, **constants: int) -> Server:
     """The server on the store of that folder, with bounds for retention that it never reaches."""
-    return Server(folder, retention={"max_age_days": 36_500, "max_size_mb": 1 << 20})
+    retention = {"max_age_days": 36_500, "max_size_mb": 1 << 20}
+    return Server(folder, retention=retention, constants=constants or None)
 
 
 def count_of(database: pathlib.Path) -> int:
@@ -817,6 +818,26 @@ def contains(bench: Bench) -> Iterator[Figure]:
                 "503 with a hint" if answer.status == 503 else f"{compact(rows / taken)} records/s"
             )
             yield at_most(f"GET {path}, {compact(rows)} records", taken, SCAN_SECONDS, "s", note)
+    yield scanners(bench)
+
+
+def scanners(bench: Bench) -> Figure:
+    """A text found nowhere, looked for on all processors: against one reader of the same store."""
+    rates: tuple[list[float], list[float]] = ([], [])
+    rows = bench.sizes[-1]
+    folder = bench.store(rows)
+    with (
+        serve(folder, NARROW_IDS=1000) as many,  # A short run has few records.
+        serve(folder, NARROW_IDS=1000, SCANNERS=1) as one,
+        connected(many.port, 1) as (to_many,),
+        connected(one.port, 1) as (to_one,),
+    ):
+        for _ in range(bench.rounds):
+            for connection, measured in zip((to_many, to_one), rates, strict=True):
+                begin = time.perf_counter()
+                connection.ask(get("/stats?contains=nowhere"))  # 503 is the deadline's time.
+                measured.append(rows / (time.perf_counter() - begin))
+    return ratio(f"a text nowhere in {compact(rows)} records, against one reader", *rates, None)
 
 
 # ---------------------------------------------------------------- 7. Memory, start, disk
