@@ -4805,61 +4805,85 @@ def is_json(text: str) -> bool:
 
 STYLE = """\
 :root { color-scheme: light dark; --dim: light-dark(#62676f, #98a0ab); --tone: var(--dim); }
+html { scroll-padding: 15rem 0 3rem; }
 .INFO { --tone: light-dark(#2a6cab, #6caee6); }
 .WARNING { --tone: light-dark(#8f5e00, #e0ae3c); }
 .ERROR { --tone: light-dark(#c4342a, #ff7d73); }
 .CRITICAL { --tone: light-dark(#a0187f, #ff8ad1); }
 * { box-sizing: border-box; min-width: 0; overflow-wrap: anywhere; }
 body { margin: auto; padding: 0 1rem 4rem; background: Canvas; font: 14px/1.5 system-ui; }
-header, form, fieldset { display: flex; flex-wrap: wrap; align-items: center; gap: .5rem; }
-h1 { flex: 1; margin: .5rem 0; font-size: 1.25rem; }
+#top { position: sticky; top: 0; z-index: 1; padding-bottom: .4rem; background: Canvas; }
+header, form, form div, fieldset, figcaption, nav { display: flex; flex-wrap: wrap; gap: .4rem; }
+header, form, form div, figcaption { align-items: center; }
+h1 { margin: .3rem auto .3rem 0; font-size: 1.25rem; }
 a { color: inherit; text-decoration-color: #8888; }
-input, select, button, label { padding: .3rem .6rem; border: 1px solid #8886; border-radius: 6px; }
-input, select, button { background: none; font: inherit; }
-form > input { flex: 1 1 max(20%, 9rem); }
-[type=search] { flex: 4 36%; }
-fieldset { margin: 0; padding: 0; border: 0; }
-label { flex: none; padding: .1rem .3rem; color: var(--tone); accent-color: var(--tone); }
-label > * { margin: 0 .4em; vertical-align: middle; }
+input, select, button, label { padding: .2rem .5rem; border: 1px solid #8886; border-radius: 6px; }
+input, select, button { max-width: 100%; background: Canvas; color: inherit; font: inherit; }
+[type=search] { flex: 1 12rem; }
+fieldset { flex: 0 1 auto; max-height: 5.6rem; margin: 0; padding: 0; border: 0; overflow: auto; }
+label { flex: none; max-width: 100%; padding: .1rem .3rem; color: var(--tone); }
+label > * { margin: 0 .3em; vertical-align: middle; accent-color: var(--tone); }
 label:has(:checked) { border-color: var(--tone); }
-body:has(main [open]) header label::after { content: ', held by the open record'; }
-output:not(:empty) { width: 100%; padding: .4rem .8rem; border-left: 3px solid #d9822b; }
+output:not(:empty) { padding: .2rem .6rem; border-left: 3px solid #d9822b; }
 small, time, i, dt, figcaption, ::placeholder { color: var(--dim); font-style: normal; }
 b { color: var(--tone); }
 .CRITICAL b { color: Canvas; background: var(--tone); }
+mark { background: light-dark(#ffe28a, #6a5200); color: inherit; }
 figure { position: relative; margin: 0; padding: 1.5rem 0 .5rem; font-size: 12px; }
-#bars { display: flex; gap: 1px; height: 5rem; border-bottom: 1px solid #8886; }
-#bars a { display: flex; flex: 0 1 4rem; flex-direction: column-reverse; }
-a:is(:hover, :focus)::after { content: attr(aria-label); position: absolute; inset: .3rem 0 auto; }
+#bars { display: flex; gap: 1px; height: 5rem; touch-action: pan-y; user-select: none; }
+#bars:empty, #bars:empty + #axis { display: none; }
+#bars a { display: flex; flex: 1; flex-direction: column-reverse; }
+#bars :is(a:hover, .grip, .grip ~ :has(~ :hover), :hover ~ :has(~ .grip)) { background: #8884; }
+#bars :is(:hover, :focus)::after { content: attr(aria-label); position: absolute; top: 0; left: 0; }
+[type=datetime-local]:focus-within { outline: 2px solid Highlight; }
+#axis { display: flex; justify-content: space-between; border-top: 1px solid #8886; }
 rect { min-height: 1px; background: var(--tone); }
 main:is(:not(:empty), [aria-busy=true]) ~ :is(p, section),
 main.filtered ~ section, main:not(.filtered) ~ p { display: none; }
 main, pre { font: 12px/1.65 ui-monospace, Menlo, Consolas, monospace; white-space: pre-wrap; }
 details { padding-left: 10px; border-left: 3px solid var(--tone); }
-summary { display: grid; grid: auto / 24ch 8ch 14ch 1fr auto; gap: 0 1.5ch; cursor: pointer; }
-summary > * { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+summary { white-space: nowrap; cursor: pointer; }
+summary span { white-space: pre; }
+time, b, i { display: inline-block; width: 8ch; vertical-align: bottom; }
+summary, i, summary span { overflow: hidden; text-overflow: ellipsis; }
+time { width: 23ch; }
+i { width: 14ch; }
+:has(#wrap:checked) summary { white-space: normal; }
+:has(#wrap:checked) summary span { white-space: pre-wrap; }
 :is(.ERROR, .CRITICAL, :hover) > summary { background: color-mix(in srgb, var(--tone) 9%, #0000); }
 dl { display: grid; grid: auto / fit-content(40%) 1fr; gap: 0 2ch; }
 dd { margin: 0; }
-@media (max-width: 640px) { fieldset { flex-wrap: nowrap; overflow: auto; scrollbar-width: none; } }
-@media (max-width: 640px) { summary { grid: auto / auto auto 1fr auto; } }
-@media (max-width: 640px) { summary span { grid-area: 2 / 1 / 2 / -1; } }
+@media (max-width: 640px) {
+  fieldset, form div { flex: 0 0 100%; flex-wrap: nowrap; overflow: auto; scrollbar-width: none; }
+  form div > * { flex: none; }
+  summary span { display: block; }
+  i { width: calc(100vw - 300px); }
+}
 """
 
 SCRIPT = r"""
 const SEVERITIES = ['CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG'];
 const STEPS = [1, 5, 15, 60, 300, 900, 1800, 3600, 10800, 86400, 604800, 2592000, 8640000000];  // s
-const NEIGHBORS = {ArrowLeft: 'previousSibling', ArrowRight: 'nextSibling'};
-const page = {};  // the elements by id or name
+const EVER = '999999w';  // As "since": all until a minute from now, by the server's clock.
+const ANSI = /\x1b(?:\[[0-?]*[ -\/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))/g;  // A terminal's codes.
+const TIMES = {since: null, timestamp_start: null, timestamp_end: null};
+const LIST = {order: null, limit: null, cursor: null, format: null, follow: null, after: null};
+const page = {};  // The elements by id or name, and the boxes of the chips by "name=value".
 document.querySelectorAll('[id], [name]').forEach(part => page[part.id || part.name] = part);
 const groups = {severity: page.severity, service: page.service};
-let work = new AbortController();  // stops the requests for the records that are shown
-let lastId;  // of the newest record that is shown
-let timer;  // is set while the counts are due to be refreshed
+let work = new AbortController();  // Stops the requests for what is shown.
+let query, wanted;  // What the address asks for, and a pattern of the texts that it searches for.
+let lastId, waiting;  // The newest id that is shown; the records that came while one is open.
+let errors = 0;  // How many came since the reader last did something.
+let skew = 0;  // How many ms the server's clock is ahead.
+let timer, typing;  // They are set while the counts are due, and while a time is being typed.
 const local = time => new Date(time).toLocaleString('sv');  // 2026-11-24 03:14:12 in local time
+const soon = () => new Date(Date.now() + skew + 60000).toISOString();
+const isPast = () => Date.parse(query.get('timestamp_end')) < Date.now() + skew;
 const sleep = (ms, value) => new Promise(wake => setTimeout(wake, ms, value));
-const stats = async changes => (await ask('stats' + changed(changes))).json();
 const refresh = () => count().catch(tell).finally(() => timer = null);
+const boxes = () => page.filters.querySelectorAll('label input');
+const link = (href, text, ariaLabel) => make('a', {href, ariaLabel}, text);
 function make(tag, properties, ...children) {  // Makes an element; a string becomes text only.
   const element = Object.assign(document.createElement(tag), properties);
   element.append(...children);
@@ -4871,187 +4895,436 @@ function changed(changes) {  // Gives the page's query with other values; null r
   for (const name in changes) if (changes[name] === null) query.delete(name);
   return '?' + query;
 }
+function address(path, changes) {  // Gives where the server answers the page's query.
+  const query = new URLSearchParams(changed(changes));
+  if (!query.has('since') && !query.has('timestamp_end')) query.set('since', EVER);
+  return `${path}?${query}`;
+}
 async function ask(url) {  // Sends a GET with the reader's token; throws what an error says.
   const headers = {Authorization: `Bearer ${sessionStorage.token ?? ''}`};
   const answer = await fetch(url, {headers, credentials: 'omit', signal: work.signal});
-  if (!answer.ok) throw {status: answer.status, ...await answer.json()};
+  skew = Date.parse(answer.headers.get('Date')) - Date.now() || 0;
+  if (!answer.ok) throw {status: answer.status, ...await answer.json().catch(() => ({}))};
   return answer;
 }
 function tell({name, status, error = '', hint = ''}) {  // Shows an error; gives whether to retry.
   if (name === 'AbortError') return false;
-  const text = status ? `${error} ${hint}`.trim() : 'The server does not answer. Trying again.';
-  if (page.notice.textContent !== text) page.notice.textContent = text;
+  let text = status ? `${error} ${hint}`.trim() : '‹The server does not answer. Trying again.›';
+  const [, wrong, value = ''] = /parameter (\S+?)(?: can't be (.*))?\.$/.exec(error) ?? [];
+  const what = `${page[wrong]?.ariaLabel ?? wrong ?? error} ${value}`.trim();
+  if (status === 400) text = `‹Not possible: ${what}. Choose again, or begin again with “Logs”.›`;
+  if (status === 401) text = '‹Reading needs a token that is known here. Enter yours.›';
+  if (status === 401 && sessionStorage.token) text = '‹This token may not read. Enter another.›';
+  if (page.notice.value !== text) page.notice.value = text;
   page.token.hidden = status !== 401;
-  return [undefined, 429, 503].includes(status);
+  report(!status);
+  return [undefined, 429, 502, 503, 504].includes(status);
+}
+function report(isAway) {  // Says beside the switch why nothing new comes, in the title what did.
+  let text = waiting.length ? `‹${waiting.length} wait for the open record›` : '';
+  if (isPast()) text = '‹the range ends in the past›';
+  if (isAway) text = '‹the server is away›';
+  page.state.value = page.live.checked ? text : '';
+  document.title = errors ? `(${errors}) Logs` : 'Logs';
 }
 async function load(after = null) {  // Shows the records, or adds those after an id.
   work.abort();
   work = new AbortController();
   lastId = after;
+  waiting = [];
   page.list.ariaBusy = true;
   const {signal} = work;
-  while (!signal.aborted && await show(signal).catch(tell)) await sleep(1000);
+  // A browser has six connections for one server: a hidden page looks only now and then.
+  if (document.hidden) await sleep(10000);
+  while (!signal.aborted && await show(signal).catch(tell))
+    await sleep(document.hidden ? 20000 : 1000);
 }
 async function show(signal) {  // The stream opens before the page, so that no record is lost.
-  const stream = page.live.checked && await ask('logs' + changed({follow: 1, after: lastId}));
-  if (lastId === null) page.list.replaceChildren(...await rows(changed({})));
+  const url = 'logs' + changed({...LIST, follow: 1, after: lastId});
+  const stream = page.live.checked && !isPast() && await ask(url);
+  if (lastId === null) {
+    page.list.replaceChildren(...await rows(address('logs', {format: null})));
+    if (location.hash) await reveal(location.hash.slice(1));
+  }
   page.list.ariaBusy = false;
   tell({status: 200});
   refresh();
   if (stream) await listen(stream, signal);
   return stream;
 }
-async function listen(stream, signal) {  // Places its records until it falls silent.
+async function reveal(id) {  // Opens a record. One of another page is shown above this one.
+  const find = () => document.getElementById(id);
+  if (!find()) page.list.prepend(row(await (await ask(`logs/${id}`)).json()));
+  find().open = true;
+  find().scrollIntoView({block: 'center'});
+}
+async function listen(stream, signal) {  // Takes its records until it falls silent.
   const reader = stream.body.pipeThrough(new TextDecoderStream()).getReader();
   for (let rest = ''; true;) {
-    const {done, value} = await Promise.race([reader.read(), sleep(60000, {done: true})]);
-    while (page.list.querySelector('[open]')) await sleep(200);  // nothing moves while one reads
+    const silence = sleep(document.hidden ? 2000 : 40000, {done: true});
+    const {done, value} = await Promise.race([reader.read(), silence]);
     signal.throwIfAborted();
     if (done) return reader.cancel();
     const lines = (rest + value).split('\n');
     rest = lines.pop();
-    lines.filter(line => line).forEach(line => place(JSON.parse(line)));
+    const records = lines.filter(line => line).map(line => JSON.parse(line));
+    waiting.push(...records.filter(({id}) => id > lastId));
+    settle();
   }
 }
-function place(record) {  // Puts a new record in its place, unless that is on an older page.
+function settle() {  // Places the records that wait, unless one is open: nothing moves meanwhile.
+  const isHeld = page.list.querySelector('[open]');
+  if (!isHeld && waiting.length > 3000) return load();
+  if (!isHeld) waiting.splice(0).forEach(place);
+  report();
+}
+function place(record) {  // Puts a new record in its place, unless that is on another page.
   if (record.id <= lastId) return;
   lastId = record.id;
-  const added = row(record);
-  const below = [...page.list.children].find(other => other.key < added.key);
-  if (below || page.older.hidden) page.list.insertBefore(added, below ?? null);
   timer ??= setTimeout(refresh, 2000);
-  if (page.list.children.length > 3000) load();
+  if (/ERROR|CRITICAL/.test(record.severity)) errors += 1;
+  if (!query.has('timestamp_end') && record.timestamp > soon()) return;
+  const added = row(record);
+  const isAscending = query.get('order') === 'asc';
+  const isBelow = ({key}) => isAscending ? key > added.key : key < added.key;
+  const below = [...page.list.children].find(isBelow);
+  if (below || page.more.hidden) page.list.insertBefore(added, below ?? null);
 }
-async function rows(query) {  // Fetches a page of records; its Link header names the next page.
-  const answer = await ask('logs' + query);
+async function rows(url) {  // Fetches a page of records; its Link header names the next page.
+  const answer = await ask(url);
   const records = await answer.json();
-  const link = answer.headers.get('Link');
-  page.older.hidden = !link;
-  page.older.value = link?.slice(link.indexOf('?'), link.indexOf('>'));
+  page.more.value = answer.headers.get('Link')?.split(/[<>]/)[1] ?? '';
+  page.more.hidden = !page.more.value;
   lastId ??= Math.max(0, ...records.map(record => record.id));
   return records.map(row);
 }
+function marked(text) {  // Gives the parts of a text, with marks on what is searched for.
+  return text.split(wanted).map((part, n) => n % 2 ? make('mark', {}, part) : part);
+}
 function row(record) {  // Makes the row of a record; its details follow when it is opened.
   const {id, timestamp, severity, service, message} = record;
-  const lines = message.split('\n');
-  const size = lines.length > 1 ? `${lines.length} lines` : '';
+  const lines = message.replace(ANSI, '').split('\n');
+  const number = Math.max(lines.findIndex(line => line.search(wanted) >= 0), 0);
+  const start = Math.max(lines[number].search(wanted) - 40, 0);
+  const text = (start ? '…' : '') + lines[number].slice(start, start + 2000);
+  const count = lines.length;
+  const size = number ? `‹line ${number + 1} of ${count}›` : `‹${count} lines›`;
   const time = make('time', {title: timestamp}, local(timestamp) + timestamp.slice(19, 23));
-  const summary = make('summary', {}, time, make('b', {}, severity), make('i', {}, service),
-    make('span', {}, lines[0].slice(0, 400)), make('small', {}, size));
+  const cells = [time, make('b', {}, severity), make('i', {}, service),
+    make('span', {}, ...marked(text)), make('small', {}, count > 1 ? size : '')];
+  const summary = make('summary', {}, ...cells.flatMap(cell => [cell, ' ']));
   const key = timestamp + String(id).padStart(16);
-  const details = make('details', {key, className: severity}, summary);
+  const details = make('details', {id, key, className: severity}, summary);
   details.addEventListener('toggle', () => details.append(...facts(record)), {once: true});
+  details.addEventListener('toggle', settle);
   return details;
 }
-function facts({id, timestamp, received_at, message, attributes}) {  // Makes a record's details.
-  const fields = {id, timestamp, received_at};
-  for (const [name, value] of Object.entries(attributes)) {
-    const link = make('a', {href: changed({[`attr.${name}`]: String(value)})}, value);
-    fields[`attr.${name}`] = value instanceof Object ? JSON.stringify(value, null, 2) : link;
-  }
-  const cells = ([name, value]) => [make('dt', {}, name), make('dd', {}, value)];
-  return [make('pre', {}, message), make('dl', {}, ...Object.entries(fields).flatMap(cells))];
+function facts(record) {  // Makes a record's details.
+  const {id, timestamp, received_at, service, message, attributes} = record;
+  const near = seconds => new Date(Date.parse(timestamp) + 1000 * seconds).toISOString();
+  const around = `?timestamp_start=${near(-60)}&timestamp_end=${near(60)}#${id}`;
+  const itself = `${changed({...TIMES, ...LIST, timestamp_end: timestamp})}#${id}`;
+  const json = {onclick: copy, value: JSON.stringify(record)};
+  const fields = Object.entries(attributes).map(([name, value]) => [`attr.${name}`, value]);
+  const cells = [...Object.entries({id, timestamp, received_at, service}), ...fields].map(fact);
+  const links = [link(around, '‹one minute around, all services›'),
+    link(itself, '‹link to this record›'), make('button', json, '‹copy as JSON›')];
+  return [make('pre', {}, ...marked(message.replace(ANSI, ''))), make('nav', {}, ...links),
+    make('dl', {}, ...cells.flat())];
+}
+function fact([name, value]) {  // Makes a name and its value, with links to filter by it.
+  const text = value instanceof Object ? JSON.stringify(value, null, 2) : String(value);
+  const found = link(changed({service: null, not_service: null, [name]: text}), text);
+  const others = link(changed({[`not_${name}`]: text}), ' ≠', `‹all but ${text}›`);
+  const isFilter = /^(service$|attr\.)/.test(name) && !(value instanceof Object);
+  return [make('dt', {}, name), make('dd', {}, ...isFilter ? [found, others] : [text])];
 }
 async function count() {  // Shows the counts of the chips, and the histogram.
+  const known = {};  // Answers by address: a group whose filters are not set counts as all do.
+  const once = url => known[url] ??= ask(url).then(answer => answer.json());
+  const stats = changes => once(address('stats', {...LIST, ...changes}));
   const all = await stats({});
-  const counts = await stats({severity: null, service: null});
-  for (const service in counts.by_service) chip('service', service);
-  for (const box of page.filters.querySelectorAll('label input'))
-    box.parentElement.lastChild.textContent = counts[`by_${box.name}`]?.[box.value] ?? '';
-  page.bars.parentElement.hidden = !all.total;
-  if (all.total) await draw(all);
+  const {by_severity} = await stats({severity: null, min_severity: null});
+  const {by_service} = await stats({service: null, not_service: null});
+  const counts = {severity: new Map(Object.entries(by_severity)),
+    service: new Map(Object.entries(by_service))};
+  for (const service of counts.service.keys()) chip('service', service);
+  for (const box of boxes()) {
+    const number = counts[box.name.replace('not_', '')]?.get(box.value);
+    box.parentElement.lastChild.textContent = number?.toLocaleString() ?? '';
+    box.parentElement.hidden = !number && !box.checked && box.name !== 'severity';
+  }
+  const future = {...TIMES, timestamp_start: soon(), timestamp_end: '9999-12-31T23:59:59.999999Z'};
+  const later = query.has('timestamp_end') ? 0 : (await stats(future)).total;
+  page.later.textContent = later ? `‹${later.toLocaleString()} claim a later time›` : '';
+  page.later.hidden = !later;
+  page.later.href = changed(future);
+  await draw(all, stats);
 }
-async function draw({total, first_timestamp: first, last_timestamp: last}) {  // Draws the bars.
+async function draw({total, first_timestamp: first, last_timestamp: last}, stats) {  // The bars.
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  const ends = total ? `, ${local(first)} – ${local(last)} (${zone})` : '';
+  page.caption.textContent = `‹${total.toLocaleString()} found›${ends}`;
   const step = STEPS.find(step => new Date(last) - new Date(first) < 80000 * step);
   const range = {since: null, timestamp_start: first, timestamp_end: last};
-  const {histogram} = await stats({...range, step: step % 86400 ? `${step}s` : `${step / 86400}d`});
+  const name = step % 86400 ? `${step}s` : `${step / 86400}d`;
+  const {histogram} = total ? await stats({...range, step: name}) : {histogram: []};
+  if (page.bars.querySelector('.grip')) return;  // Nothing moves while one drags.
   const sums = histogram.map(counts => SEVERITIES.reduce((sum, name) => sum + counts[name], 0));
   const focused = [...page.bars.children].indexOf(document.activeElement);
   page.bars.replaceChildren(...histogram.map(counts => bar(counts, step, 100 / Math.max(...sums))));
-  page.bars.lastChild.tabIndex = 0;
+  page.bars.lastChild?.setAttribute('tabindex', 0);
   page.bars.children[focused]?.focus();
-  page.caption.textContent = `${total.toLocaleString()} found, ${local(first)} – ${local(last)}`;
+  const cut = step < 60 ? [11, 19] : step < 86400 ? [5, 16] : [0, 10];
+  const time = part => Date.parse(histogram[0]?.start) + 1000 * step * histogram.length * part;
+  const label = part => make('small', {}, local(time(part)).slice(...cut));
+  page.axis.replaceChildren(...[0, .25, .5, .75, 1].map(label));
 }
 function bar({start, ...counts}, step, scale) {  // Makes a bar, a link to the records of its time.
   const found = SEVERITIES.filter(name => counts[name]);
-  const label = found.map(name => `${counts[name]} ${name}`).join(', ');
+  const ariaLabel = `${local(start)}: ${found.map(name => `${counts[name]} ${name}`).join(', ')}`;
   const end = new Date(Date.parse(start) + 1000 * step - 1).toISOString().replace('Z', '999Z');
   const href = changed({since: null, timestamp_start: start, timestamp_end: end});
   const box = name => make('rect', {className: name, style: `height: ${scale * counts[name]}%`});
-  return make('a', {href, tabIndex: -1, ariaLabel: `${local(start)}: ${label}`}, ...found.map(box));
+  const properties = {href, start, end, ariaLabel, tabIndex: -1, draggable: false};
+  return make('a', properties, ...found.map(box));
 }
 function chip(name, value) {  // Gives the checkbox of a filter's value; makes the missing one.
   const text = `${name}=${value}`;
   if (page[text]) return page[text];
-  const box = make('input', {type: 'checkbox', name, value});
-  const label = make('label', {className: value}, box, groups[name] ? value : text, make('small'));
+  const box = make('input', {type: 'checkbox', name, value, title: groups[name] ? value : text});
+  const label = make('label', {}, box, box.title, make('small'));
+  if (name === 'severity') label.className = value;
   (groups[name] ?? page.service).append(label);
   return page[text] = box;
 }
-function visit() {  // Shows what the URL asks for: its query holds all filters.
+function turn(box, name, checked) {  // Sets a chip: it asks for its value, or for all but that.
+  box.name = name;
+  box.checked = checked;
+  box.nextSibling.data = (name.startsWith('not_') ? '≠ ' : '') + box.title;
+}
+function visit() {  // Shows what the address asks for: its query holds all filters.
+  query = new URLSearchParams(location.search);
   page.list.classList.toggle('filtered', location.search);
   page.filters.reset();
-  for (const [name, value] of new URLSearchParams(location.search)) {
-    if (page[name]?.value === '') page[name].value = value;
+  page.timestamp_start.value = page.timestamp_end.value = '';
+  for (const box of boxes()) turn(box, box.name.replace(/^not_/, ''), false);
+  for (const [name, value] of query) {
+    const isBad = name.startsWith('timestamp') && !/T.*Z$/.test(value);
+    if (page[name]?.name === name && page[name].value === '' && !isBad) page[name].value = value;
     if (page[name]?.value === value) continue;
-    for (const one of groups[name] ? value.split(',') : [value]) chip(name, one).checked = true;
+    const plain = name.replace(/^not_/, '');
+    const values = groups[plain] ? value.split(',') : [value];
+    for (const one of values) turn(chip(plain, one), name, true);
   }
+  const fieldTime = ({value}) => value && local(value).replace(' ', 'T');
+  page.from.value = fieldTime(page.timestamp_start);
+  page.until.value = fieldTime(page.timestamp_end);
+  const texts = query.getAll('contains').map(text => text.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&'));
+  wanted = RegExp(texts.length ? `(${texts.join('|')})` : '$^', 'iu');
+  page.out.hidden = !query.has('timestamp_start') && !query.has('timestamp_end');
+  page.out.href = changed(TIMES);
+  page.json.href = address('logs', {...LIST, limit: 0});
+  page.csv.href = address('logs', {...LIST, limit: 0, format: 'csv'});
+  const token = sessionStorage.token ? " -H 'Authorization: Bearer TOKEN'" : '';
+  page.curl.value = `curl${token} '${page.json.href}'`;
+  page.curl.textContent = 'curl';
   load();
+}
+function submit() {  // Asks for what the fields and chips say.
+  const pairs = [...new FormData(page.filters)].filter(pair => pair[1]);
+  location.search = new URLSearchParams(pairs);
+}
+function copy({target}) {  // Copies the value of a button; it works without TLS too.
+  const give = event => event.clipboardData.setData('text/plain', target.value);
+  document.addEventListener('copy', event => event.preventDefault(give(event)), {once: true});
+  document.execCommand('copy');
+  target.textContent = '‹copied›';
+}
+async function save(event) {  // A link sends no token: with one, the page fetches the file.
+  if (!sessionStorage.token) return;
+  event.preventDefault();
+  const {href, download} = event.target;
+  const blob = await (await ask(href)).blob();
+  make('a', {href: URL.createObjectURL(blob), download}).click();
 }
 window.navigation?.addEventListener('navigate', event => {  // Older browsers load the page anew.
   const here = new URL(event.destination.url).pathname === location.pathname;
   if (here && event.canIntercept && event.navigationType !== 'reload')
     event.intercept({handler: visit, focusReset: 'manual', scroll: 'manual'});
 });
-page.filters.onchange = () => {
-  if (page.token.value) sessionStorage.token = page.token.value;
-  location.search = new URLSearchParams([...new FormData(page.filters)].filter(pair => pair[1]));
+page.filters.onchange = ({target}) => {
+  const {type, name, value, checked} = target;
+  const isSecond = type === 'checkbox' && !checked && /^(service|contains|attr\.)/.test(name);
+  if (isSecond) turn(target, `not_${name}`, true);
+  if (target === page.token) sessionStorage.token = value;
+  const time = type === 'datetime-local' && value ? new Date(value).toISOString() : '';
+  if (target === page.from) page.timestamp_start.value = time;
+  if (target === page.until) page.timestamp_end.value = time.replace('000Z', '999999Z');
+  if (type === 'datetime-local') page.since.value = '';
+  if (target === page.since) page.timestamp_start.value = page.timestamp_end.value = '';
+  clearTimeout(typing);
+  typing = setTimeout(submit, type === 'datetime-local' ? 1000 : 0);
 };
-page.bars.onkeydown = ({key, target}) => target[NEIGHBORS[key]]?.focus();
+page.exclude.onclick = () => {
+  page.contains.name = 'not_contains';
+  submit();
+  page.contains.name = 'contains';
+};
+page.bars.onpointerdown = ({target}) => target.closest('a')?.classList.add('grip');
+document.onpointerup = ({clientX}) => {  // A drag over the bars asks for their time.
+  const first = page.bars.querySelector('.grip');
+  const {top} = page.bars.getBoundingClientRect();
+  const last = document.elementFromPoint(clientX, top + 20)?.closest('#bars a');
+  first?.classList.remove('grip');
+  if (!first || !last || first === last) return;
+  const [start, end] = first.start < last.start ? [first.start, last.end] : [last.start, first.end];
+  location.search = changed({since: null, timestamp_start: start, timestamp_end: end});
+};
+document.onkeydown = event => {  // "/" searches, "j" and "k" move, Escape closes.
+  const {key, target} = event;
+  const open = target.closest('[open]') ?? page.list.querySelector('[open]');
+  if (key === 'Escape' && open) open.open = open.firstChild.focus();
+  const isTyped = target.matches('select, input:not([type=checkbox])');
+  if (isTyped || event.ctrlKey || event.metaKey || event.altKey) return;
+  const rows = [...page.list.querySelectorAll('summary')];
+  const place = rows.indexOf(target.closest('details')?.firstChild);
+  const bar = target.closest('#bars a');
+  const next = {'/': page.contains, j: rows[place + 1], k: rows[place - 1],
+    ArrowLeft: bar?.previousSibling, ArrowRight: bar?.nextSibling}[key];
+  if (next) next.focus(event.preventDefault());
+};
+page.list.onclick = event => {  // A text that was selected with the mouse opens no record.
+  if (event.detail && !getSelection().isCollapsed) event.preventDefault();
+};
+for (const name of ['keydown', 'pointerdown']) document.addEventListener(name, () => {
+  errors = 0;
+  document.title = 'Logs';
+});
 page.live.onchange = () => load();
-page.older.onclick = () => rows(page.older.value).then(more => page.list.append(...more), tell);
-document.onvisibilitychange = () => document.hidden ? work.abort() : load(lastId);
-page.curl.prepend('curl ', new URL('logs', location));
+page.wrap.onchange = () => localStorage.wrap = page.wrap.checked;
+page.wrap.checked = localStorage.wrap === 'true';
+page.more.onclick = () => rows(page.more.value).then(more => page.list.append(...more), tell);
+page.json.onclick = page.csv.onclick = event => save(event).catch(tell);
+page.curl.onclick = copy;
+document.onvisibilitychange = () => load(lastId);
+page.sample.prepend('curl ', new URL('logs', location));
 SEVERITIES.forEach(name => chip('severity', name));
 visit();
 """
 
 HTML = """\
 <title>Logs</title><meta name="viewport" content="width=device-width, initial-scale=1">
-<header><h1><a href=".">Logs</a></h1>
-  <label><input type="checkbox" role="switch" id="live" checked>Live</label></header>
-<form id="filters"><input type="search" name="contains" placeholder="Search messages">
-  <select name="since" aria-label="Since">
-    <option value="">Any time<option>15m<option>1h<option>1d<option>7d</select>
-  <input name="timestamp_start" placeholder="From, in UTC">
-  <input name="timestamp_end" placeholder="Until, in UTC">
-  <fieldset id="severity" aria-label="Severity"></fieldset>
-  <fieldset id="service" aria-label="Service"></fieldset> <output id="notice"></output>
-  <input type="password" id="token" placeholder="Read token" autocomplete="off" hidden></form>
-<figure hidden><div id="bars"></div><figcaption id="caption"></figcaption></figure>
-<main id="list" aria-label="Records, newest first" aria-busy="true"></main>
-<p>No record matches.</p> <button id="older" hidden>Older records</button>
-<section><h2>No records yet</h2> They show here the moment they are stored. In another terminal, try
+<link rel="icon" href="data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 8 8'>
+<path stroke='%23d9822b' d='M0 1.5h8M0 4h5M0 6.5h7'/></svg>">
+<div id="top"><header><h1><a href=".">Logs</a></h1> <output id="state"></output>
+  <label><input type="checkbox" id="wrap">‹Wrap lines›</label>
+  <label><input type="checkbox" role="switch" id="live" checked>‹Live›</label></header>
+<form id="filters"><input type="search" name="contains" placeholder="‹Search messages›">
+  <button type="button" id="exclude">‹Exclude›</button>
+  <div><select name="since" aria-label="‹Time›">
+      <option value="">‹Any time›<option value="15m">15 min<option value="1h">1 h
+      <option value="6h">6 h<option value="1d">‹1 day›<option value="7d">‹7 days›</select>
+    <select name="min_severity" aria-label="‹Least severity›">
+      <option value="">‹Any severity›<option label="≥ INFO">INFO<option label="≥ WARNING">WARNING
+      <option label="≥ ERROR">ERROR</select>
+    <small>‹From›</small> <input type="datetime-local" id="from" step="1" aria-label="‹From›">
+    <small>‹until›</small> <input type="datetime-local" id="until" step="1" aria-label="‹Until›">
+    <input type="hidden" name="timestamp_start" aria-label="‹From›">
+    <input type="hidden" name="timestamp_end" aria-label="‹Until›"></div>
+  <fieldset id="severity" aria-label="‹Severity›"></fieldset>
+  <fieldset id="service" aria-label="‹Service›"></fieldset> <output id="notice"></output>
+  <input type="password" id="token" placeholder="‹Read token›" autocomplete="off" hidden>
+</form></div>
+<figure><div id="bars"></div><div id="axis"></div><figcaption><span id="caption"></span>
+  <a id="out">‹All times›</a> <a id="later"></a> <a id="json" download="logs.json">JSON</a>
+  <a id="csv" download="logs.csv">CSV</a> <button id="curl">curl</button></figcaption></figure>
+<main id="list" aria-label="‹Records›" aria-busy="true"></main>
+<p>‹No record matches.›</p> <button id="more" hidden>‹More records›</button>
+<section><h2>‹No records yet›</h2> ‹They show here once stored. In another terminal, try›
   <pre>python simulator.py</pre>
-  <pre id="curl"> -H "Authorization: Token demo-pagos" -d '{"message": "hello"}'</pre></section>
+  <pre id="sample"> -H "Authorization: Token demo-pagos" -d '{"message": "hello"}'</pre></section>
 """
 
-# The browser takes this style and this script only: nothing in a message runs as code.
-DIGESTS = [hashlib.sha256(text.encode()).digest() for text in (STYLE, SCRIPT)]
-POLICY = (
-    "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-).format(*(base64.b64encode(digest).decode() for digest in DIGESTS))
-DOCUMENT = f"""<!doctype html><html lang="en"><meta charset="utf-8">
-<style>{STYLE}</style>{HTML}<script>{SCRIPT}</script></html>
-""".encode()
+# What stands between ‹ and › above, for readers whose browser prefers Spanish.
+SPANISH = {
+    "Wrap lines": "Ajustar líneas",
+    "Live": "En vivo",
+    "Search messages": "Buscar en los mensajes",
+    "Exclude": "Excluir",
+    "Time": "Tiempo",
+    "Any time": "Cualquier fecha",
+    "1 day": "1 día",
+    "7 days": "7 días",
+    "From": "Desde",
+    "until": "hasta",
+    "Until": "Hasta",
+    "Least severity": "Gravedad mínima",
+    "Any severity": "Toda gravedad",
+    "Severity": "Gravedad",
+    "Service": "Servicio",
+    "Read token": "Token de lectura",
+    "All times": "Todas las fechas",
+    "Records": "Registros",
+    "No record matches.": "Ningún registro coincide.",
+    "More records": "Más registros",
+    "line ${number + 1} of ${count}": "línea ${number + 1} de ${count}",
+    "${count} lines": "${count} líneas",
+    "${waiting.length} wait for the open record": "${waiting.length} esperan al registro abierto",
+    "the range ends in the past": "el intervalo termina en el pasado",
+    "the server is away": "el servidor no está",
+    "This token may not read. Enter another.": "Este token no puede leer. Escriba otro.",
+    "Reading needs a token that is known here. Enter yours.": (
+        "Leer requiere un token que se conozca aquí. Escriba el suyo."
+    ),
+    "The server does not answer. Trying again.": "El servidor no responde. Se intenta de nuevo.",
+    "Not possible: ${what}. Choose again, or begin again with “Logs”.": (
+        "No es posible: ${what}. Elija otra vez, o empiece de nuevo con «Logs»."
+    ),
+    "one minute around, all services": "un minuto alrededor, todos los servicios",
+    "link to this record": "enlace a este registro",
+    "copy as JSON": "copiar como JSON",
+    "copied": "copiado",
+    "all but ${text}": "todo menos ${text}",
+    "${later.toLocaleString()} claim a later time": "${later.toLocaleString()} de más tarde",
+    "${total.toLocaleString()} found": "${total.toLocaleString()} encontrados",
+    "No records yet": "Aún no hay registros",
+    "They show here once stored. In another terminal, try": (
+        "Aparecen aquí en cuanto se guardan. En otra terminal, pruebe"
+    ),
+}
+
+
+def render(words: dict[str, str]) -> Response:
+    """The page with the words of a language. The browser takes its style and script only."""
+    texts = [
+        re.sub("‹(.*?)›", lambda match: words.get(match[1], match[1]), text)
+        for text in (STYLE, HTML, SCRIPT)
+    ]
+    style, html, script = texts
+    language = "es" if words else "en"
+    document = f"""<!doctype html><html lang="{language}"><meta charset="utf-8">
+<style>{style}</style>{html}<script>{script}</script></html>
+"""
+    digests = [hashlib.sha256(text.encode()).digest() for text in (style, script)]
+    # Nothing in a message runs as code. The icon is an image in the page itself.
+    policy = (
+        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; "
+        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ).format(*(base64.b64encode(digest).decode() for digest in digests))
+    headers = {"Content-Security-Policy": policy, "Vary": "Accept, Accept-Language"}
+    content_type = "text/html; charset=utf-8"
+    return Response(200, body=document.encode(), content_type=content_type, headers=headers)
+
+
+PAGES = {"en": render({}), "es": render(SPANISH)}
 
 
 def get_root(_: App, request: Request) -> Response:
     """Shows the page in a browser, and lists the endpoints elsewhere."""
     if "text/html" in request.headers.get("accept", ""):
-        policy = {"Content-Security-Policy": POLICY}
-        return Response(200, body=DOCUMENT, content_type="text/html; charset=utf-8", headers=policy)
+        languages = re.findall(r"(?:^|,) *([a-z]+)", request.headers.get("accept-language", ""))
+        return PAGES[next((language for language in languages if language in PAGES), "en")]
     endpoints = {}
     for path, methods in ROUTES.items():
         for method, endpoint in methods.items():

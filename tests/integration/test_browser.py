@@ -12,19 +12,24 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
+import http.server
 import itertools
 import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import unittest
 import urllib.parse
+from collections.abc import Iterator
 from typing import Any
 
+import server
 from tests.support import OTHER_TOKEN, READER, SHIPPER, Server, eventually
 
 PROGRAMS = {
@@ -43,7 +48,9 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 DESK, PHONE = (1280, 800), (360, 740)  # pixels
-KEYS = {"Tab": "\ue004", "Enter": "\ue007", "ArrowLeft": "\ue012", "Space": " "}
+KEYS = {
+    "Tab": "\ue004", "Enter": "\ue007", "ArrowLeft": "\ue012", "Escape": "\ue00c", "Space": " ",
+}
 SEVERITIES = ["CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG"]
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the name that WebDriver gives to a reference
 
@@ -52,6 +59,10 @@ ROWS = "[...document.querySelectorAll('#list > details')]"
 MESSAGES = f"{ROWS}.map(row => row.querySelector('summary span').textContent)"
 BARS = "[...document.querySelectorAll('#bars a')]"
 NOTICE = "document.querySelector('#notice').textContent"
+STATE = "document.querySelector('#state').textContent"
+CAPTION = "document.querySelector('#caption').textContent"
+LATER = "document.querySelector('#later').textContent"
+MARKS = "[...document.querySelectorAll('summary mark')].map(mark => mark.textContent)"
 LOADED = "document.querySelector('#list').ariaBusy === 'false'"
 COUNTED = "document.querySelector('#severity small').textContent !== ''"
 
@@ -99,8 +110,9 @@ class Browser:
             raise RuntimeError(value["message"])
         return value
 
-    def _command(self, name: str, **parameters: Any) -> None:
-        self._call("POST", "/goog/cdp/execute", {"cmd": name, "params": parameters})
+    def command(self, name: str, **parameters: Any) -> Any:
+        """Calls the browser itself: https://chromedevtools.github.io/devtools-protocol/."""
+        return self._call("POST", "/goog/cdp/execute", {"cmd": name, "params": parameters})
 
     def open(self, url: str) -> None:
         self._call("POST", "/url", {"url": url})
@@ -111,8 +123,8 @@ class Browser:
     def look(self, size: tuple[int, int] = DESK, scheme: str = "light") -> None:
         """Sets the size of the window, and whether the reader likes it light or dark."""
         screen = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": False}
-        self._command("Emulation.setDeviceMetricsOverride", **screen)
-        self._command(
+        self.command("Emulation.setDeviceMetricsOverride", **screen)
+        self.command(
             "Emulation.setEmulatedMedia",
             features=[{"name": "prefers-color-scheme", "value": scheme}],
         )
@@ -155,6 +167,27 @@ class Browser:
             "POST", "/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]}
         )
 
+    def drag(self, start: str, end: str) -> None:
+        """Presses the mouse on one element and releases it on another."""
+        origins = [{ELEMENT: self._element(selector)} for selector in (start, end)]
+        moves = [{"type": "pointerMove", "origin": origin, "x": 0, "y": 0} for origin in origins]
+        down = {"type": "pointerDown", "button": 0}
+        up = {"type": "pointerUp", "button": 0}
+        actions = [moves[0], down, moves[1], up]
+        mouse = {"type": "pointer", "id": "mouse", "actions": actions}
+        self._call("POST", "/actions", {"actions": [mouse]})
+
+    def run(self, script: str) -> None:
+        """Runs statements in the page."""
+        self._call("POST", "/execute/sync", {"script": script, "args": []})
+
+    def copied(self, selector: str) -> str:
+        """What a button puts on the clipboard."""
+        listen = "event => window.copied = event.clipboardData.getData('text/plain')"
+        self.run(f"window.copied = null; window.addEventListener('copy', {listen}, {{once: true}})")
+        self.click(selector)
+        return self.until("window.copied")
+
     def console(self) -> list[str]:
         """What the console has shown since it was last asked, but for answers that are no 200."""
         entries = self._call("POST", "/se/log", {"type": "browser"})
@@ -162,6 +195,37 @@ class Browser:
 
     def picture(self, path: str | pathlib.Path) -> None:
         pathlib.Path(path).write_bytes(base64.b64decode(self._call("GET", "/screenshot")))
+
+
+@contextlib.contextmanager
+def prefix_proxy(target: Server, prefix: str) -> Iterator[int]:
+    """A proxy that serves a server under a path, like one before many services; gives its port."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = self.path.removeprefix(prefix)
+            connection = target.connection()
+            with contextlib.closing(connection), contextlib.suppress(OSError):
+                connection.request("GET", path, headers=dict(self.headers))
+                answer = connection.getresponse()
+                self.send_response(answer.status)
+                for name, value in answer.getheaders():
+                    if name.lower() not in ("transfer-encoding", "connection", "date", "server"):
+                        self.send_header(name, value)
+                self.end_headers()
+                while piece := answer.read1():
+                    self.wfile.write(piece)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as proxy:
+        proxy.daemon_threads = True
+        thread = threading.Thread(target=proxy.serve_forever)
+        thread.start()
+        yield proxy.server_port
+        proxy.shutdown()
+        thread.join()
 
 
 browser: Browser
@@ -262,12 +326,12 @@ class Records(Page):
         self.store(*(f"number {n}" for n in range(250)))
         self.open()
         browser.until(f"{ROWS}.length === 100")
-        browser.click("#older")
+        browser.click("#more")
         browser.until(f"{ROWS}.length === 200")
-        browser.click("#older")
+        browser.click("#more")
         browser.until(f"{ROWS}.length === 250")
         self.assertEqual(browser.value(MESSAGES), [f"number {n}" for n in range(249, -1, -1)])
-        self.assertTrue(browser.value("document.querySelector('#older').hidden"))
+        self.assertTrue(browser.value("document.querySelector('#more').hidden"))
 
     def test_a_record_opens_to_its_whole_message_and_its_attributes(self) -> None:
         self.store(
@@ -293,7 +357,7 @@ class Records(Page):
         )
         fields = dict(zip(names, values))
         self.assertEqual(
-            (fields["id"], fields["attr.user"], fields["attr.none"]), ("1", "bob", "null")
+            (fields["id"], fields["attr.user"], fields["attr.none"]), ("1", "bob ≠", "null ≠")
         )
         self.assertEqual(json.loads(fields["attr.cart"]), {"items": [1, 2]})
 
@@ -307,12 +371,17 @@ class Records(Page):
         )
         self.open()
         browser.click("#list summary")
-        browser.click("#list dd a")
+        browser.click("#list dd a[href*='attr.user']")
         self.assertEqual(
             browser.until(f"{ROWS}.length === 2 && {MESSAGES}"), ["of bob 2", "of bob 1"]
         )
         self.assertEqual(self.query(), [("attr.user", "bob")])
-        browser.click("[name='attr.user']")
+        browser.click("[name='attr.user']")  # All but these.
+        self.assertEqual(
+            browser.until(f"{MESSAGES}[0] === 'of ann 2' && {MESSAGES}"), ["of ann 2", "of ann 1"]
+        )
+        self.assertEqual(self.query(), [("not_attr.user", "bob")])
+        browser.click("[name='not_attr.user']")
         browser.until(f"{ROWS}.length === 4")
 
     def test_html_in_a_message_is_text_and_none_of_it_runs(self) -> None:
@@ -405,23 +474,33 @@ class Filters(Page):
 
     def test_filters_without_a_field_of_their_own_can_be_seen_and_taken_out(self) -> None:
         self.store({"message": "bad", "severity": "ERROR"}, {"message": "good"})
-        self.open("/?min_severity=WARNING&since=2h")
+        self.open("/?received_at_start=2026-01-01&severity=ERROR&since=2h")
         browser.until(f"{ROWS}.length === 1")
-        self.assertIn(
-            "min_severity=WARNING", browser.value("document.querySelector('#service').innerText")
-        )
-        browser.click("[name=min_severity]")
+        chips = browser.until(f"{COUNTED} && document.querySelector('#service').innerText")
+        self.assertIn("received_at_start=2026-01-01", chips)
+        self.assertIn("since=2h", chips)
+        browser.click("[name=received_at_start]")
+        browser.click("[value=ERROR]")
         browser.until(f"{ROWS}.length === 2")
         self.assertEqual(self.query(), [("since", "2h")])
 
-    def test_a_filter_that_cannot_be_says_what_is_allowed(self) -> None:
+    def test_a_filter_that_cannot_be_says_so_in_the_words_of_the_page(self) -> None:
         self.store("m")
-        self.open("/?since=yesterday")
-        self.assertIn("since", browser.until(NOTICE))
-        expected = self.server.get("/logs?since=yesterday").json
-        self.assertEqual(browser.value(NOTICE), f"{expected['error']} {expected['hint']}")
-        browser.click("h1 a")
-        browser.until(f"{ROWS}.length === 1 && {NOTICE} === ''")
+        for query, named in (
+            ("since=yesterday", "Time 'yesterday'"),
+            ("timestamp_start=soon", "From 'soon'"),
+            ("timestamp_end=2026-02-31T00:00:00Z", "Until '2026-02-31T00:00:00Z'"),
+            ("severity=LOUD", "Severity 'LOUD'"),
+            ("colour=blue", "'colour'"),
+        ):
+            with self.subTest(query):
+                self.open(f"/?{query}")
+                notice = browser.until(NOTICE)
+                self.assertIn(f"Not possible: {named}.", notice)
+                self.assertIn("begin again with “Logs”", notice)
+                self.assertNotIn("parameter", notice)
+                browser.click("h1 a")
+                browser.until(f"{ROWS}.length === 1 && {NOTICE} === ''")
 
     def test_a_bar_of_the_histogram_zooms_into_its_time(self) -> None:
         self.store_hours()
@@ -435,7 +514,7 @@ class Filters(Page):
         )
         browser.click(f"#bars a:nth-child({place})")
         self.assertEqual(browser.until(f"{ROWS}.length === 1 && {MESSAGES}"), ["at 13"])
-        (first, start), (last, end) = self.query()
+        (first, start), (last, end) = sorted(self.query(), reverse=True)
         self.assertEqual((first, last), ("timestamp_start", "timestamp_end"))
         self.assertEqual(start, "2026-03-05T13:00:00.000000Z")
         self.assertRegex(end, r"2026-03-05T13:\d\d:59.999999Z")
@@ -449,9 +528,304 @@ class Filters(Page):
         self.store(
             *({"timestamp": f"{year}-12-31T23:59:59Z", "message": "m"} for year in ("0001", "9999"))
         )
-        self.open()
-        browser.until(f"{BARS}.length > 1")
+        self.open("/?timestamp_end=9999-12-31T23:59:59Z")
+        browser.until(f"{BARS}.length > 1 && {ROWS}.length === 2")
         self.assertEqual(browser.value(NOTICE), "")
+
+
+class Times(Page):
+    """The reader's own time in the fields, UTC in the URL."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        browser.command("Emulation.setTimezoneOverride", timezoneId="America/New_York")
+        self.addCleanup(browser.command, "Emulation.setTimezoneOverride", timezoneId="")
+
+    def test_the_fields_are_local_the_url_holds_utc_and_the_caption_names_the_zone(self) -> None:
+        self.store_hours()
+        self.open("/?timestamp_start=2026-03-05T13:00:00Z")
+        browser.until(f"{ROWS}.length === 11 && {BARS}.length")
+        fields = "['from', 'until'].map(id => document.getElementById(id).value)"
+        self.assertEqual(browser.value(fields), ["2026-03-05T08:00", ""])
+        self.assertIn("(America/New_York)", browser.value(CAPTION))
+        browser.run("""
+            document.querySelector('#until').value = '2026-03-05T10:00';
+            document.querySelector('#until').dispatchEvent(new Event('change', {bubbles: true}));
+        """)
+        self.assertEqual(
+            browser.until(f"{ROWS}.length === 3 && {MESSAGES}"), ["at 15", "at 14", "at 13"]
+        )
+        times = ["2026-03-05T13:00:00Z", "2026-03-05T15:00:00.999999Z"]
+        self.assertEqual(
+            self.query(), list(zip(("timestamp_start", "timestamp_end"), times))
+        )
+
+    def test_a_range_is_chosen_and_takes_the_place_of_the_times(self) -> None:
+        self.store("now", {"message": "old", "timestamp": "2020-01-01"})
+        self.open("/?timestamp_end=2021-01-01T00:00:00Z")
+        self.assertEqual(browser.until(f"{ROWS}.length && {MESSAGES}"), ["old"])
+        options = "[...document.querySelector('[name=since]').options].map(one => one.value)"
+        self.assertEqual(browser.value(options), ["", "15m", "1h", "6h", "1d", "7d"])
+        browser.click("[name=since] option[value='6h']")
+        self.assertEqual(browser.until(f"{MESSAGES}[0] === 'now' && {MESSAGES}"), ["now"])
+        self.assertEqual(self.query(), [("since", "6h")])
+
+    def test_a_drag_over_the_histogram_chooses_a_range_and_a_link_goes_back_out(self) -> None:
+        self.store_hours()
+        self.open()
+        browser.until(f"{ROWS}.length === 24 && {BARS}.length > 40")
+        labels = browser.value(f"{BARS}.map(bar => bar.ariaLabel)")
+        hours = [n for n, label in enumerate(labels, 1) if "1 " in label]
+        ends = f"#bars a:nth-child({hours[12]})", f"#bars a:nth-child({hours[10]})"
+        self.assertTrue(browser.value("document.querySelector('#out').hidden"))
+        browser.drag(*ends)
+        self.assertEqual(
+            browser.until(f"{ROWS}.length === 3 && {MESSAGES}"), ["at 12", "at 11", "at 10"]
+        )
+        browser.click("#out")
+        browser.until(f"{ROWS}.length === 24")
+        self.assertEqual(self.query(), [])
+
+    def test_the_axis_has_a_few_times_of_the_reader(self) -> None:
+        self.store_hours()
+        self.open()
+        browser.until(f"{BARS}.length > 40")
+        labels = browser.value("[...document.querySelectorAll('#axis *')].map(t => t.textContent)")
+        self.assertEqual(len(labels), 5)
+        self.assertEqual(labels[0], "03-04 19:00")
+        self.assertEqual(labels, sorted(labels))
+
+    def test_a_false_future_is_told_and_does_not_come_first(self) -> None:
+        self.store("now", {"message": "later", "timestamp": "2099-01-01"})
+        self.open()
+        self.assertEqual(browser.until(f"{ROWS}.length && {COUNTED} && {MESSAGES}"), ["now"])
+        self.assertEqual(browser.until(LATER), "1 claim a later time")
+        browser.until(f"{BARS}.length")
+        self.assertNotIn("2099", browser.value(CAPTION))
+        self.store({"message": "later still", "timestamp": "2099-01-02"}, "now too")
+        self.assertEqual(browser.until(f"{ROWS}.length === 2 && {MESSAGES}"), ["now too", "now"])
+        browser.until(f"{LATER} === '2 claim a later time'")
+        browser.click("#later")
+        self.assertEqual(
+            browser.until(f"{MESSAGES}[0] !== 'now too' && {MESSAGES}"), ["later still", "later"]
+        )
+
+
+class OneRecord(Page):
+    """What an open record leads to."""
+
+    def store_minutes(self) -> None:
+        self.store(
+            *(
+                {
+                    "timestamp": f"2026-03-05T13:{minute:02}:00Z",
+                    "service": "app" if minute % 2 else "web",
+                    "severity": "ERROR" if minute == 7 else "INFO",
+                    "message": f"minute {minute}",
+                }
+                for minute in range(20)
+            )
+        )
+
+    def test_one_minute_around_shows_all_services_and_the_record_itself(self) -> None:
+        self.store_minutes()
+        self.open("/?severity=ERROR&contains=minute&service=app")
+        browser.click("#list summary")
+        browser.click("#list nav a")
+        around = ["minute 8", "minute 7", "minute 6"]
+        self.assertEqual(browser.until(f"{ROWS}.length === 3 && {MESSAGES}"), around)
+        self.assertEqual(
+            self.query(),
+            [
+                ("timestamp_start", "2026-03-05T13:06:00.000Z"),
+                ("timestamp_end", "2026-03-05T13:08:00.000Z"),
+            ],
+        )
+        browser.until(f"{ROWS}[1].open && {ROWS}[1].querySelector('pre')")
+
+    def test_the_link_to_a_record_opens_it(self) -> None:
+        self.store_minutes()
+        self.store(*(f"newer {n}" for n in range(150)))
+        self.open("/?contains=minute")
+        browser.until(f"{ROWS}.length === 20")
+        browser.click("#list details:nth-child(10) summary")
+        browser.click("#list nav a:nth-child(2)")
+        browser.until(f"{ROWS}.length === 11 && {ROWS}[0].open")
+        link = browser.value("location.href")
+        self.assertTrue(link.endswith("#11"), link)
+        self.open()
+        browser.until(f"{ROWS}.length === 100")
+        browser.open(link)
+        browser.until(f"{ROWS}[0].open && {MESSAGES}[0] === 'minute 10'")
+        self.open("/#3")  # It is on none of the first pages.
+        browser.until(f"{ROWS}[0].open && {MESSAGES}[0] === 'minute 2'")
+
+    def test_a_link_to_a_record_that_is_not_there_says_so_and_the_others_show(self) -> None:
+        self.store("m")
+        self.open("/#77")
+        self.assertIn("77", browser.until(NOTICE))
+        browser.until(f"{ROWS}.length === 1")
+
+    def test_a_record_is_copied_as_it_was_stored(self) -> None:
+        self.store({"message": "\x1b[31mred\x1b[0m", "user": "bob"})
+        self.open()
+        browser.click("#list summary")
+        copied = json.loads(browser.copied("#list nav button"))
+        self.assertEqual(copied, self.server.get("/logs/1").json)
+        self.assertEqual(
+            browser.value("document.querySelector('nav button').textContent"), "copied"
+        )
+
+    def test_an_attribute_searches_all_services(self) -> None:
+        self.store({"message": "one", "trace": "t1"}, {"message": "no", "trace": "t2"})
+        self.store({"message": "two", "trace": "t1", "service": "web"})
+        self.open("/?service=app")
+        browser.until(f"{ROWS}.length === 2")
+        browser.click("#list details:nth-child(2) summary")
+        browser.click("#list dd a[href*='attr.trace']")
+        self.assertEqual(browser.until(f"{MESSAGES}[0] === 'two' && {MESSAGES}"), ["two", "one"])
+        browser.click("#list summary")
+        browser.click("#list dd a[href*='not_attr.trace']")
+        browser.until("location.search.includes('not_attr.trace=t1')")
+
+    def test_the_line_that_holds_the_text_is_shown_and_marked(self) -> None:
+        lines = ["Traceback:", "  frame", "TimeOut* of " + "x" * 500, "end"]
+        self.store("\n".join(lines), "y" * 300 + " a timeout* here")
+        self.open("/?contains=TIMEOUT*")
+        self.assertEqual(
+            browser.until(f"{ROWS}.length === 2 && {MARKS}"), ["timeout*", "TimeOut*"]
+        )
+        shown = browser.value(MESSAGES)
+        self.assertTrue(shown[1].startswith("TimeOut* of"), shown[1])
+        self.assertEqual(shown[0], "…" + "y" * 37 + " a timeout* here")
+        size = browser.value(f"{ROWS}[1].querySelector('small').textContent")
+        self.assertEqual(size, "line 3 of 4")
+        browser.click("#list details:nth-child(2) summary")
+        marked = browser.until(f"{ROWS}[1].querySelector('pre mark').textContent")
+        self.assertEqual(marked, "TimeOut*")
+
+    def test_the_colours_of_a_terminal_are_not_shown(self) -> None:
+        link = "\x1b]8;;http://x\x07link\x1b]8;;\x07"
+        stored = f"\x1b[32m200\x1b[0m \x1b[1;38;5;9mGET\x1b[K /\x1b[m {link} [0m"
+        self.store(stored)
+        self.open()
+        self.assertEqual(browser.until(f"{ROWS}.length && {MESSAGES}"), ["200 GET / link [0m"])
+        browser.click("#list summary")
+        text = browser.until(f"{ROWS}[0].querySelector('pre').textContent")
+        self.assertEqual(text, "200 GET / link [0m")
+        self.assertEqual(self.server.get("/logs/1").json["message"], stored)
+
+
+class Exclude(Page):
+    def store_services(self) -> None:
+        services = ("app", "app", "web", "web", "web", "chat")
+        self.store(*({"message": f"of {name}", "service": name} for name in services))
+        self.store({"message": "bad", "severity": "ERROR", "service": "chat"})
+
+    def test_a_second_click_on_a_service_excludes_it_and_a_third_takes_it_out(self) -> None:
+        self.store_services()
+        self.open()
+        browser.until(f"{ROWS}.length === 7 && {COUNTED}")
+        browser.click("[value=web]")
+        browser.until(f"{ROWS}.length === 3")
+        browser.click("[value=web]")
+        browser.until(f"{ROWS}.length === 4")
+        self.assertEqual(self.query(), [("not_service", "web")])
+        label = browser.value("document.querySelector('[value=web]').parentElement.innerText")
+        self.assertRegex(label, r"^≠ web\s*3$")
+        browser.click("[value=chat]")
+        browser.until(f"{ROWS}.length === 2")
+        browser.back()
+        browser.until(f"{ROWS}.length === 4")
+        browser.click("[value=web]")
+        browser.until(f"{ROWS}.length === 7")
+        self.assertEqual(self.query(), [])
+
+    def test_a_text_is_excluded_and_taken_out_again(self) -> None:
+        self.store_services()
+        self.open()
+        browser.until(f"{ROWS}.length === 7")
+        browser.type("[name=contains]", "OF")
+        browser.run("window.same = true")
+        browser.click("#exclude")
+        self.assertEqual(browser.until(f"{ROWS}.length === 1 && {MESSAGES}"), ["bad"])
+        self.assertEqual(self.query(), [("not_contains", "OF")])
+        browser.click("[name=not_contains]")
+        browser.until(f"{ROWS}.length === 7")
+
+    def test_the_least_severity_is_a_control(self) -> None:
+        self.store(*({"message": name, "severity": name} for name in SEVERITIES))
+        self.open()
+        browser.click("[name=min_severity] option:nth-child(3)")
+        browser.until(f"{ROWS}.length === 3")
+        self.assertEqual(self.query(), [("min_severity", "WARNING")])
+
+    def test_each_group_counts_with_all_filters_but_its_own(self) -> None:
+        self.store_services()
+        self.open("/?service=chat&severity=ERROR&contains=b")
+        browser.until(f"{ROWS}.length === 1 && {COUNTED}")
+        counts = "[...document.querySelectorAll('fieldset label')]"
+        shown = f"{counts}.filter(one => !one.hidden).map(one => one.innerText.trim())"
+        texts = [re.sub(r"\s+", "", text) for text in browser.value(shown)]
+        self.assertEqual(
+            texts, ["CRITICAL0", "ERROR1", "WARNING0", "INFO0", "DEBUG0", "chat1"]
+        )
+        self.open("/?service=chat&min_severity=ERROR")
+        browser.until(f"{ROWS}.length === 1 && {COUNTED}")
+        texts = [re.sub(r"\s+", "", text) for text in browser.value(shown)]
+        self.assertIn("INFO1", texts)
+        self.open("/?severity=INFO&service=chat")
+        browser.until(f"{ROWS}.length === 1 && {COUNTED}")
+        texts = [re.sub(r"\s+", "", text) for text in browser.value(shown)]
+        self.assertCountEqual(texts[5:], ["web3", "app2", "chat1"])
+
+    def test_many_services_leave_the_log_on_the_screen(self) -> None:
+        self.store(*({"message": "m", "service": f"service-{n:03}"} for n in range(130)))
+        for size in (DESK, PHONE):
+            browser.look(size)
+            self.open()
+            browser.until(f"{ROWS}.length === 100 && {COUNTED} && {BARS}.length")
+            services = "document.querySelectorAll('#service label').length"
+            self.assertEqual(browser.until(services), 130)
+            top = browser.value(f"{ROWS}[0].getBoundingClientRect().top")
+            self.assertLess(top, size[1] * 0.6)
+
+
+class Away(Page):
+    """What is taken away from the page."""
+
+    def store_some(self) -> None:
+        self.store(*({"message": f"m {n}", "user": "it's"} for n in range(120)), "other")
+
+    def test_the_query_is_there_as_json_csv_and_curl(self) -> None:
+        self.store_some()
+        self.open("/?contains=M&attr.user=it%27s&limit=7")
+        browser.until(f"{ROWS}.length === 7")
+        hrefs = browser.value("['json', 'csv'].map(id => document.getElementById(id).href)")
+        answers = [self.server.get(href.removeprefix(self.server.url)) for href in hrefs]
+        self.assertEqual(len(answers[0].json), 120)
+        self.assertEqual(len(answers[1].text.splitlines()), 121)
+        command = browser.copied("#curl")
+        program, address = shlex.split(command)
+        self.assertEqual((program, address), ("curl", hrefs[0]))
+
+    def test_what_is_selected_with_the_mouse_pastes_as_lines(self) -> None:
+        self.store(*({"message": f"m {n}", "timestamp": n} for n in range(3)))
+        self.open()
+        browser.until(f"{ROWS}.length === 3")
+        browser.run("getSelection().selectAllChildren(document.querySelector('#list'))")
+        lines = browser.value("getSelection().toString()").splitlines()
+        self.assertEqual(len(lines), 3)
+        for line, n in zip(lines, (2, 1, 0)):
+            self.assertRegex(line, rf"^\d{{4}}-\d\d-\d\d .*\.000 INFO app m {n}\s*$")
+
+    def test_a_selection_opens_no_record(self) -> None:
+        self.store("something to select")
+        self.open()
+        browser.until(f"{ROWS}.length === 1 && {COUNTED}")
+        browser.drag("#list time", "#list span")
+        self.assertGreater(browser.value("getSelection().toString().length"), 10)
+        self.assertFalse(browser.value(f"{ROWS}[0].open"))
 
 
 class Live(Page):
@@ -509,10 +883,51 @@ class Live(Page):
         self.assertEqual(
             browser.value(f"new Promise(done => setTimeout(() => done({ROWS}.length), 500))"), 1
         )
-        label = "getComputedStyle(document.querySelector('header label'), '::after').content"
-        self.assertIn("held by the open record", browser.value(label))
+        self.assertEqual(browser.until(STATE), "1 wait for the open record")
         browser.click("#list summary")
+        browser.until(f"{STATE} === ''")
         self.assertEqual(browser.until(f"{ROWS}.length === 2 && {MESSAGES}"), ["second", "first"])
+
+    def test_it_says_that_a_range_ends_in_the_past(self) -> None:
+        self.store("m")
+        self.open("/?timestamp_end=2026-01-01T00:00:00Z")
+        self.assertEqual(browser.until(STATE), "the range ends in the past")
+        browser.click("h1 a")
+        browser.until(f"{ROWS}.length === 1 && {STATE} === ''")
+
+    def test_the_title_counts_errors_until_the_reader_does_something(self) -> None:
+        self.store({"message": "old", "severity": "ERROR"})
+        self.open()
+        browser.until(f"{ROWS}.length === 1")
+        self.assertEqual(browser.value("document.title"), "Logs")
+        self.store({"message": "new", "severity": "ERROR"}, "m")
+        self.store({"message": "worse", "severity": "CRITICAL"})
+        browser.until("document.title === '(2) Logs'")
+        browser.press("j")
+        browser.until("document.title === 'Logs'")
+
+    def test_a_hidden_page_counts_errors_too_and_holds_no_connection_for_long(self) -> None:
+        self.store("m")
+        self.open()
+        browser.until(f"{ROWS}.length === 1")
+        hide = "Object.defineProperty(document, 'hidden', {value: true})"
+        browser.run(f"{hide}; document.dispatchEvent(new Event('visibilitychange'))")
+        self.store({"message": "new", "severity": "ERROR"})
+        eventually(lambda: browser.value("document.title") == "(1) Logs", 30)
+
+    def test_in_ascending_order_what_is_new_comes_last(self) -> None:
+        self.store("first", "second", "third")
+        self.open("/?order=asc&limit=2")
+        browser.until(f"{ROWS}.length === 2")
+        self.assertEqual(browser.value(MESSAGES), ["first", "second"])
+        browser.click("#more")
+        browser.until(f"{ROWS}.length === 3 && document.querySelector('#more').hidden")
+        self.store("fourth")
+        self.assertEqual(
+            browser.until(f"{ROWS}.length === 4 && {MESSAGES}"),
+            ["first", "second", "third", "fourth"],
+        )
+        self.assertEqual(browser.value(NOTICE), "")
 
     def test_a_thousand_records_at_once_all_come_in_order(self) -> None:
         self.store("first")
@@ -556,12 +971,68 @@ class Trouble(Page):
         browser.until(f"{ROWS}.length === 1")
         self.server.stop()
         browser.until(f"{NOTICE}.includes('does not answer')")
+        self.assertEqual(browser.value(STATE), "the server is away")
         self.server.config["server"]["port"] = self.server.port
         self.server.start()
         self.store("after")
         self.assertEqual(browser.until(f"{ROWS}.length === 2 && {MESSAGES}"), ["after", "before"])
-        browser.until(f"{NOTICE} === ''")
+        browser.until(f"{NOTICE} === '' && {STATE} === ''")
         self.assert_quiet()
+
+    def test_it_works_under_a_path_behind_a_proxy(self) -> None:
+        self.store("first", {"message": "bad", "severity": "ERROR"})
+        proxy = self.enterContext(prefix_proxy(self.server, "/some/path"))
+        browser.open(f"http://127.0.0.1:{proxy}/some/path/")
+        browser.until(f"{ROWS}.length === 2 && {COUNTED} && {BARS}.length")
+        browser.click("[value=ERROR]")
+        browser.until(f"{ROWS}.length === 1")
+        self.assertIn("/some/path/?severity=ERROR", browser.value("location.href"))
+        self.store({"message": "worse", "severity": "ERROR"})
+        browser.until(f"{ROWS}.length === 2")
+        for part in ("json", "csv"):
+            href = browser.value(f"document.getElementById('{part}').href")
+            self.assertIn("/some/path/logs?", href)
+        browser.click("h1 a")
+        browser.until(f"{ROWS}.length === 3")
+        self.assert_quiet()
+
+
+class Language(Page):
+    def speak(self, language: str) -> None:
+        """Sets the languages that the browser prefers."""
+        agent = browser.value("navigator.userAgent")
+        browser.command(
+            "Emulation.setUserAgentOverride", userAgent=agent, acceptLanguage=language
+        )
+
+    def test_the_page_is_spanish_where_the_browser_prefers_it(self) -> None:
+        self.addCleanup(self.speak, "en-US,en")
+        self.store("uno\ndos")
+        for language, switch, found, lines in (
+            ("es-MX,es,en", "En vivo", "1 encontrados", "2 líneas"),
+            ("fr-FR,fr", "Live", "1 found", "2 lines"),
+            ("fr,es;q=0.5", "En vivo", "1 encontrados", "2 líneas"),
+        ):
+            with self.subTest(language):
+                self.speak(language)
+                self.open()
+                browser.until(f"{ROWS}.length === 1 && {BARS}.length")
+                self.assertIn(switch, browser.value("document.querySelector('header').innerText"))
+                self.assertTrue(browser.value(CAPTION).startswith(found), browser.value(CAPTION))
+                size = browser.value("document.querySelector('summary small').textContent")
+                self.assertEqual(size, lines)
+        self.assert_quiet()
+
+    def test_the_table_of_words_is_that_of_the_page(self) -> None:
+        marked = re.findall("‹(.*?)›", server.STYLE + server.HTML + server.SCRIPT)
+        self.assertEqual(set(marked), set(server.SPANISH))
+        for english, spanish in server.SPANISH.items():
+            values = [re.findall(r"\$\{.*?\}", text) for text in (english, spanish)]
+            self.assertEqual(sorted(values[0]), sorted(values[1]), english)
+
+    def test_the_page_is_short(self) -> None:
+        parts = (server.STYLE, server.HTML, server.SCRIPT)
+        self.assertLessEqual(sum(len(part.strip().splitlines()) for part in parts), 440)
 
 
 class Token(Page):
@@ -585,15 +1056,75 @@ class Token(Page):
         browser.until(f"{ROWS}.length === 2")
         self.assert_quiet()
 
+    def test_a_download_takes_the_token_along_and_a_command_does_not_show_it(self) -> None:
+        self.store("secret", "more")
+        self.open()
+        browser.type("#token", READER + KEYS["Enter"])
+        browser.until(f"{ROWS}.length === 2 && {COUNTED}")
+        folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory(prefix="logs-")))
+        browser.command("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+        browser.click("#csv")
+        file = folder / "logs.csv"
+        text = eventually(lambda: file.exists() and file.read_text(encoding="utf-8"))
+        self.assertEqual(len(text.splitlines()), 3)
+        command = browser.copied("#curl")
+        self.assertNotIn(READER, command)
+        self.assertEqual(shlex.split(command)[1:3], ["-H", "Authorization: Bearer TOKEN"])
+
 
 class Looks(Page):
+    def test_keys_search_move_and_close(self) -> None:
+        self.store_hours()
+        self.open()
+        browser.until(f"{ROWS}.length === 24 && {COUNTED}")
+        place = f"{ROWS}.findIndex(row => row.contains(document.activeElement))"
+        browser.press("j", "j", "j", "k")
+        self.assertEqual(browser.value(place), 1)
+        browser.press("Enter")
+        browser.until(f"{ROWS}[1].open")
+        browser.press("Escape")
+        browser.until(f"!{ROWS}[1].open")
+        self.assertEqual(browser.value(place), 1)
+        browser.press("j", "/", "j", "k", "/")
+        self.assertEqual(browser.value("document.activeElement.name"), "contains")
+        self.assertEqual(browser.value("document.activeElement.value"), "jk/")
+
+    def test_the_filters_stay_in_sight_and_hide_no_record_that_has_the_focus(self) -> None:
+        self.store(*(f"number {n}" for n in range(100)))
+        for size in (DESK, (390, 844)):
+            browser.look(size)
+            self.open()
+            browser.until(f"{ROWS}.length === 100 && {COUNTED}")
+            browser.run(f"{ROWS}[60].firstChild.focus()")
+            browser.press("j", "k", "k", "k")
+            search = "document.querySelector('[name=contains]').getBoundingClientRect()"
+            self.assertGreater(browser.value("scrollY"), 500)
+            self.assertGreaterEqual(browser.value(f"{search}.top"), 0)
+            focus = "document.activeElement.getBoundingClientRect().top"
+            below = "document.querySelector('#top').getBoundingClientRect().bottom"
+            self.assertGreaterEqual(browser.value(focus), browser.value(below))
+            self.assertLess(browser.value(below), size[1] * 0.35)
+
+    def test_long_lines_wrap_by_choice_and_the_choice_is_remembered(self) -> None:
+        self.addCleanup(browser.run, "localStorage.clear()")
+        self.store("word " * 200)
+        height = f"{ROWS}[0].offsetHeight"
+        self.open()
+        narrow = browser.until(f"{ROWS}.length === 1 && {height}")
+        browser.click("#wrap")
+        browser.until(f"{height} > {3 * narrow}")
+        self.open()
+        browser.until(f"{ROWS}.length === 1 && {height} > {3 * narrow}")
+        browser.click("#wrap")
+        browser.until(f"{height} === {narrow}")
+
     def test_all_of_it_works_with_the_keyboard_alone(self) -> None:
         self.store_hours()
         self.open()
         browser.until(f"{ROWS}.length === 24 && {BARS}.length && {COUNTED}")
         focus = "document.activeElement"
         passed = []
-        for _ in range(30):
+        for _ in range(40):
             browser.press("Tab")
             name = (
                 f"{focus}.id || {focus}.name || {focus}.closest('h1, #bars, #list')?.id || 'title'"
@@ -605,8 +1136,11 @@ class Looks(Page):
             if passed[-1] == "list":
                 break
         order = [name for name, _ in itertools.groupby(passed)]
-        fields = ["contains", "since", "timestamp_start", "timestamp_end", "severity", "service"]
-        self.assertEqual(order, ["title", "live", *fields, "bars", "list"])
+        fields = ["contains", "exclude", "since", "min_severity", "from", "until"]
+        chips = ["severity", "service"]
+        ways_out = ["json", "csv", "curl"]
+        switches = ["wrap", "live"]
+        self.assertEqual(order, ["title", *switches, *fields, *chips, "bars", *ways_out, "list"])
         self.assertEqual(passed.count("bars"), 1)  # one stop; from there, the arrow keys
         browser.press("Enter")
         browser.until(f"{ROWS}[0].open && {ROWS}[0].querySelector('pre').textContent === 'at 23'")
@@ -639,7 +1173,7 @@ class Looks(Page):
             browser.until(f"{ROWS}[0].querySelector('dl') && {BARS}.length && {COUNTED}")
             self.assertLessEqual(browser.value("document.documentElement.scrollWidth"), size[0])
             parts = (
-                "[...document.querySelectorAll('header *, form > input, select, figure *, main *')]"
+                "[...document.querySelectorAll('header *, form > *, figure *, main *')]"
             )
             outside = f"{parts}.filter(part => part.getBoundingClientRect().right > {size[0]})"
             self.assertEqual(browser.value(f"{outside}.map(part => part.outerHTML)"), [])
@@ -688,8 +1222,9 @@ class Looks(Page):
         policy = answer.headers["content-security-policy"]
         self.assertIn("default-src 'none'", policy)
         self.assertNotIn("unsafe", policy)
+        self.assertEqual(len(re.findall('<link rel="icon" href="data:', answer.text)), 1)
         elsewhere = (
-            r"<(link|img|iframe|object)|https?://(?!www\.w3\.org/)"
+            r"<(link (?!rel=.icon)|img|iframe|object)|https?://(?!www\.w3\.org/)"
             r"|\ssrc=|\son\w+=|\sstyle=|@import|url\("
         )
         self.assertNotRegex(answer.text, elsewhere)
