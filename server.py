@@ -4857,7 +4857,8 @@ dd { margin: 0; }
   fieldset, form div { flex: 0 0 100%; flex-wrap: nowrap; overflow: auto; scrollbar-width: none; }
   form div > * { flex: none; }
   summary span { display: block; }
-  i { width: calc(100vw - 300px); }
+  b { width: auto; }
+  i { width: auto; max-width: calc(100vw - 21rem); }
 }
 """
 
@@ -4878,6 +4879,7 @@ let errors = 0;  // How many came since the reader last did something.
 let skew = 0;  // How many ms the server's clock is ahead.
 let timer, typing;  // They are set while the counts are due, and while a time is being typed.
 const local = time => new Date(time).toLocaleString('sv');  // 2026-11-24 03:14:12 in local time
+const fieldTime = time => time && local(time).replace(' ', 'T');
 const soon = () => new Date(Date.now() + skew + 60000).toISOString();
 const isPast = () => Date.parse(query.get('timestamp_end')) < Date.now() + skew;
 const sleep = (ms, value) => new Promise(wake => setTimeout(wake, ms, value));
@@ -4914,6 +4916,7 @@ function tell({name, status, error = '', hint = ''}) {  // Shows an error; gives
   const what = `${page[wrong]?.ariaLabel ?? wrong ?? error} ${value}`.trim();
   if (status === 400) text = `‹Not possible: ${what}. Choose again, or begin again with “Logs”.›`;
   if (status === 401) text = '‹Reading needs a token that is known here. Enter yours.›';
+  if (status === 404) text = '‹This record is not there any more.›';
   if (status === 401 && sessionStorage.token) text = '‹This token may not read. Enter another.›';
   if (page.notice.value !== text) page.notice.value = text;
   page.token.hidden = status !== 401;
@@ -4942,13 +4945,12 @@ async function load(after = null) {  // Shows the records, or adds those after a
 async function show(signal) {  // The stream opens before the page, so that no record is lost.
   const url = 'logs' + changed({...LIST, follow: 1, after: lastId});
   const stream = page.live.checked && !isPast() && await ask(url);
-  if (lastId === null) {
-    page.list.replaceChildren(...await rows(address('logs', {format: null})));
-    if (location.hash) await reveal(location.hash.slice(1));
-  }
+  const isNew = lastId === null;
+  if (isNew) page.list.replaceChildren(...await rows(address('logs', {format: null})));
   page.list.ariaBusy = false;
   tell({status: 200});
   refresh();
+  if (isNew && location.hash) await reveal(location.hash.slice(1)).catch(tell);
   if (stream) await listen(stream, signal);
   return stream;
 }
@@ -4968,13 +4970,16 @@ async function listen(stream, signal) {  // Takes its records until it falls sil
     const lines = (rest + value).split('\n');
     rest = lines.pop();
     const records = lines.filter(line => line).map(line => JSON.parse(line));
-    waiting.push(...records.filter(({id}) => id > lastId));
+    const added = records.filter(({id}) => id > lastId);
+    errors += added.filter(({severity}) => /ERROR|CRITICAL/.test(severity)).length;
+    waiting.push(...added);
     settle();
   }
 }
 function settle() {  // Places the records that wait, unless one is open: nothing moves meanwhile.
   const isHeld = page.list.querySelector('[open]');
-  if (!isHeld && waiting.length > 3000) return load();
+  const most = 3000 + Number(query.get('limit'));  // Of rows: a browser gets slow with more.
+  if (!isHeld && waiting.length + page.list.children.length > most && scrollY < 300) return load();
   if (!isHeld) waiting.splice(0).forEach(place);
   report();
 }
@@ -4982,7 +4987,6 @@ function place(record) {  // Puts a new record in its place, unless that is on a
   if (record.id <= lastId) return;
   lastId = record.id;
   timer ??= setTimeout(refresh, 2000);
-  if (/ERROR|CRITICAL/.test(record.severity)) errors += 1;
   if (!query.has('timestamp_end') && record.timestamp > soon()) return;
   const added = row(record);
   const isAscending = query.get('order') === 'asc';
@@ -5043,16 +5047,14 @@ async function count() {  // Shows the counts of the chips, and the histogram.
   const known = {};  // Answers by address: a group whose filters are not set counts as all do.
   const once = url => known[url] ??= ask(url).then(answer => answer.json());
   const stats = changes => once(address('stats', {...LIST, ...changes}));
-  const all = await stats({});
-  const {by_severity} = await stats({severity: null, min_severity: null});
-  const {by_service} = await stats({service: null, not_service: null});
-  const counts = {severity: new Map(Object.entries(by_severity)),
-    service: new Map(Object.entries(by_service))};
-  for (const service of counts.service.keys()) chip('service', service);
+  const changes = [{}, {severity: null, min_severity: null}, {service: null, not_service: null}];
+  const [all, {by_severity}, {by_service}] = await Promise.all(changes.map(stats));
+  const numbers = new Map(SEVERITIES.map(name => [chip('severity', name), by_severity[name]]));
+  for (const name in by_service) numbers.set(chip('service', name), by_service[name]);
   for (const box of boxes()) {
-    const number = counts[box.name.replace('not_', '')]?.get(box.value);
+    const number = numbers.get(box);
     box.parentElement.lastChild.textContent = number?.toLocaleString() ?? '';
-    box.parentElement.hidden = !number && !box.checked && box.name !== 'severity';
+    box.parentElement.hidden = number === undefined && !box.checked;
   }
   const future = {...TIMES, timestamp_start: soon(), timestamp_end: '9999-12-31T23:59:59.999999Z'};
   const later = query.has('timestamp_end') ? 0 : (await stats(future)).total;
@@ -5112,14 +5114,12 @@ function visit() {  // Shows what the address asks for: its query holds all filt
   for (const [name, value] of query) {
     const isBad = name.startsWith('timestamp') && !/T.*Z$/.test(value);
     if (page[name]?.name === name && page[name].value === '' && !isBad) page[name].value = value;
-    if (page[name]?.value === value) continue;
     const plain = name.replace(/^not_/, '');
     const values = groups[plain] ? value.split(',') : [value];
-    for (const one of values) turn(chip(plain, one), name, true);
+    if (page[name]?.value !== value) values.forEach(one => turn(chip(plain, one), name, true));
   }
-  const fieldTime = ({value}) => value && local(value).replace(' ', 'T');
-  page.from.value = fieldTime(page.timestamp_start);
-  page.until.value = fieldTime(page.timestamp_end);
+  page.from.value = fieldTime(page.timestamp_start.value);
+  page.until.value = fieldTime(page.timestamp_end.value);
   const texts = query.getAll('contains').map(text => text.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&'));
   wanted = RegExp(texts.length ? `(${texts.join('|')})` : '$^', 'iu');
   page.out.hidden = !query.has('timestamp_start') && !query.has('timestamp_end');
@@ -5197,10 +5197,8 @@ document.onkeydown = event => {  // "/" searches, "j" and "k" move, Escape close
 page.list.onclick = event => {  // A text that was selected with the mouse opens no record.
   if (event.detail && !getSelection().isCollapsed) event.preventDefault();
 };
-for (const name of ['keydown', 'pointerdown']) document.addEventListener(name, () => {
-  errors = 0;
-  document.title = 'Logs';
-});
+for (const name of ['keydown', 'pointerdown'])
+  document.addEventListener(name, () => report(errors = 0));
 page.live.onchange = () => load();
 page.wrap.onchange = () => localStorage.wrap = page.wrap.checked;
 page.wrap.checked = localStorage.wrap === 'true';
@@ -5272,6 +5270,7 @@ SPANISH = {
     "${count} lines": "${count} líneas",
     "${waiting.length} wait for the open record": "${waiting.length} esperan al registro abierto",
     "the range ends in the past": "el intervalo termina en el pasado",
+    "This record is not there any more.": "Este registro ya no está.",
     "the server is away": "el servidor no está",
     "This token may not read. Enter another.": "Este token no puede leer. Escriba otro.",
     "Reading needs a token that is known here. Enter yours.": (

@@ -663,7 +663,7 @@ class OneRecord(Page):
     def test_a_link_to_a_record_that_is_not_there_says_so_and_the_others_show(self) -> None:
         self.store("m")
         self.open("/#77")
-        self.assertIn("77", browser.until(NOTICE))
+        self.assertEqual(browser.until(NOTICE), "This record is not there any more.")
         browser.until(f"{ROWS}.length === 1")
 
     def test_a_record_is_copied_as_it_was_stored(self) -> None:
