@@ -4881,7 +4881,8 @@ let timer, typing;  // They are set while the counts are due, and while a time i
 const local = time => new Date(time).toLocaleString('sv');  // 2026-11-24 03:14:12 in local time
 const fieldTime = time => time && local(time).replace(' ', 'T');
 const soon = () => new Date(Date.now() + skew + 60000).toISOString();
-const isPast = () => Date.parse(query.get('timestamp_end')) < Date.now() + skew;
+const wholeDay = time => time?.padEnd(20, 'T23:59:59Z');  // A date alone, as an end.
+const isPast = () => Date.parse(wholeDay(query.get('timestamp_end'))) < Date.now() + skew;
 const sleep = (ms, value) => new Promise(wake => setTimeout(wake, ms, value));
 const refresh = () => count().catch(tell).finally(() => timer = null);
 const boxes = () => page.filters.querySelectorAll('label input');
@@ -4946,7 +4947,9 @@ async function show(signal) {  // The stream opens before the page, so that no r
   const url = 'logs' + changed({...LIST, follow: 1, after: lastId});
   const stream = page.live.checked && !isPast() && await ask(url);
   const isNew = lastId === null;
-  if (isNew) page.list.replaceChildren(...await rows(address('logs', {format: null})));
+  const limit = query.get('limit') === '0' ? 10000 : query.get('limit');
+  const list = address('logs', {format: null, follow: null, after: null, limit});
+  if (isNew) page.list.replaceChildren(...await rows(list));
   page.list.ariaBusy = false;
   tell({status: 200});
   refresh();
@@ -5115,7 +5118,8 @@ function visit() {  // Shows what the address asks for: its query holds all filt
     const isBad = name.startsWith('timestamp') && !/T.*Z$/.test(value);
     if (page[name]?.name === name && page[name].value === '' && !isBad) page[name].value = value;
     const plain = name.replace(/^not_/, '');
-    const values = groups[plain] ? value.split(',') : [value];
+    const text = plain === 'severity' ? value.toUpperCase() : value;
+    const values = groups[plain] ? text.split(',') : [text];
     if (page[name]?.value !== value) values.forEach(one => turn(chip(plain, one), name, true));
   }
   page.from.value = fieldTime(page.timestamp_start.value);
@@ -5132,8 +5136,8 @@ function visit() {  // Shows what the address asks for: its query holds all filt
   load();
 }
 function submit() {  // Asks for what the fields and chips say.
-  const pairs = [...new FormData(page.filters)].filter(pair => pair[1]);
-  location.search = new URLSearchParams(pairs);
+  const isSet = ([name, value]) => value || /^(not_)?attr\./.test(name);
+  location.search = new URLSearchParams([...new FormData(page.filters)].filter(isSet));
 }
 function copy({target}) {  // Copies the value of a button; it works without TLS too.
   const give = event => event.clipboardData.setData('text/plain', target.value);

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import datetime
 import http.client
 import http.server
 import itertools
@@ -430,6 +431,30 @@ class Filters(Page):
         self.assertEqual(checked, ["CRITICAL", "ERROR", "app"])
         self.assertEqual(browser.value("document.querySelector('[name=contains]').value"), " 1")
         self.assertEqual(browser.value("document.querySelector('[name=since]').value"), "1h")
+
+    def test_what_a_reader_types_into_the_address_by_hand_is_understood(self) -> None:
+        self.store({"message": "bad", "severity": "ERROR", "user": ""}, "good")
+        today = datetime.datetime.now(datetime.timezone.utc).date()
+        for query, shown in (
+            ("severity=error", ["bad"]),
+            ("severity=error,info&limit=1", ["good"]),
+            ("limit=0", ["good", "bad"]),
+            ("order=asc&limit=10", ["bad", "good"]),
+            ("follow=1&format=csv&after=0", ["good", "bad"]),
+            ("attr.user=", ["bad"]),
+        ):
+            with self.subTest(query):
+                self.open(f"/?{query}")
+                found = browser.until(f"{LOADED} && {COUNTED} && {MESSAGES}")
+                self.assertEqual((found, browser.value(NOTICE)), (shown, ""))
+        browser.click("[value=ERROR]")  # What is in force stays so.
+        browser.until("location.search.includes('severity=ERROR')")
+        self.assertIn(("severity", "ERROR"), self.query())
+        self.assertIn("attr.user=", browser.value("location.search"))
+        self.open(f"/?timestamp_end={today}")
+        browser.until(f"{ROWS}.length === 2")
+        self.store("of today")
+        browser.until(f"{ROWS}.length === 3")
 
     def test_a_filter_goes_into_the_url_and_back_takes_it_out_again(self) -> None:
         self.store(
