@@ -4002,6 +4002,9 @@ class Server(http.server.ThreadingHTTPServer):
     def stop(self) -> None:
         """Takes no more connections, ends idle ones, and waits for requests in flight."""
         self.app.stopping.set()
+        has_alarm = hasattr(signal, "alarm")
+        if has_alarm:  # A thread may hang, for want of memory say: then this ends the process.
+            signal.alarm(5)
         self.shutdown()
         self.server_close()
         deadline = time.monotonic() + SHUTDOWN_SECONDS
@@ -4010,6 +4013,8 @@ class Server(http.server.ThreadingHTTPServer):
                 if handler.idle:
                     handler.expire()
             time.sleep(0.02)
+        if has_alarm:
+            signal.alarm(0)
 
 
 # -------- 13. Formats of others *

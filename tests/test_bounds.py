@@ -1099,6 +1099,31 @@ class Twins(unittest.TestCase):
                 self.assertEqual([line[:9] for line in said], ["listening"] * 2, errors)
 
 
+class Ending(unittest.TestCase):
+    """SIGTERM ends the server, whatever hangs."""
+
+    PROGRAM = """
+import sys, time
+sys.path.insert(0, sys.argv.pop(1))
+import server
+server.Server.process_request = lambda *_: time.sleep(1000)
+sys.exit(server.main())
+"""
+
+    def test_a_thread_that_hangs_while_it_accepts_does_not_keep_the_server_from_ending(self):
+        path = folder_of(self) / "config.json"
+        path.write_text(json.dumps(configuration()), encoding="utf-8")
+        line = [sys.executable, "-c", self.PROGRAM, str(ROOT), "--config", str(path)]
+        process = subprocess.Popen(line, stdout=subprocess.PIPE, encoding="utf-8")
+        self.addCleanup(process.kill)
+        with process.stdout:
+            port = int(process.stdout.readline().rpartition(":")[2])
+            with contextlib.closing(socket.create_connection(("127.0.0.1", port))):
+                time.sleep(0.5)
+                process.terminate()
+                self.assertEqual(process.wait(8), -signal.SIGALRM)
+
+
 class HangUp(unittest.TestCase):
     """SIGHUP, beyond tokens and limits."""
 
