@@ -1993,7 +1993,8 @@ class SQLiteRecords(Store):
         self.config = config
         self.path = pathlib.Path(config.store).resolve()
         self._writing = threading.Lock()  # Held by the thread that uses `_db`.
-        self._news = threading.Condition()  # Notified after each commit.
+        self._news = threading.Condition()  # Notified after each commit. It guards `_commits`.
+        self._commits = 0
         # The queries under way: for each its deadline, and the thread that asks.
         self._queries: dict[sqlite3.Connection, tuple[float, int]] = {}
         self._closing = False
@@ -2128,6 +2129,7 @@ class SQLiteRecords(Store):
                 batch.last_id = batch.first_id + batch.stored - 1
             insert_batches(db, stored, received_at, moment)
         with self._news:
+            self._commits += 1
             self._news.notify_all()
 
     # Reading
@@ -2243,6 +2245,7 @@ class SQLiteRecords(Store):
             yield sorted(recent)
         query = dataclasses.replace(query, by_id=True, order="asc")
         while True:
+            commits = self._commits
             with contextlib.suppress(Unavailable):  # Too many queries: it looks again later.
                 newest = self.newest()
                 while seen < newest:  # Not too many at once: a heartbeat may be due.
@@ -2257,8 +2260,9 @@ class SQLiteRecords(Store):
                     seen = last_id
                     time.sleep(pause)
             yield []
-            with self._news:  # Commits of another server on the same file notify nobody.
-                self._news.wait(timeout=1)
+            with self._news:
+                if self._commits == commits:  # Else there was one since the look.
+                    self._news.wait(timeout=1)  # Another server on the same file notifies nobody.
 
     # State
 
