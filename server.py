@@ -4853,7 +4853,7 @@ main, pre { font: 12px/1.65 ui-monospace, Menlo, Consolas, monospace; white-spac
 details { padding-left: 10px; border-left: 3px solid var(--tone); }
 summary { white-space: nowrap; cursor: pointer; }
 summary span { white-space: pre; }
-time, b, i { display: inline-block; width: 8ch; vertical-align: bottom; }
+time, b, i { display: inline-block; width: 8ch; vertical-align: bottom; white-space: nowrap; }
 summary, i, summary span { overflow: hidden; text-overflow: ellipsis; }
 time { width: 23ch; }
 i { width: 14ch; }
@@ -4934,7 +4934,7 @@ function tell({name, status, error = '', hint = ''}) {  // Shows an error; gives
   return [undefined, 429, 502, 503, 504].includes(status);
 }
 function report(isAway) {  // Says beside the switch why nothing new comes, in the title what did.
-  let text = waiting.length ? `‹${waiting.length} wait for the open record›` : '';
+  let text = waiting.length ? `‹${waiting.length} more when the open record closes›` : '';
   if (isPast()) text = '‹the range ends in the past›';
   if (isAway) text = '‹the server is away›';
   page.state.value = page.live.checked ? text : '';
@@ -5070,7 +5070,7 @@ async function count() {  // Shows the counts of the chips, and the histogram.
   }
   const future = {...TIMES, timestamp_start: soon(), timestamp_end: '9999-12-31T23:59:59.999999Z'};
   const later = query.has('timestamp_end') ? 0 : (await stats(future)).total;
-  page.later.textContent = later ? `‹${later.toLocaleString()} claim a later time›` : '';
+  page.later.textContent = later ? `‹${later.toLocaleString()} with a later time›` : '';
   page.later.hidden = !later;
   page.later.href = changed(future);
   await draw(all, stats);
@@ -5078,6 +5078,7 @@ async function count() {  // Shows the counts of the chips, and the histogram.
 async function draw({total, first_timestamp: first, last_timestamp: last}, stats) {  // The bars.
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
   const ends = total ? `, ${local(first)} – ${local(last)} (${zone})` : '';
+  page.bars.parentElement.hidden = false;
   page.caption.textContent = `‹${total.toLocaleString()} found›${ends}`;
   const step = STEPS.find(step => new Date(last) - new Date(first) < 80000 * step);
   const range = {since: null, timestamp_start: first, timestamp_end: last};
@@ -5247,7 +5248,7 @@ HTML = """\
   <fieldset id="service" aria-label="‹Service›"></fieldset> <output id="notice"></output>
   <input type="password" id="token" placeholder="‹Read token›" autocomplete="off" hidden>
 </form></div>
-<figure><div id="bars"></div><div id="axis"></div><figcaption><span id="caption"></span>
+<figure hidden><div id="bars"></div><div id="axis"></div><figcaption><span id="caption"></span>
   <a id="out">‹All times›</a> <a id="later"></a> <a id="json" download="logs.json">JSON</a>
   <a id="csv" download="logs.csv">CSV</a> <button id="curl">curl</button></figcaption></figure>
 <main id="list" aria-label="‹Records›" aria-busy="true"></main>
@@ -5281,7 +5282,9 @@ SPANISH = {
     "More records": "Más registros",
     "line ${number + 1} of ${count}": "línea ${number + 1} de ${count}",
     "${count} lines": "${count} líneas",
-    "${waiting.length} wait for the open record": "${waiting.length} esperan al registro abierto",
+    "${waiting.length} more when the open record closes": (
+        "${waiting.length} más al cerrar el registro abierto"
+    ),
     "the range ends in the past": "el intervalo termina en el pasado",
     "This record is not there any more.": "Este registro ya no está.",
     "the server is away": "el servidor no está",
@@ -5298,8 +5301,8 @@ SPANISH = {
     "copy as JSON": "copiar como JSON",
     "copied": "copiado",
     "all but ${text}": "todo menos ${text}",
-    "${later.toLocaleString()} claim a later time": "${later.toLocaleString()} de más tarde",
-    "${total.toLocaleString()} found": "${total.toLocaleString()} encontrados",
+    "${later.toLocaleString()} with a later time": "${later.toLocaleString()} con hora posterior",
+    "${total.toLocaleString()} found": "Encontrados: ${total.toLocaleString()}",
     "No records yet": "Aún no hay registros",
     "They show here once stored. In another terminal, try": (
         "Aparecen aquí en cuanto se guardan. En otra terminal, pruebe"
