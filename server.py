@@ -4940,6 +4940,10 @@ function report(isAway) {  // Says beside the switch why nothing new comes, in t
   page.state.value = page.live.checked ? text : '';
   document.title = errors ? `(${errors}) Logs` : 'Logs';
 }
+function forget() {  // Counts new errors from now on: the reader is here.
+  errors = 0;
+  report();
+}
 async function load(after = null) {  // Shows the records, or adds those after an id.
   work.abort();
   work = new AbortController();
@@ -5150,8 +5154,11 @@ function submit() {  // Asks for what the fields and chips say.
   location.search = new URLSearchParams([...new FormData(page.filters)].filter(isSet));
 }
 function copy({target}) {  // Copies the value of a button; it works without TLS too.
-  const give = event => event.clipboardData.setData('text/plain', target.value);
-  document.addEventListener('copy', event => event.preventDefault(give(event)), {once: true});
+  const give = event => {
+    event.clipboardData.setData('text/plain', target.value);
+    event.preventDefault();
+  };
+  document.addEventListener('copy', give, {once: true});
   document.execCommand('copy');
   target.textContent = '‹copied›';
 }
@@ -5198,7 +5205,10 @@ document.onpointerup = ({clientX}) => {  // A drag over the bars asks for their 
 document.onkeydown = event => {  // "/" searches, "j" and "k" move, Escape closes.
   const {key, target} = event;
   const open = target.closest('[open]') ?? page.list.querySelector('[open]');
-  if (key === 'Escape' && open) open.open = open.firstChild.focus();
+  if (key === 'Escape' && open) {
+    open.open = false;
+    open.firstChild.focus();
+  }
   const isTyped = target.matches('select, input:not([type=checkbox])');
   if (isTyped || event.ctrlKey || event.metaKey || event.altKey) return;
   const rows = [...page.list.querySelectorAll('summary')];
@@ -5206,13 +5216,15 @@ document.onkeydown = event => {  // "/" searches, "j" and "k" move, Escape close
   const bar = target.closest('#bars a');
   const next = {'/': page.contains, j: rows[place + 1], k: rows[place - 1],
     ArrowLeft: bar?.previousSibling, ArrowRight: bar?.nextSibling}[key];
-  if (next) next.focus(event.preventDefault());
+  if (!next) return;
+  event.preventDefault();
+  next.focus();
 };
 page.list.onclick = event => {  // A text that was selected with the mouse opens no record.
   if (event.detail && !getSelection().isCollapsed) event.preventDefault();
 };
-for (const name of ['keydown', 'pointerdown'])
-  document.addEventListener(name, () => report(errors = 0));
+document.addEventListener('keydown', forget);
+document.addEventListener('pointerdown', forget);
 page.live.onchange = () => load();
 page.wrap.onchange = () => localStorage.wrap = page.wrap.checked;
 page.wrap.checked = localStorage.wrap === 'true';
