@@ -125,7 +125,9 @@ DAY = 24 * HOUR
 # What one request may hold.
 MAX_HEAD_BYTES = 64 << 10  # The request line and all headers together.
 MAX_HEADERS = 100
-SMALL_CHUNK_BYTES = 256  # A chunk costs the same work, however small: many are slowed down.
+# A chunk of a body costs the same work, however small. Where many are smaller than this, the server
+# pauses between them.
+SMALL_CHUNK_BYTES = 256
 MAX_CHUNK_LINE_BYTES = 4 << 10  # The line before a chunk, with its extensions.
 MAX_BODY_BYTES = 10 << 20  # After decompression. A batch of syslog-ng has 3 MB.
 MAX_GZIP_MEMBERS = 100  # A body of a million empty members would cost seconds.
@@ -146,6 +148,7 @@ MAX_LIMIT = 10_000  # Records in a page. limit=0 streams all of them.
 MAX_STEPS = 10_000  # In a histogram.
 MAX_PARAMETERS = 200
 MAX_ATTRIBUTE_FILTERS = 20
+MAX_NAMES = 1_000  # Services, severities and texts together.
 MAX_TEXT_CHARS = 1000  # Of a text to search for.
 
 # What the server takes on at a time.
@@ -172,7 +175,8 @@ SEND_SECONDS = 30  # For the client to take the next piece of an answer.
 PARSE_SECONDS = 10  # For the records of one body.
 QUERY_SECONDS = 10  # For a query; before it, as long for the WAL and for a free connection.
 LOCK_SECONDS = 2  # For another process that has locked the database.
-FOLLOW_SECONDS = 0.1  # A follower's pause after records, so that a rush comes in pages.
+FOLLOW_SECONDS = 0.1  # A follower's pause after records, so that a rush comes in pages,
+IDLE_FOLLOW_SECONDS = 0.5  # and after a look at records of which none was for it.
 HEARTBEAT_SECONDS = 15  # Between two blank lines to a follower with nothing new.
 SHUTDOWN_SECONDS = 3  # For requests in flight, when the server stops.
 RETRY_SECONDS = 2  # What Retry-After asks for. Clients give up on long waits.
@@ -517,7 +521,7 @@ encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_
 class Record(NamedTuple):
     """One record, as a store takes it. It is the row of an INSERT, hence no dataclass."""
 
-    timestamp: int | None  # Microseconds. None: the time of receipt.
+    timestamp: int | None  # Microseconds. None: that of the commit, by the server's clock.
     service: str
     severity: int  # A value of SEVERITIES.
     message: str
@@ -713,7 +717,7 @@ def parse_severity(value: Json, name: str = "severity") -> int:
             return SEVERITY_OF_WORD[word[1].upper()]
         if re.fullmatch(r"\s*[0-9]{1,3}\s*", value):
             return severity_of_number(int(value), name)
-    # A number under "priority" says how urgent something is: journald sends its own as a text.
+    # As a number, "priority" is that of a ticket or a job, and no severity. journald sends a text.
     elif type(value) in (int, float) and name != "priority":
         return severity_of_number(value, name)
     names = ", ".join(SEVERITIES)
@@ -725,15 +729,17 @@ def severity_of_number(number: float, name: str) -> int:
 
     Raises ValueError.
     """
-    if name in ("severity_number", "severitynumber") and 1 <= number <= 24:
-        return OTEL_SEVERITIES[(int(number) - 1) // 4]
-    if name == "levelno" and 10 <= number < 60:  # Python's logging. Between two levels: the lower.
-        return int(number) // 10 * 10
-    if number in range(8):
+    if name in ("severity_number", "severitynumber"):
+        if 1 <= number <= 24:
+            return OTEL_SEVERITIES[(int(number) - 1) // 4]
+    elif name == "levelno":  # Python's logging. Between two levels: the lower.
+        if 1 <= number < 60:
+            return max(int(number) // 10 * 10, 10)
+    elif number in range(8):
         return SYSLOG_SEVERITIES[int(number)]
-    if 10 <= number < 70:  # pino and bunyan: 10 is trace, 20 debug, 60 fatal.
+    elif 10 <= number < 70:  # pino and bunyan: 10 is trace, 20 debug, 60 fatal.
         return max(int(number) // 10 * 10 - 10, 10)
-    if number in MONOLOG_SEVERITIES:
+    elif number in MONOLOG_SEVERITIES:
         return MONOLOG_SEVERITIES[int(number)]
     raise ValueError(f"has no meaning as the number {shorten(number)}")
 
@@ -783,8 +789,9 @@ def parse_record(fields: Json, token: Token) -> Record:
     """Makes a record of a JSON object, and empties the object. Raises RecordError.
 
     A bad value under one of our own names ("message", "timestamp", "severity", "service",
-    "attributes") refuses the record, so that its sender sees the mistake. A bad value under
-    another of NAMES stays where it is, and becomes an attribute.
+    "attributes") refuses the record, so that its sender sees the mistake. A bad value under an
+    alias, which is another of NAMES, stays where it is and becomes an attribute. Only a message
+    that is too long or holds NaN refuses the record under any name.
 
     >>> fields = {"msg": "hi", "level": "warn", "ts": 1795486452, "user": "bob"}
     >>> record = parse_record(fields, Token("secret", "service", "app"))
@@ -794,7 +801,7 @@ def parse_record(fields: Json, token: Token) -> Record:
     if not isinstance(fields, dict):
         raise RecordError("record", f"must be a JSON object, not {shorten(fields)}")
     if "received_at" in fields:
-        drop_what_get_added(fields)
+        drop_id_and_receipt(fields)
     own_message = fields.pop("message", None)
     own_timestamp = fields.pop("timestamp", None)
     own_severity = fields.pop("severity", None)
@@ -827,7 +834,7 @@ def parse_record(fields: Json, token: Token) -> Record:
 OWN_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")  # As the server writes it.
 
 
-def drop_what_get_added(fields: dict[str, Json]) -> None:
+def drop_id_and_receipt(fields: dict[str, Json]) -> None:
     """Removes the id and the time of receipt that GET gave out: the record gets new ones."""
     has_time = OWN_TIME.fullmatch(str(fields["received_at"]))
     if has_time and type(fields.get("id")) is int:
@@ -843,11 +850,11 @@ def check_timestamp(value: Json) -> int:
         raise RecordError("timestamp", error) from None
 
 
-LEAST_EPOCH = 100_000_000  # Seconds. A smaller number under a name of others is a duration.
+LEAST_EPOCH = 100_000_000  # Seconds, March 1973. A smaller number under an alias is a duration.
 
 
 def pop_timestamp(fields: dict[str, Json], aliases: list[Alias]) -> int | None:
-    """Takes the time of another name out of `fields`: microseconds, or None without one.
+    """Takes the time under an alias out of `fields`: microseconds, or None without one.
 
     What is inside an object is copied, not taken out: the object stays whole. So it is with the
     severity and the message.
@@ -871,7 +878,7 @@ def check_severity(value: Json) -> int:
 
 
 def pop_severity(fields: dict[str, Json], aliases: list[Alias]) -> int:
-    """Takes the severity of another name out of `fields`. INFO is that of a record without one.
+    """Takes the severity under an alias out of `fields`. INFO is that of a record without one.
 
     A word says more than a number: the scales of loggers differ.
     """
@@ -887,7 +894,7 @@ def pop_severity(fields: dict[str, Json], aliases: list[Alias]) -> int:
 
 
 def pop_message(fields: dict[str, Json], aliases: list[Alias]) -> str:
-    """Takes the message of another name out of `fields`; "" without one. Raises RecordError.
+    """Takes the message under an alias out of `fields`; "" without one. Raises RecordError.
 
     The first name with a text counts, else the first with any value. The objects "log" and
     "event" of ECS are no messages.
@@ -919,18 +926,20 @@ def check_message(name: str, value: Json) -> str:
 def pop_service(
     fields: dict[str, Json], own: dict[str, Json] | None, aliases: list[Alias], token: Token
 ) -> Json:
-    """Takes the service out of `fields` where "service" is no text. None: no name has one.
+    """Gives the service of a record whose "service" is missing or an object. None: it has none.
 
     `own` is the object that ECS has there: {"name": "web", "version": "1.2"}. The rest of it stays.
-    With a service token, "logger" and the like stay: they become attributes.
+    With a service token, "logger" and the like stay too: they become attributes.
     """
     service = None
     if own:
-        fields["service"] = {key: value for key, value in own.items() if key != "name"}
         service = own.get("name")
-        if fields["service"] == {}:
-            del fields["service"]
+        rest = {key: value for key, value in own.items() if key != "name"}
+        if rest:
+            fields["service"] = rest
     if service is None:
+        # ECS again. It is not one of NAMES, since it counts with every token: a service token may
+        # not name another service.
         service = fields.pop("service.name", None)
     if service is None and token.role == "shipper":
         for _, name, value in aliases:
@@ -1018,15 +1027,15 @@ class Parsed:
             self.errors.append({"index": index, "field": error.field, "error": error.error})
 
 
-Split = Callable[[bytes], list[Json]]  # From a body to its values. Raises Refusal.
-Parse = Callable[[Json, Token], Record]  # From a value to a record. Raises RecordError.
+# A format has a splitter, which gives the values in a body and raises Refusal, and a parser, which
+# makes a record of a value and raises RecordError. A value is what the parser takes: JSON, for
+# example. A RecordError stands for what can't be a record.
+Split = Callable[[bytes], list[Json]]
+Parse = Callable[[Json, Token], Record]
 
 
 def read_records(values: list[Json], token: Token, parse: Parse) -> Parsed:
-    """Makes records of the values of a body. A RecordError stands for a value that can't be one.
-
-    Raises TooLarge.
-    """
+    """Makes records of the values of a body. Raises TooLarge."""
     parsed = Parsed()
     room = MAX_STORED_CHARS
     deadline = time.monotonic() + PARSE_SECONDS
@@ -1073,12 +1082,15 @@ def parse_body(
             text = body.decode(charset).removeprefix("\ufeff")
             values = split_text(text, most_chars, charset)
         except UnicodeDecodeError:
-            # Where there is one value a line, a byte that is not UTF-8 costs its line only. It
-            # becomes a half surrogate pair here, by which `split_lines` knows the line.
-            text = body.decode("utf-8", "surrogateescape").strip()
+            # In lines of JSON, a byte that is not UTF-8 costs its line only. It becomes a half
+            # surrogate pair here, by which `split_lines` knows the line. Plain text is refused
+            # whole: it has another charset, and all of it would be stored damaged.
+            text = body.decode("utf-8", "surrogateescape").removeprefix("\ufeff").strip()
             values = split_lines(text) if text.startswith("{") else []
             if not values:
                 raise
+        if "\\ud" in text or "\\uD" in text:  # An escape can write half a surrogate pair.
+            values = [v if isinstance(v, RecordError) else replace_surrogates(v) for v in values]
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} column {error.colno} (character {error.pos})"
         hint = "Correct it and send it again; nothing was stored."
@@ -1093,8 +1105,6 @@ def parse_body(
     if not values:
         hint = 'Send a JSON object such as {"message": "hello"}.'
         raise BadBody("The body holds no record.", hint)
-    if "\\ud" in text or "\\uD" in text:  # An escape can write half a surrogate pair.
-        values = [v if isinstance(v, RecordError) else replace_surrogates(v) for v in values]
     return values
 
 
@@ -1174,7 +1184,7 @@ def split_text(text: str, most_chars: int, charset: str) -> list[Json]:
 def looks_like_json(text: str) -> bool:
     """Whether a text is meant as JSON. Log lines can begin with a bracket too.
 
-    >>> [looks_like_json(text) for text in ("[1, 2]", "[][]", "[    0.1] usb: up", "[main] up")]
+    >>> [looks_like_json(text) for text in ("[1, 2]", "[][{}]", "[    0.1] usb: up", "[] up")]
     [True, True, False, False]
     """
     if text[:1] == "{" or re.match(r"\[\s*\{", text):
@@ -1182,12 +1192,14 @@ def looks_like_json(text: str) -> bool:
     if text[:1] != "[":
         return False
     try:
-        value, end = decode_json(text[:PIECE_CHARS])  # An array without objects is never long.
+        # A longer array without objects is cut here, and taken for text: it has no record.
+        value, end = decode_json(text[:PIECE_CHARS])
     except RecursionError:  # No log line has a thousand brackets.
         return True
     except ValueError:
         return False
-    return value == [] or end == len(text)
+    end = skip_blanks(text, end)
+    return end == len(text) or (value == [] and text[end] in "[{")
 
 
 def lines_of(text: str) -> Iterator[str]:
@@ -1235,7 +1247,7 @@ def split_json(text: str, most_chars: int) -> list[Json]:
     values: list[Json] = []
     found = 0
     offset = 0
-    if len(text) > PIECE_CHARS:
+    if len(text) > PIECE_CHARS:  # A shorter text holds the GIL for a moment only.
         offset = split_long_array(text, values, most_chars)
     while offset < len(text):
         value, offset = decode_value(text, offset, most_chars)
@@ -1258,8 +1270,9 @@ LOGS_OF_OBJECT = re.compile(r'\{\s*"logs"\s*:\s*')
 def split_long_array(text: str, values: list[Json], most_chars: int) -> int:
     """Adds the members of the array that a text begins with, or of {"logs": [...]}.
 
-    It gives the offset behind them: 0 where the text begins with neither. The parser of json holds
-    the GIL: here it gets one member at a time, so that other threads run between them.
+    It gives the offset behind them. Where the text begins with neither, it gives 0 and adds
+    nothing: then the caller reads the text from its start. The parser of json holds the GIL: here
+    it gets one member at a time, so that other threads run between them.
     """
     logs = LOGS_OF_OBJECT.match(text)
     offset = logs.end() if logs else 0
@@ -1307,8 +1320,8 @@ def decode_value(text: str, offset: int, most_chars: int) -> tuple[Json, int]:
 def is_cut(error: json.JSONDecodeError, size: int) -> bool:
     """Whether an error in the first `size` characters of a text can come from the cut behind them.
 
-    json reports a string without an end at its begin, and all else at most 12 characters, those
-    of two escapes, before the end.
+    json reports a string without an end at its begin, and all else at most 12 characters before
+    the cut: those of "\\ud83d\\ude00", one character in two escapes. 20 leaves some room.
     """
     return error.pos > size - 20 or error.msg.startswith("Unterminated string")
 
@@ -1319,7 +1332,7 @@ JSON_PART = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 def skip_value(text: str, offset: int) -> int:
-    """The offset behind the JSON object or array that begins at an offset."""
+    """The offset behind the JSON object, array or string that begins at an offset."""
     depth = 0
     for part in JSON_PART.finditer(text, offset):
         first = text[part.start()]
@@ -1421,8 +1434,8 @@ def format_message(message: str, arguments: str) -> str:
     """The text that logging would make of a message and the repr() of its arguments.
 
     HTTPHandler sends both apart. The message stays as it is where they do not fit each other, or
-    where the result could be large. Each conversion can repeat all arguments, write 10 characters
-    for one ("\\U0001f600"), and add blanks up to a width of 999.
+    where the result could be large: each conversion can write all the arguments, ten characters
+    for one of theirs ("\\U0001f600"), and blanks up to a width of 999.
     """
     if "%" not in message or len(message) > MAX_MESSAGE_BYTES:
         return message
@@ -1446,6 +1459,7 @@ class Query:
     A service and a severity together are called a kind. A name with "not_" excludes: no record
     with one of its values is asked for.
     """
+
     severity: tuple[int, ...] = ()
     min_severity: int | None = None
     service: tuple[str, ...] = ()
@@ -1484,7 +1498,12 @@ class Query:
 
     def kind_filters(self) -> Query:
         """The same query with its filters on service and severity only."""
-        return Query(self.severity, self.min_severity, self.service, self.not_service)
+        return Query(
+            severity=self.severity,
+            min_severity=self.min_severity,
+            service=self.service,
+            not_service=self.not_service,
+        )
 
 
 # The parsers of parameters. Each raises ValueError with what is allowed.
@@ -1639,6 +1658,10 @@ def parse_query_string(text: str, parsers: dict[str, Parser]) -> dict[str, Json]
         if name in values and name not in SEVERAL:
             raise BadQuery(f"The parameter {name} is given twice.", "Give it once.")
         values[name] = values[name] + parsed if name in values else parsed
+    names = [name for field in SEVERAL for name in values.get(field, ())]
+    if len(names) > MAX_NAMES or "" in names:
+        problem = f"There are over {MAX_NAMES:,} services, severities and texts, or an empty one."
+        raise BadQuery(problem, "Send fewer, with one comma between two.")
     pairs = attributes["attr"] + attributes["not_attr"]
     too_long = any(len(value) > MAX_TEXT_CHARS for _, value in pairs)
     if too_long or len(pairs) > MAX_ATTRIBUTE_FILTERS:
@@ -1653,12 +1676,7 @@ def parse_query_string(text: str, parsers: dict[str, Parser]) -> dict[str, Json]
 # -------- 7. Commits
 
 Page = tuple[list[StoredRecord], bool]  # Records, and whether there are more.
-SMALL_COMMIT_RECORDS = 100  # A smaller commit waits as long as more batches join it.
-PATIENT_BATCHES = 12  # A group of so many waits for JOIN_SECONDS each time, a smaller one less.
-JOIN_SECONDS = 0.0001
-MAX_COMMIT_RECORDS = 1_000  # A group with so many takes no more batches.
-
-MinuteKind = tuple[int | None, str, int]  # A minute (None: the present), a service, a severity.
+MinuteKind = tuple[int | None, str, int]  # A minute (None: that of the commit), service, severity.
 
 
 class Batch:
@@ -1707,6 +1725,7 @@ class Stats:
         """Adds rows of a step's begin and its numbers by severity. Raises TooManySteps."""
         for begin, *numbers in rows:
             known = self.steps.get(begin, [0] * len(SEVERITIES))
+            # SQL's sum of no rows is NULL.
             self.steps[begin] = [a + (b or 0) for a, b in zip(known, numbers, strict=True)]
             if len(self.steps) > MAX_STEPS:
                 raise TooManySteps
@@ -1738,7 +1757,8 @@ class Store(abc.ABC):
     def follow(self, query: Query) -> Iterator[list[StoredRecord]]:
         """The last `limit` records, or those after `after`; then those that are committed.
 
-        It has no end. It gives an empty page at least once a second while there is nothing new.
+        With a limit of 0 all records come first. It has no end. It gives an empty page at least
+        once a second while there is nothing new.
         """
 
     @abc.abstractmethod
@@ -1768,6 +1788,12 @@ class Store(abc.ABC):
         """Ends all queries and leaves whole files. Nothing is to be called after it."""
 
 
+MAX_COMMIT_RECORDS = 1_000  # A group with so many takes no more batches.
+SMALL_COMMIT_RECORDS = 100  # The leader of a smaller group waits as long as more batches join.
+PATIENT_BATCHES = 12  # While a group has fewer, its leader only gives up the GIL. From here on
+JOIN_SECONDS = 0.0001  # it sleeps so long before it looks again.
+
+
 class Group:
     """Batches that one transaction commits."""
 
@@ -1791,7 +1817,9 @@ class Committer:
         self._joining = threading.Lock()  # Guards `_group`. It is held for a moment only.
         self._turn = threading.Lock()  # Held by the thread that commits.
         self._group = Group()  # The group that forms now.
-        self._outage: Unavailable | None = None  # Why the last commit failed, and when.
+        # The last commit that failed, and when: it concerns those that waited then. A success
+        # does not clear it.
+        self._outage: Unavailable | None = None
         self._outage_at = 0.0
         self.waiting = 0  # Batches that wait for a commit, for /metrics.
         self.commits = 0
@@ -1809,7 +1837,9 @@ class Committer:
             group.records += len(batch.records)
             group.last_joined_at = time.monotonic()
             self.waiting += 1
-            group.batches.append(batch)  # Last: what is before may fail, for want of memory.
+            # Last: what is before can fail, for want of memory. A batch whose thread has failed
+            # would leave the group without a leader.
+            group.batches.append(batch)
         if group.batches[0] is batch:  # Batches are only appended: this never changes.
             self._lead(group)
         else:
@@ -1830,8 +1860,8 @@ class Committer:
                     fail(group.batches, self._outage)
                 else:
                     # After each statement, a large commit must win the GIL back from threads
-                    # that parse. They hand it over after this many seconds (bench.py: batches).
-                    # The setting holds for all threads, until the next commit.
+                    # that parse. They hand it over after this many seconds (bench.py: batches);
+                    # 0.005 is Python's own. The setting holds for all, until the next commit.
                     is_large = group.records >= SMALL_COMMIT_RECORDS
                     sys.setswitchinterval(0.001 if is_large else 0.005)
                     self._commit_together(group.batches)
@@ -1867,7 +1897,8 @@ class Committer:
             self._write(batches)
         except Unavailable as outage:
             log.error("nothing was stored: %s", outage)
-            self._outage = outage
+            # Not itself: its traceback would keep the records in memory.
+            self._outage = Unavailable(outage.error, outage.hint)
             self._outage_at = time.monotonic()
             fail(batches, outage)
         except Exception as error:
@@ -1967,10 +1998,12 @@ def where_all(query: Query) -> tuple[str, list[Json]]:
 def where_text(text: str) -> tuple[str, list[Json]]:
     """The SQL test for a text in a message, ignoring case."""
     # LIKE looks first, since it is fastest. It knows the case of ASCII letters only: every
-    # other letter of the text becomes "_", which stands for any character. It ends at a NUL.
-    # Then instr decides. It compares in lower case, which Python makes where SQLite can't.
+    # other letter of the text becomes "_", which stands for any character, or "%", for several:
+    # "ß" is "ss" in capitals. LIKE reads a message up to a NUL: one that has a NUL goes to instr
+    # in any case. Then instr decides. Both of its texts are in lower case, which Python makes
+    # where SQLite can't.
     pattern = re.sub(r"([%_\\])", r"\\\1", text)
-    pattern = re.sub(r"[^\x01-\x7f]", "_", pattern)
+    pattern = re.sub(r"[^\x01-\x7f]", lambda m: "_%"[len(m[0].casefold()) > 1], pattern)
     fold = "lower" if text.isascii() else "fold"
     test = "(message LIKE ? ESCAPE '\\' OR instr(message, char(0)))"
     return f"{test} AND instr({fold}(message), ?) > 0", [f"%{pattern}%", text.casefold()]
@@ -1984,11 +2017,34 @@ def where_attribute(key: str, value: str) -> tuple[str, list[Json]]:
     return test, [path if has_path else key, encode_json(value), value]
 
 
+class Part(NamedTuple):
+    """A part of what a query asks for, and how to read it."""
+
+    table: str  # With its index: "logs INDEXED BY logs_by_kind".
+    query: Query
+
+
+class Plan(NamedTuple):
+    """The parts that together give what a query asks for."""
+
+    parts: list[Part]
+    is_scan: bool = False  # Its one part reads all records: side by side, on all processors.
+
+
+# The newest id that was given, though its record may be deleted; and the last time of receipt.
+LAST_RECORD = """
+SELECT max(ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'logs'), 0),
+           ifnull((SELECT max(id) FROM logs), 0)),
+       ifnull((SELECT received_at FROM logs ORDER BY id DESC LIMIT 1), 0)
+"""
+
+
 class SQLiteRecords(Store):
     """The records in one SQLite file. Chapters 9 and 10 complete it to a store.
 
     Raises StartError where the file can't be the store.
     """
+
     def __init__(self, config: Config):
         self.config = config
         self.path = pathlib.Path(config.store).resolve()
@@ -2174,34 +2230,40 @@ class SQLiteRecords(Store):
                 db.interrupt()
 
     def page(self, query: Query) -> Page:
+        return self.read(query, PAGE_CHARS)
+
+    def read(self, query: Query, most_chars: int) -> Page:
+        """The first records of a query, at most its limit, and whether there are more.
+
+        It ends early where the records have more than `most_chars` characters together.
+        """
         with self.reading(query.searches_text) as db:
-            parts = plan(db, query)
-            if not is_scan(parts):
-                return read_page(db, query, parts, PAGE_CHARS)
-        pages = self.scan(parts, lambda db, part: read_page(db, query, [part], PAGE_CHARS))
+            found = plan(db, query)
+            if not found.is_scan:
+                return read_page(db, query, found.parts, most_chars)
+        pages = self.scan(found.parts[0], lambda db, part: read_page(db, query, [part], most_chars))
         return merge_pages(query, pages)
 
-    def scan(self, parts: Plan, work: Callable[[sqlite3.Connection, Part], Any]) -> list[Any]:
-        """What `work` gives for stretches of the table that are read side by side.
+    def scan(self, part: Part, work: Callable[[sqlite3.Connection, Part], Any]) -> list[Any]:
+        """What `work` gives for stretches of a part that are read side by side.
 
         SQLite gives up the GIL while it reads, so that each stretch can keep a processor busy.
         """
-        [(table, query)] = parts
         with self.reading() as db:
             low, high = db.execute(ID_RANGE).fetchone()
-        thread = threading.get_ident()
-        low = max(low - 1, query.after or 0)
-        high = high if query.last_id is None else min(high, query.last_id)
+        low = max(low - 1, part.query.after or 0)
+        high = high if part.query.last_id is None else min(high, part.query.last_id)
         length = max(-(-(high - low) // SCANNERS), 1)
+        asking = threading.get_ident()
 
-        def read(first: int) -> Any:
+        def read_stretch(first: int) -> Any:
             last_id = min(first + length, high)
-            stretch = dataclasses.replace(query, after=first, last_id=last_id)
-            with self.reading(searches_text=True, thread=thread) as db:
-                return work(db, (table, stretch))
+            stretch = dataclasses.replace(part.query, after=first, last_id=last_id)
+            with self.reading(searches_text=True, thread=asking) as db:
+                return work(db, Part(part.table, stretch))
 
         with concurrent.futures.ThreadPoolExecutor(SCANNERS) as pool:
-            return list(pool.map(read, range(low, high, length)))
+            return list(pool.map(read_stretch, range(low, high, length)))
 
     def stream(self, query: Query) -> Iterator[list[StoredRecord]]:
         """All records of a query that are there now, in pages.
@@ -2213,12 +2275,11 @@ class SQLiteRecords(Store):
         query = dataclasses.replace(query, last_id=last_id, limit=STREAM_RECORDS)
         more = True
         while more:
-            with self.reading(query.searches_text) as db:
-                records, more = read_page(db, query, plan(db, query), STREAM_CHARS)
+            records, more = self.read(query, STREAM_CHARS)
             if records:
                 last = records[-1]
                 yield records
-                del records  # A slow client must not keep them in memory.
+                del records  # Else two pages are in memory while the next one is read.
                 if query.by_id:
                     query = dataclasses.replace(query, after=last.id)
                 else:
@@ -2248,16 +2309,18 @@ class SQLiteRecords(Store):
             commits = self._commits
             with contextlib.suppress(Unavailable):  # Too many queries: it looks again later.
                 newest = self.newest()
-                while seen < newest:  # Not too many at once: a heartbeat may be due.
+                while seen < newest:
                     last_id = min(newest, seen + FOLLOW_IDS)
                     part = dataclasses.replace(query, after=seen, last_id=last_id)
-                    # What others wait for wakes this one too: not more often than it must.
-                    pause = FOLLOW_SECONDS * (5 if last_id == newest else 1)
+                    # Each commit wakes every follower. One that finds nothing for itself in the
+                    # newest records sleeps longer, so that the commits of others cost it little.
+                    pause = IDLE_FOLLOW_SECONDS if last_id == newest else FOLLOW_SECONDS
                     for records in self.stream(part):
                         yield records
                         seen = records[-1].id
                         pause = FOLLOW_SECONDS  # A rush comes in pages, not record by record.
                     seen = last_id
+                    yield []  # A heartbeat may be due.
                     time.sleep(pause)
             yield []
             with self._news:
@@ -2285,7 +2348,10 @@ def check_file(path: pathlib.Path) -> None:
     """
     wal = path.with_name(f"{path.name}-wal")
     has_wal = wal.exists() and wal.stat().st_size  # Before the head: another start may make both.
-    head = path.open("rb").read(100) if path.exists() else b""
+    head = b""
+    if path.exists():
+        with path.open("rb") as file:
+            head = file.read(100)
     if not head:
         if has_wal:
             raise StartError(
@@ -2310,7 +2376,7 @@ def check_file(path: pathlib.Path) -> None:
     if version != SCHEMA_VERSION:
         raise StartError(f"{path}: has schema version {version}, not {SCHEMA_VERSION}")
     whole = int.from_bytes(head[28:32], "big") * PAGE_BYTES
-    # A WAL may have the rest. With a journal, a first start was killed: SQLite takes it back.
+    # A WAL may have the rest. A journal is from a first start that was killed: SQLite undoes it.
     is_recoverable = wal.exists() or path.with_name(f"{path.name}-journal").exists()
     if path.stat().st_size < whole and not is_recoverable:
         raise StartError(f"{path}: is cut short, it should have {whole:,} bytes; copy it again")
@@ -2330,11 +2396,6 @@ def sync_folder(folder: pathlib.Path) -> None:
         os.close(descriptor)
 
 
-LAST_RECORD = """
-SELECT max(ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'logs'), 0),
-           ifnull((SELECT max(id) FROM logs), 0)),
-       ifnull((SELECT received_at FROM logs ORDER BY id DESC LIMIT 1), 0)
-"""
 # `write` has computed the ids already: AUTOINCREMENT gives each row the id after the one before,
 # from sqlite_sequence on. VALUES names its columns column1, column2, ...
 INSERT_LOGS = """
@@ -2400,11 +2461,7 @@ def add_counts(db: sqlite3.Connection, kinds: Mapping[MinuteKind, int], moment: 
     insert_rows(db, INSERT_COUNTS, [(*key, records) for key, records in rows.items()])
 
 
-Part = tuple[str, Query]  # A table with its index, and what is asked of it.
-Plan = list[Part]  # The parts that together give what a query asks for.
-
-
-def read_page(db: sqlite3.Connection, query: Query, parts: Plan, most_chars: int) -> Page:
+def read_page(db: sqlite3.Connection, query: Query, parts: list[Part], most_chars: int) -> Page:
     """The first records of the parts of a query, and whether there are more.
 
     It ends early where the records have more than `most_chars` characters together.
@@ -2431,7 +2488,8 @@ def read_page(db: sqlite3.Connection, query: Query, parts: Plan, most_chars: int
 def merge_pages(query: Query, pages: list[Page]) -> Page:
     """The first records of several pages, in order.
 
-    A page that has more tells nothing of what follows its last record: there the merge ends.
+    A page that has more tells nothing of what follows its last record: there the merge ends. If
+    the last one of a page is of 12:05, records before 12:05 may follow that were not read.
     """
     key = operator.attrgetter(*(["id"] if query.by_id else ["timestamp", "id"]))
     all_records = [records for records, _ in pages]
@@ -2454,26 +2512,37 @@ def plan(db: sqlite3.Connection, query: Query, by_kind: bool = False) -> Plan:
     query = by_receipt(db, query)
     ids = (MAX_ID if query.last_id is None else query.last_id) - (query.after or 0)
     if ids <= 0:
-        return []
-    if query.by_id or ids < NARROW_IDS:
-        # This forbids the two indexes. A range of ids still narrows what is read.
-        return [("logs NOT INDEXED", query)]
+        return Plan([])
+    # This forbids the two indexes. A range of ids still narrows what is read.
+    by_table = [Part("logs NOT INDEXED", query)]
+    if ids < NARROW_IDS:
+        return Plan(by_table)
+    if query.by_id:
+        return Plan(by_table, is_scan=query.searches_text)
     if by_kind or query.kind_filters() != Query():
         kinds = find_kinds(db, query)
         if len(kinds) <= MAX_KINDS // (1 + query.texts):  # Each repeats all tests in the statement.
-            return [("logs INDEXED BY logs_by_kind", narrow_to(query, *kind)) for kind in kinds]
-    elif query.searches_text and query.timestamp_start is None and none_in_sample(db, query):
-        return [("logs NOT INDEXED", query)]
-    return [("logs INDEXED BY logs_by_time", query)]
+            index = "logs INDEXED BY logs_by_kind"
+            return Plan([Part(index, narrow_to(query, *kind)) for kind in kinds])
+    elif query.searches_text and covers_much(db, query) and none_in_sample(db, query):
+        return Plan(by_table, is_scan=True)
+    return Plan([Part("logs INDEXED BY logs_by_time", query)])
 
 
-def is_scan(parts: Plan) -> bool:
-    """Whether a plan reads the whole table, or much of it."""
-    if len(parts) != 1 or parts[0][0] != "logs NOT INDEXED":
-        return False
-    query = parts[0][1]
-    ids = (MAX_ID if query.last_id is None else query.last_id) - (query.after or 0)
-    return ids >= NARROW_IDS and query.searches_text
+def covers_much(db: sqlite3.Connection, query: Query) -> bool:
+    """Whether the days of a query's time hold a third of all records or more.
+
+    Then all records are read sooner in the order of the table than these by an index.
+    """
+    start = MIN_TIMESTAMP if query.timestamp_start is None else query.timestamp_start
+    end = MAX_TIMESTAMP if query.timestamp_end is None else query.timestamp_end
+    sql = """
+        SELECT ifnull(sum(records) FILTER (WHERE start >= ? AND start <= ?), 0),
+               ifnull(sum(records), 0)
+        FROM counts WHERE span = ?
+    """
+    covered, records = db.execute(sql, [start // DAY * DAY, end, DAY]).fetchone()
+    return bool(3 * covered >= records)
 
 
 def find_kinds(db: sqlite3.Connection, query: Query) -> list[tuple[str, int]]:
@@ -2495,9 +2564,9 @@ def narrow_to(query: Query, service: str, severity: int) -> Query:
 
 
 def none_in_sample(db: sqlite3.Connection, query: Query) -> bool:
-    """Whether none of the first SAMPLE_RECORDS, in its order, is one that a query searches for.
+    """Whether the texts of a query are in none of its first SAMPLE_RECORDS.
 
-    Then it may have to read all records: faster in the order of the table, on all processors.
+    These are the first in its order that pass all its other tests. Then it may have to read all.
     """
     first, first_values = where(query)
     test, values = where_all(query)
@@ -2563,7 +2632,7 @@ def query_stopped() -> Unavailable:
     return Unavailable(error, "Narrow it with timestamp_start, service or severity.")
 
 
-def authorize(action: int, table: str | None, column: str | None, *_: str | None) -> int:
+def authorize(action: int, name: str | None, column: str | None, *_: str | None) -> int:
     """What the writing connection may do: read, insert, count, and delete as retention does.
 
     SQLite asks when it prepares a statement (https://www.sqlite.org/c3ref/set_authorizer.html).
@@ -2574,9 +2643,9 @@ def authorize(action: int, table: str | None, column: str | None, *_: str | None
     pragmas = ("page_count", "freelist_count", "incremental_vacuum", "wal_checkpoint")
     allowed = (
         action in (*always, sqlite3.SQLITE_TRANSACTION)
-        or (action in (sqlite3.SQLITE_INSERT, sqlite3.SQLITE_DELETE) and table in tables)
-        or (action == sqlite3.SQLITE_UPDATE and (table, column) == ("counts", "records"))
-        or (action == sqlite3.SQLITE_PRAGMA and table in pragmas)
+        or (action in (sqlite3.SQLITE_INSERT, sqlite3.SQLITE_DELETE) and name in tables)
+        or (action == sqlite3.SQLITE_UPDATE and (name, column) == ("counts", "records"))
+        or (action == sqlite3.SQLITE_PRAGMA and name in pragmas)
     )
     return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
@@ -2621,11 +2690,11 @@ class SQLiteCounts(SQLiteRecords):
         with self.reading(not query.is_counted) as db:
             if query.is_counted:
                 return count_by_spans(db, query, step)
-            parts = plan(db, query)
-            if not is_scan(parts):
-                return count_records(db, parts, step)
+            found = plan(db, query)
+            if not found.is_scan:
+                return count_records(db, found.parts, step)
         stats = Stats(Counter())
-        for some in self.scan(parts, lambda db, part: count_records(db, [part], step)):
+        for some in self.scan(found.parts[0], lambda db, part: count_records(db, [part], step)):
             stats.add(some)
         return stats
 
@@ -2670,7 +2739,7 @@ def count_by_spans(db: sqlite3.Connection, query: Query, step: int | None) -> St
 def first_timestamp(db: sqlite3.Connection, query: Query, order: str) -> int:
     """The timestamp of the first record in an order, of a query that finds some."""
     one = dataclasses.replace(query, limit=1, order=order)
-    [record], _ = read_page(db, one, plan(db, one), PAGE_CHARS)
+    [record], _ = read_page(db, one, plan(db, one).parts, PAGE_CHARS)
     return record.timestamp
 
 
@@ -2694,14 +2763,14 @@ def count_span(
     query = dataclasses.replace(query, timestamp_start=start, timestamp_end=end - 1)
     selects: list[str] = []
     values = []
-    for table, part in plan(db, query, by_kind=True):
+    for table, part in plan(db, query, by_kind=True).parts:
         test, test_values = where(part)
         selects.append(f"SELECT {chosen} FROM {table} WHERE {test} GROUP BY {groups}")
         values += test_values
     return db.execute(" UNION ALL ".join(selects), values) if selects else []
 
 
-def count_records(db: sqlite3.Connection, parts: Plan, step: int | None) -> Stats:
+def count_records(db: sqlite3.Connection, parts: list[Part], step: int | None) -> Stats:
     """Counts the records of the parts of a query by reading them once. Raises TooManySteps."""
     stats = Stats(Counter())
     begin = step_of("timestamp", step) if step else "0"
