@@ -4093,171 +4093,21 @@ class Server(http.server.ThreadingHTTPServer):
 # -------- 13. Formats of others *
 # The core uses nothing of this chapter. It adds lines to the route table.
 
-# Each format is a splitter, which gives the values in a body, a parser, which makes a record of a
-# value, and an answer. The first format is OTLP, from OpenTelemetry, as JSON or as protobuf.
+# Each format is a splitter, a parser (see `Split` and `Parse` in chapter 5) and an answer.
 
 PROTOBUF = "application/x-protobuf"
 # What a value that is not of the format raises, where it is used as if it were.
 MALFORMED = (AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError)
 
 
-def post_otlp(app: App, request: Request) -> Response:
-    """Takes records from OpenTelemetry (OTLP/HTTP), and answers in the encoding that was sent."""
-    is_protobuf = "protobuf" in request.headers.get("content-type", "")
-
-    def split(body: bytes) -> list[Json]:
-        nonlocal is_protobuf
-        is_protobuf = holds_protobuf(body, is_protobuf)
-        return split_otlp(body, is_protobuf)
-
-    try:
-        parsed, batch = app.store_body(request, split, parse_otlp)
-    except Refusal as refusal:  # The protocol's Status has a "message".
-        message = f"{refusal.error} {refusal.hint}"
-        refusal.details["message"] = message
-        if not is_protobuf:
-            raise
-        body = write_field(2, message.encode())
-        return refuse(refusal)._replace(body=body, content_type=PROTOBUF)
-    headers = replayed_header(batch)
-    error = "{field}: {error}".format_map(parsed.errors[0]) if parsed.rejected else ""
-    if is_protobuf:
-        counts = b"\x08" + write_varint(parsed.rejected) + write_field(2, error.encode())
-        body = write_field(1, counts) if parsed.rejected else b""
-        return Response(200, body, content_type=PROTOBUF, headers=headers)
-    # An int64 is a text in the JSON of protobuf.
-    partial = {"rejectedLogRecords": str(parsed.rejected), "errorMessage": error}
-    return json_response(200, {"partialSuccess": partial} if parsed.rejected else {}, headers)
-
-
-ROUTES["/v1/logs"] = {"POST": post_otlp}
-
-
-def holds_protobuf(body: bytes, is_declared: bool) -> bool:
-    """Whether a request of OTLP is protobuf, which begins with the tag of its first field, 10.
-
-    JSON can begin with a line end, which is 10 too, and then has a brace.
-    """
-    start = body[:1] if is_declared else body.lstrip()[:1]
-    return start not in (b"{", b"[") and (is_declared or body[:1] == b"\n")
-
-
-def split_otlp(body: bytes, is_protobuf: bool) -> list[Json]:
-    """The log records of ExportLogsServiceRequests, each with what it shares with others.
-
-    Raises Refusal (https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding).
-    """
-    values: list[Json] = []
-    scopes = 0
-    try:
-        documents = [body] if is_protobuf else parse_body(body, MAX_BODY_BYTES)
-        for document in documents:
-            request = read_lazy("Request", document)
-            for lazy in (request["resourceLogs"] if request != {} else None) or []:
-                resource_logs = read_lazy("ResourceLogs", lazy)
-                shared = otlp_pairs((resource_logs.get("resource") or {}).get("attributes"))
-                check_shared(shared)
-                for scope_logs in resource_logs.get("scopeLogs") or []:
-                    scopes += 1
-                    name = (scope_logs.get("scope") or {}).get("name")
-                    records = scope_logs.get("logRecords") or []
-                    values += [(shared, name, record) for record in records]
-                    check_count(max(scopes, len(values)))
-    except MALFORMED as error:
-        reason = f": {error}" if is_protobuf else ""
-        hint = 'Send {"resourceLogs": [...]} as the protocol has it; other JSON goes to POST /logs.'
-        raise BadBody(f"The body is not an OTLP logs request{reason}.", hint) from None
-    return values
-
-
-def check_shared(attributes: dict[str, Json]) -> None:
-    """Raises TooLarge for attributes that are too long: each record that shares them has them."""
-    if len(encode_json(attributes)) > MAX_ATTRIBUTES_BYTES:
-        most = f"{MAX_ATTRIBUTES_BYTES >> 10} KiB"
-        raise TooLarge(f"The records share over {most} of attributes.", "Send fewer.")
-
-
-OTLP_SEVERITIES = ("DEBUG", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")  # Four numbers each.
-
-
-def parse_otlp(value: Json, token: Token) -> Record:
-    """Makes a record of what `split_otlp` gave. Raises RecordError.
-
-    The fields are those of https://opentelemetry.io/docs/specs/otel/logs/data-model/.
-    """
-    shared, scope, lazy = value
-    if isinstance(lazy, bytes) and len(lazy) > MAX_VALUE_CHARS:
-        raise RecordError("record", f"is longer than {MAX_VALUE_CHARS >> 20} MiB")
-    try:
-        record = read_lazy("LogRecord", lazy)
-        names = {name: record.get(name) for name in ("traceId", "spanId", "eventName")}
-        names["scope"] = scope
-        message = otlp_value(record.get("body") or {})
-        if message in (None, ""):
-            message = names.pop("eventName") or message
-        attributes = {**shared, **{name: text for name, text in names.items() if text}}
-        service = attributes.pop("service.name", None) or "unknown_service"
-        nanoseconds = int(record.get("timeUnixNano") or 0)
-        nanoseconds = nanoseconds or int(record.get("observedTimeUnixNano") or 0)
-        fields = {
-            "message": message if isinstance(message, str | None) else encode_json(message),
-            # As a text: a number would have to be guessed.
-            "timestamp": format_timestamp(nanoseconds // 1000) if nanoseconds else None,
-            "attributes": attributes | otlp_pairs(record.get("attributes")),
-            **otlp_severity(record.get("severityNumber") or 0, record.get("severityText")),
-        }
-    except MALFORMED as error:
-        reason = f": {error}" if isinstance(lazy, bytes) else ""
-        raise RecordError("record", f"is not a LogRecord of OTLP{reason}") from None
-    # "unknown_service" is what an SDK calls a service without a name. The token may know better.
-    if token.role == "shipper" or not str(service).startswith("unknown_service"):
-        fields["service"] = service
-    return parse_record(fields, token)
-
-
-def otlp_severity(number: Json, text: Json) -> dict[str, Json]:
-    """The field of a record for a SeverityNumber, which may be its name, or for a SeverityText.
-
-    >>> otlp_severity("SEVERITY_NUMBER_WARN2", ""), otlp_severity(9, "note")
-    ({'level': 'WARN'}, {'severity': 'INFO'})
-    """
-    name = str(number)
-    if name.startswith("SEVERITY_NUMBER_") and not name.endswith("UNSPECIFIED"):
-        return {"level": name.removeprefix("SEVERITY_NUMBER_").rstrip("234")}
-    if not name.startswith("SEVERITY_NUMBER_") and int(number) > 0:
-        return {"severity": OTLP_SEVERITIES[(int(number) - 1) // 4]}
-    return {"level": text} if text else {}
-
-
-def otlp_value(value: dict[str, Json]) -> Json:
-    """An AnyValue as plain JSON.
-
-    >>> otlp_value({"arrayValue": {"values": [{"intValue": "3"}, {"kvlistValue": {"values": []}}]}})
-    [3, {}]
-    """
-    for kind, content in value.items():
-        if kind == "arrayValue":
-            return [otlp_value(item) for item in content.get("values") or []]
-        if kind == "kvlistValue":
-            return otlp_pairs(content.get("values"))
-        return int(content) if kind == "intValue" else content
-    return None
-
-
-def otlp_pairs(pairs: list[Json] | None) -> dict[str, Json]:
-    """A list of KeyValue as an object. Raises TypeError for a key that is no text."""
-    values = {pair.get("key", ""): otlp_value(pair.get("value") or {}) for pair in pairs or []}
-    if not all(isinstance(key, str) for key in values):
-        raise TypeError("a key must be a text")
-    return values
-
-
 # Protobuf (https://protobuf.dev/programming-guides/encoding/). A message is a row of fields. Each
-# begins with a tag, a varint of 8 * its number + its wire type. What follows is for wire type 0 a
-# varint, for 1 and 5 a number of 8 and 4 bytes, and for 2 a length and so many bytes: a text, or
-# another message. Names are not sent. MESSAGES has those of the JSON form by number, and what each
-# field holds: a scalar, or a message by its name. Fields that it does not have are skipped.
-# "lazy" bytes are a message that is read later, so that one bad record does not spoil the others.
+# begins with a tag, which is 8 * its number + its wire type. Wire type 0 is followed by a varint, 1
+# and 5 by 8 and 4 bytes, and 2 by a length and so many bytes: a text, or another message. A varint
+# is a whole number in 1 to 10 bytes with 7 bits each, the lowest first; the eighth bit says that
+# more bytes follow. Tags and lengths are varints too. Names are not sent: MESSAGES has those of the
+# JSON form, and what each field holds, a scalar or a message. Fields that it does not have are
+# skipped. "lazy" bytes are a message that is read later: so one bad record does not spoil the
+# others, and not all of them are in memory as JSON.
 
 MESSAGES = {
     "Request": {1: ("resourceLogs", "lazy")},
@@ -4300,7 +4150,7 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
     >>> read_varint(b"\xac\x02", 0)  # 0x2c + 128 * 2
     (300, 2)
     """
-    if data[at] < 128:  # Most are that short.
+    if at < len(data) and data[at] < 128:  # Most are that short.
         return data[at], at + 1
     number = 0
     for place, byte in enumerate(data[at : at + 10]):
@@ -4310,46 +4160,68 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
     raise ValueError("it is cut short, or has a number of more than 10 bytes")
 
 
+def read_field(data: bytes, at: int) -> tuple[int, int, int, int, int]:
+    """The field that begins at an offset: its number, wire type and varint, and its bytes.
+
+    The bytes of its content begin and end at the last two. Raises ValueError.
+    """
+    tag, begin = read_varint(data, at)
+    wire_type = tag & 7
+    varint = 0
+    if wire_type == 0:
+        varint, end = read_varint(data, begin)
+    elif wire_type == 2:
+        length, begin = read_varint(data, begin)
+        end = begin + length
+    elif wire_type in (1, 5):
+        end = begin + (8 if wire_type == 1 else 4)
+    else:
+        raise ValueError(f"wire type {wire_type} is not taken")  # 3 and 4 are groups.
+    return tag >> 3, wire_type, varint, begin, end
+
+
 def read_message(kind: str, data: bytes, at: int, end: int, depth: int = 0) -> dict[str, Json]:
     r"""The message that stands in `data` from one offset to another, as its JSON form.
 
     >>> read_message("KeyValue", b"\x0a\x01n\x12\x02\x18\x05", 0, 7)
     {'key': 'n', 'value': {'intValue': 5}}
 
-    Raises ValueError, IndexError, TooLarge.
+    Raises ValueError, TooLarge.
     """
     if depth > MAX_NESTING:
         raise ValueError("it is nested too deep")
     message: dict[str, Json] = {}
-    fields = MESSAGES[kind]
     while at < end:
-        tag, at = read_varint(data, at)
-        wire_type = tag & 7
-        number = begin = at
-        if wire_type in (0, 2):
-            number, at = read_varint(data, at)
-            begin = at
-        elif wire_type not in (1, 5):
-            raise ValueError(f"wire type {wire_type} is not taken")  # 3 and 4 are groups.
-        at += number if wire_type == 2 else (0, 8, 0, 0, 0, 4)[wire_type]
+        number, wire_type, varint, begin, at = read_field(data, at)
         if at > end:
             raise ValueError("it is cut short")
-        if tag >> 3 not in fields:
+        if number not in MESSAGES[kind]:
             continue
-        name, form = fields[tag >> 3]
-        expected, make = SCALARS.get(form, (2, None))
+        name, form = MESSAGES[kind][number]
+        expected, convert = SCALARS.get(form, (2, None))
         if wire_type != expected:
             raise ValueError(f"{name} has wire type {wire_type}")
-        if make:
-            value = make(data[begin:at] if wire_type else number)
+        if convert:
+            value = convert(data[begin:at] if expected else varint)
         else:
             value = read_message(form, data, begin, at, depth + 1)
-        if name in REPEATED:
-            message.setdefault(name, []).append(value)
-            check_count(len(message[name]))
-        else:
+        if name not in REPEATED:
             message[name] = value
+        else:
+            message.setdefault(name, []).append(value)
+            check_repeated(name, len(message[name]))
     return message
+
+
+def check_repeated(name: str, count: int) -> None:
+    """A bound for a repeated field: an empty one costs two bytes, and much memory.
+
+    Raises TooLarge for records, and ValueError for what one record has.
+    """
+    if name not in ("attributes", "values"):
+        check_count(count)
+    elif count > MAX_RECORDS:
+        raise ValueError(f"it has over {MAX_RECORDS:,} {name}")
 
 
 def json_number(number: float) -> Json:
@@ -4376,6 +4248,165 @@ def write_field(number: int, data: bytes) -> bytes:
     return write_varint(8 * number + 2) + write_varint(len(data)) + data
 
 
+# OTLP, from OpenTelemetry: as JSON, or as protobuf, of which `read_message` makes the same JSON.
+
+
+def post_otlp(app: App, request: Request) -> Response:
+    """Takes records from OpenTelemetry (OTLP/HTTP), and answers in the encoding that was sent."""
+    is_protobuf = "protobuf" in request.headers.get("content-type", "")
+
+    def split(body: bytes) -> list[Json]:
+        nonlocal is_protobuf  # The body tells. Only `store_body` has it, decompressed.
+        is_protobuf = holds_protobuf(body, is_protobuf)
+        return split_otlp(body, is_protobuf)
+
+    try:
+        parsed, batch = app.store_body(request, split, parse_otlp)
+    except Refusal as refusal:  # The protocol's Status has a "message".
+        message = f"{refusal.error} {refusal.hint}"
+        refusal.details["message"] = message
+        if not is_protobuf:
+            raise
+        body = write_field(2, message.encode())
+        return refuse(refusal)._replace(body=body, content_type=PROTOBUF)
+    headers = replayed_header(batch)
+    error = "{field}: {error}".format_map(parsed.errors[0]) if parsed.rejected else ""
+    if is_protobuf:
+        # A message in field 1: the number of the refused in its field 1, and a text in field 2.
+        tag = write_varint(8 * 1 + 0)
+        partial_success = tag + write_varint(parsed.rejected) + write_field(2, error.encode())
+        body = write_field(1, partial_success) if parsed.rejected else b""
+        return Response(200, body, content_type=PROTOBUF, headers=headers)
+    # An int64 is a text in the JSON of protobuf.
+    partial = {"rejectedLogRecords": str(parsed.rejected), "errorMessage": error}
+    return json_response(200, {"partialSuccess": partial} if parsed.rejected else {}, headers)
+
+
+ROUTES["/v1/logs"] = {"POST": post_otlp}
+
+
+def holds_protobuf(body: bytes, is_declared: bool) -> bool:
+    """Whether a request of OTLP is protobuf, which begins with the tag of its first field, 10.
+
+    JSON can begin with a line end, which is 10 too, and then has a brace.
+    """
+    if is_declared:  # Some clients declare the wrong one.
+        return body[:1] not in (b"{", b"[")
+    return body[:1] == b"\n" and body.lstrip()[:1] not in (b"{", b"[")
+
+
+def split_otlp(body: bytes, is_protobuf: bool) -> list[Json]:
+    """The log records of ExportLogsServiceRequests, each with what it shares with others.
+
+    Raises Refusal (https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding).
+    """
+    values: list[Json] = []
+    scopes = 0
+    try:
+        documents = [body] if is_protobuf else parse_body(body, MAX_BODY_BYTES)
+        for document in documents:
+            request = read_lazy("Request", document)
+            if request == {}:  # A request without records is allowed.
+                continue
+            for lazy in request["resourceLogs"] or []:  # A KeyError: this JSON is not OTLP.
+                resource_logs = read_lazy("ResourceLogs", lazy)
+                shared = otlp_pairs((resource_logs.get("resource") or {}).get("attributes"))
+                check_shared(shared)
+                for scope_logs in resource_logs.get("scopeLogs") or []:
+                    scopes += 1
+                    name = (scope_logs.get("scope") or {}).get("name")
+                    records = scope_logs.get("logRecords") or []
+                    values += [(shared, name, record) for record in records]
+                    check_count(max(scopes, len(values)))
+    except MALFORMED as error:
+        reason = f": {error}" if is_protobuf else ""
+        hint = 'Send {"resourceLogs": [...]} as the protocol has it; other JSON goes to POST /logs.'
+        raise BadBody(f"The body is not an OTLP logs request{reason}.", hint) from None
+    return values
+
+
+def check_shared(attributes: dict[str, Json]) -> None:
+    """Raises TooLarge for attributes that are too long: each record that shares them has them."""
+    if len(encode_json(attributes)) > MAX_ATTRIBUTES_BYTES:
+        most = f"{MAX_ATTRIBUTES_BYTES >> 10} KiB"
+        raise TooLarge(f"The records share over {most} of attributes.", "Send fewer.")
+
+
+def parse_otlp(value: Json, token: Token) -> Record:
+    """Makes a record of what `split_otlp` gave. Raises RecordError.
+
+    The fields are those of https://opentelemetry.io/docs/specs/otel/logs/data-model/.
+    """
+    shared, scope, lazy = value
+    if isinstance(lazy, bytes) and len(lazy) > MAX_VALUE_CHARS:
+        raise RecordError("record", f"is longer than {MAX_VALUE_CHARS >> 20} MiB")
+    try:
+        record = read_lazy("LogRecord", lazy)
+        names = {name: record.get(name) for name in ("traceId", "spanId", "eventName")}
+        names["scope"] = scope
+        message = otlp_value(record.get("body") or {})
+        if message in (None, ""):
+            message = names.pop("eventName") or message
+        attributes = {**shared, **{name: text for name, text in names.items() if text}}
+        service = attributes.pop("service.name", None) or "unknown_service"
+        nanoseconds = int(record.get("timeUnixNano") or 0)
+        nanoseconds = nanoseconds or int(record.get("observedTimeUnixNano") or 0)
+        fields = {
+            "message": message,
+            # As a text: a number would have to be guessed.
+            "timestamp": format_timestamp(nanoseconds // 1000) if nanoseconds else None,
+            "attributes": attributes | otlp_pairs(record.get("attributes")),
+            **otlp_severity(record.get("severityNumber") or 0, record.get("severityText")),
+        }
+    except MALFORMED as error:
+        reason = f": {error}" if isinstance(lazy, bytes) else ""
+        raise RecordError("record", f"is not a LogRecord of OTLP{reason}") from None
+    # "unknown_service" is what an SDK calls a service without a name. The token may know better.
+    if token.role == "shipper" or not str(service).startswith("unknown_service"):
+        fields["service"] = service
+    return parse_record(fields, token)
+
+
+def otlp_severity(number: Json, text: Json) -> dict[str, Json]:
+    """The field of a record for a SeverityNumber, which may be its name, or for a SeverityText.
+
+    >>> otlp_severity("SEVERITY_NUMBER_WARN2", ""), otlp_severity(9, "note")
+    ({'level': 'WARN2'}, {'severity': 'INFO'})
+
+    Raises ValueError.
+    """
+    name = str(number)
+    if name.startswith("SEVERITY_NUMBER_") and not name.endswith("UNSPECIFIED"):
+        return {"level": name.removeprefix("SEVERITY_NUMBER_")}
+    if not name.startswith("SEVERITY_NUMBER_") and int(number) > 0:
+        return {"severity": SEVERITY_NAMES[parse_severity(int(number), "severity_number")]}
+    return {"level": text} if text else {}
+
+
+def otlp_value(value: dict[str, Json]) -> Json:
+    """An AnyValue as plain JSON.
+
+    >>> otlp_value({"arrayValue": {"values": [{"intValue": "3"}, {"kvlistValue": {"values": []}}]}})
+    [3, {}]
+    """
+    if not value:
+        return None
+    kind, content = next(iter(value.items()))
+    if kind == "arrayValue":
+        return [otlp_value(item) for item in content.get("values") or []]
+    if kind == "kvlistValue":
+        return otlp_pairs(content.get("values"))
+    return int(content) if kind == "intValue" else content
+
+
+def otlp_pairs(pairs: list[Json] | None) -> dict[str, Json]:
+    """A list of KeyValue as an object. Raises TypeError for a key that is no text."""
+    values = {pair.get("key", ""): otlp_value(pair.get("value") or {}) for pair in pairs or []}
+    if not all(isinstance(key, str) for key in values):
+        raise TypeError("a key must be a text")
+    return values
+
+
 # Splunk's HTTP Event Collector (HEC), which Docker's own log driver speaks, and Loki's push. Both
 # wrap what a program wrote, which is often a record in JSON itself.
 
@@ -4383,27 +4414,34 @@ def write_field(number: int, data: bytes) -> bytes:
 def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
     """Makes a record of a line or an event and of the fields that came around it.
 
-    Where it is a JSON object, or a text that is one, its members are the record, and count before
-    `outer`: the program knows its time and severity better than who sends its lines. Where that
-    makes no good record it is the message as it stands, so that nothing is lost. A service token
-    writes its own service: a "service" in a line is an attribute. Raises RecordError.
+    Where it is a JSON object, or a text that is one, its members are the record: a program knows
+    its time and severity better than what sends its lines. Where they make no good record, it is
+    the message as it stands, so that nothing is lost. A service token writes its own service: one
+    that a line names is an attribute. Raises RecordError.
     """
-    own = read_object(inner)
-    attributes = own.pop("attributes", None) or {}
-    if own and isinstance(attributes, dict):
-        shared = {name: value for name, value in outer["attributes"].items() if name not in own}
-        if token.role == "service" and "service" in own:
-            shared["service"] = own.pop("service")
-        fields = {**outer, **own, "attributes": {**shared, **attributes}}
-        if "timestamp" not in own:
-            fields.pop("timestamp", None)
-        with contextlib.suppress(RecordError):
-            record = parse_record(fields, token)
-            if record.timestamp is None:
-                sent = parse_record({**outer, "message": "-"}, token)
-                record = record._replace(timestamp=sent.timestamp)
-            return record
-    return parse_record({**outer, "message": inner}, token)
+    whole = parse_record({**outer, "message": inner}, token)
+    fields = read_object(inner)
+    aliases = find_aliases(fields)
+    attributes = fields.pop("attributes", None) or {}
+    if not fields or not isinstance(attributes, dict):
+        return whole
+    # In `parse_record` the "attributes" win over other members. Here the program's own win.
+    shared = {name: value for name, value in outer["attributes"].items() if name not in fields}
+    for name in ("service", "service.name"):
+        if token.role == "service" and name in fields:
+            shared[name] = fields.pop(name)
+    if token.role == "shipper" and fields.get("service") is None:
+        fields["service"] = outer["service"]
+    fields["attributes"] = {**shared, **attributes}
+    try:
+        record = parse_record(fields, token)
+    except RecordError:
+        return whole
+    if record.timestamp is None:
+        record = record._replace(timestamp=whole.timestamp)
+    if "severity" not in aliases:
+        record = record._replace(severity=whole.severity)
+    return record
 
 
 def read_object(value: Json) -> dict[str, Json]:
@@ -4424,8 +4462,8 @@ def read_object(value: Json) -> dict[str, Json]:
 def post_hec(app: App, request: Request) -> Response:
     """Takes records in the form of Splunk's HTTP Event Collector.
 
-    A batch of which a part is stored gets 200, since Docker repeats all of it after anything else,
-    with a code that is not 0, since other clients show its text then.
+    Where a part of a batch is stored, the status is 200: after any other, Docker sends all of it
+    again. The code is not 0: then other clients show the text.
     """
     try:
         parsed, batch = app.store_body(request, parse_body, parse_hec)
@@ -4473,6 +4511,7 @@ def parse_hec(value: Json, token: Token) -> Record:
         attributes |= event
         event = attributes.pop("line")
     elif isinstance(event, dict) and isinstance(event.get("message"), dict):
+        # Loggers for Splunk wrap a record so: {"message": {the record}, "severity": ...}.
         inner = event["message"]
         if "message" in inner or "msg" in inner:
             event = {name: event[name] for name in event if name != "message"} | inner
