@@ -157,6 +157,7 @@ MAX_ADDRESS_CONNECTIONS = 800  # From one address: no client alone keeps the oth
 MAX_HELD_BYTES = 64 << 20  # Of all bodies that come in and large answers that go out.
 MAX_CLIENT_BYTES = 32 << 20  # Of those, for one token or address.
 HELD_ANSWER_BYTES = 64 << 10  # Only larger answers are counted.
+LARGE_BODY_BYTES = 64 << 10  # Of larger ones, two at a time are decompressed and parsed.
 MAX_WAL_BYTES = 128 << 20  # When SQLite's WAL is larger, queries wait for a checkpoint.
 MAX_METRIC_SERVICES = 1_000  # Services with a label of their own in /metrics.
 MAX_REFUSED_ADDRESSES = 1_000  # Whose refused tokens are counted, for the log.
@@ -165,7 +166,7 @@ READERS = 6  # Connections for what indexes serve.
 SCANNERS = max(2, os.cpu_count() or 2)  # Connections for what must read the records.
 STREAM_RECORDS = 1_000  # That a stream reads at a time.
 STREAM_CHARS = 1 << 20  # Of messages and attributes that a stream reads at a time.
-PAGE_CHARS = 8 << 20  # A page ends early when its records are longer together.
+PAGE_CHARS = 4 << 20  # A page ends early when its records are longer together.
 
 # How long it waits.
 IDLE_SECONDS = 75  # For the next request. Clients lose records on servers that close sooner.
@@ -178,6 +179,7 @@ LOCK_SECONDS = 2  # For another process that has locked the database.
 FOLLOW_SECONDS = 0.1  # A follower's pause after records, so that a rush comes in pages,
 IDLE_FOLLOW_SECONDS = 0.5  # and after a look at records of which none was for it.
 HEARTBEAT_SECONDS = 15  # Between two blank lines to a follower with nothing new.
+DRAIN_SECONDS = 2  # For a client that was refused to end its sending.
 SHUTDOWN_SECONDS = 3  # For requests in flight, when the server stops.
 RETRY_SECONDS = 2  # What Retry-After asks for. Clients give up on long waits.
 KEY_LIFETIME = DAY  # Of an Idempotency-Key.
@@ -2968,7 +2970,7 @@ class Request(NamedTuple):
     path: str  # Percent-decoded.
     query: str
     version: str  # "HTTP/1.0" or "HTTP/1.1".
-    headers: Mapping[str, str]  # Names in lower case. `parse_small_head` shares it: only read it.
+    headers: Mapping[str, str]  # Names in lower case. Only read it: equal heads share it.
     body_length: int | None  # None: the body comes in chunks.
     # Reads the body. The argument says whose bytes they are, for `Limits`. Raises Refusal.
     read_body: Callable[[str], bytes]
@@ -2976,11 +2978,11 @@ class Request(NamedTuple):
 
 
 class Response(NamedTuple):
-    """One answer. It has a body, or pages that are sent as they come."""
+    """One answer. It has a body, or pieces that are sent as they are made."""
 
     status: int
     body: bytes = b""
-    pages: Iterator[bytes] | None = None
+    pieces: Iterator[bytes] | None = None
     content_type: str = "application/json"
     headers: Mapping[str, str] = {}
 
@@ -3037,7 +3039,7 @@ class Format(NamedTuple):
             if records:
                 yield (before + self.separator.join(map(self.line, records))).encode()
                 before = self.separator
-        if before == self.separator:
+        if before == self.separator:  # NDJSON has neither: then this is nothing, too.
             yield self.closing.encode()
         else:  # There was no record.
             yield (self.opening + self.closing).encode()
@@ -3045,12 +3047,12 @@ class Format(NamedTuple):
 
 def csv_line(record: StoredRecord) -> str:
     """A line of CSV (RFC 4180). The attributes are JSON."""
-    text = io.StringIO()
+    line = io.StringIO()
     texts = [record.service, SEVERITY_NAMES[record.severity], record.message, record.attributes]
     texts = [CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text) for text in texts]
     times = format_timestamp(record.timestamp), format_timestamp(record.received_at)
-    csv.writer(text).writerow([record.id, *times, *texts])
-    return text.getvalue()
+    csv.writer(line).writerow([record.id, *times, *texts])
+    return line.getvalue()
 
 
 # Control characters, but for tabs and line ends: a terminal would obey them. JSON has this escape.
@@ -3072,12 +3074,14 @@ class Limits:
         self._held: dict[str, int] = {}  # Bytes of a client: of a secret or of an address.
         self._refused: dict[str, tuple[float, int]] = {}  # Of an address: see `note_refused`.
         self.held_bytes = 0  # Of all.
+        self.large_bodies = threading.Semaphore(2)  # Of all: more at a time would take memory.
         self._brakes: dict[str, threading.Lock] = {}  # Of a secret: few, though never removed.
 
     def spend(self, token: Token, records: int, rate: float | None) -> None:
         """Takes records out of a token's bucket, which `rate` fills each second.
 
-        A batch may overdraw it. With 0 records it raises HTTPRefusal, 429, until that is paid.
+        A batch may overdraw it. With 0 records it asks only, before the body is read: it raises
+        HTTPRefusal, 429, until an overdraft is paid.
         """
         if rate is None:
             return
@@ -3100,7 +3104,7 @@ class Limits:
         with self._lock:
             held = self._held.get(client, 0) + size
             if size > 0 and (held > MAX_CLIENT_BYTES or self.held_bytes + size > MAX_HELD_BYTES):
-                raise Unavailable("Too much is on its way from or to this client, or to all.")
+                raise Unavailable("Too many bytes are in flight, of this client or of all.")
             self.held_bytes += size
             self._held[client] = held
             if not held:
@@ -3120,7 +3124,7 @@ class Limits:
             log.warning("a token from %s is refused at %s%s", address, shorten(path), before)
 
     def brake(self, client: str) -> None:
-        """Waits a moment. All connections of a client wait one after the other."""
+        """Makes a client wait that sends many small chunks: its connections one after the other."""
         with self._brakes.setdefault(client, threading.Lock()):
             time.sleep(0.002)
 
@@ -3147,7 +3151,10 @@ class Metrics:
 
 
 class App:
-    """The endpoints. It knows neither sockets nor SQL."""
+    """The endpoints. It knows neither sockets nor SQL.
+
+    ROUTES, after the class, says which method of which path each of them serves.
+    """
 
     def __init__(self, config: Config, store: Store):
         self.config = config
@@ -3157,7 +3164,6 @@ class App:
         self.limits = Limits()
         self.started_at = time.time()
         self.stopping = threading.Event()
-        self._parsing = threading.Semaphore(2)  # Large bodies: more at a time would take memory.
         self._checking = threading.Lock()
         self._checked_at = float("-inf")
         self._trouble: Unavailable | None = None  # What the last check of the store found.
@@ -3192,6 +3198,7 @@ class App:
         if self.config.reading_is_open:
             self.check_host(request.headers.get("host", "localhost"))
             is_cross_site = request.headers.get("sec-fetch-site") == "cross-site"
+            # A link to the page may stand anywhere; a token protects what is posted.
             if is_cross_site and path != "/" and request.method != "POST" and not is_preflight:
                 hint = "Open the address of this server itself."
                 raise HTTPRefusal(403, "A page of another site may not read here.", hint)
@@ -3213,6 +3220,7 @@ class App:
         A web page elsewhere could give its own name this server's address, and read the logs in
         the browser of someone who may reach it (DNS rebinding).
         """
+        # Without the port: "[::1]:80" and "[::1]", "localhost:80" and "localhost".
         name = value if value.endswith("]") else value.rpartition(":")[0] or value
         host = name.strip("[]").lower()
         ours = is_loopback(host) or host in (self.config.host.lower(), *self.config.allowed_hosts)
@@ -3234,6 +3242,7 @@ class App:
         if token and scheme.lower() in SCHEMES:
             return token
         error = "The token is not known here, or not for this." if secret else "A token is needed."
+        # "Authorization: SECRET" has only one word: it stands in `scheme`.
         if given and not text and scheme.lower() not in SCHEMES:
             error = "The word Token is missing in Authorization, before the token."
         if given:
@@ -3276,7 +3285,8 @@ class App:
         self.limits.spend(token, 0, rate)
         key = idempotency_key(request)
         body = request.read_body(token.secret)
-        with self._parsing if len(body) > 1 << 16 else contextlib.nullcontext():
+        is_large = len(body) > LARGE_BODY_BYTES
+        with self.limits.large_bodies if is_large else contextlib.nullcontext():
             parsed = read_records(split(body), token, parse)
         if parsed.records:
             self.limits.spend(token, len(parsed.records), rate)
@@ -3390,6 +3400,7 @@ class App:
         """
         asked_at = time.monotonic()
         with self._checking:
+            # 0: a look that found trouble counts for those who asked before it ended, only.
             valid_seconds = 0 if self._trouble else 1
             if self._checked_at + valid_seconds < asked_at:
                 self._trouble = None
@@ -3512,8 +3523,8 @@ def stream_response(content_type: str, pieces: Iterator[bytes]) -> Response:
     """A streamed answer. Its first piece is made at once: an error there still gets its status."""
     first = next(pieces, b"")
     headers = {"X-Accel-Buffering": "no"}  # nginx passes each piece on as it comes.
-    pages = itertools.chain([first], pieces)
-    return Response(200, pages=pages, content_type=content_type, headers=headers)
+    pieces = itertools.chain([first], pieces)
+    return Response(200, pieces=pieces, content_type=content_type, headers=headers)
 
 
 def next_link(request: Request, query: Query, last: StoredRecord) -> str:
@@ -3666,7 +3677,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.command = ""
         self.request_version = self.protocol_version
         self.idle = True  # No request has begun.
-        self.reader = 0  # Its thread, while it makes the answer to a GET.
+        # The id of its thread while the answer to a GET is made, and 0 while it is sent, piece by
+        # piece: `Server.watch` stops the query of a client that has left.
+        self.querying = 0
+        self.is_admitted = True  # There was room for it: it counts among the connections.
+        self.is_shut = False  # `expire` has ended its reading.
         # Bytes of this request may still come in: then its answer is the last one. True from the
         # first line on, until the head says that there is no body or `read_body` has read it.
         self.unread = False
@@ -3683,15 +3698,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         super().finish()
 
     def allow(self, seconds: float, ends: int = socket.SHUT_RD) -> None:
-        """Sets the deadline of what comes now. `ends` is what `Server.watch` then shuts."""
+        """Sets the deadline of what comes now, in place of the one before.
+
+        When it is past, `Server.watch` calls `expire`, which shuts `ends`: a read then gets an end
+        of file, of which `cut_off` makes a 408; a send fails, and the connection is closed.
+        """
         self.ends = ends
         self.deadline = time.monotonic() + seconds
 
     def expire(self) -> None:
-        """Ends the wait of this handler, from another thread.
-
-        A read gets an end of file, so that it can still be answered; a send fails.
-        """
+        """Ends the wait of this handler, from another thread."""
+        self.is_shut = True
         with contextlib.suppress(OSError):  # It may be closed already.
             # Not the method of SSLSocket: it would take the encryption away under a reader.
             socket.socket.shutdown(self.connection, self.ends)
@@ -3705,15 +3722,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if not hasattr(select, "POLLRDHUP"):
             return False
         poll = select.poll()
-        poll.register(self.connection, select.POLLRDHUP)
+        with contextlib.suppress(OSError, ValueError):  # It may be closed already.
+            poll.register(self.connection, select.POLLRDHUP)
         return bool(poll.poll(0))
 
     def handle(self) -> None:
         """Takes requests, one after the other, until the client leaves or the server stops."""
         with contextlib.suppress(ConnectionError, ssl.SSLError):  # The client is gone.
             if self.server.is_full(self.client_address[0]):
+                self.is_admitted = False
                 if not self.server.tls:  # Its handshake would take too long.
-                    self.unread = True
+                    self.unread = True  # Its request: so it is drained.
                     self.send(refuse(Unavailable("Too many connections are open.")))
                     self.drain()
                 return
@@ -3747,7 +3766,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.idle = False
         self.command = ""  # Not that of the request before.
         self.unread = True
-        if first[-1:] == b"\n":  # Else it was cut off, and `cut_off` must see the old deadline.
+        # A first line without its end was cut off: the client left, or the old deadline is past. A
+        # deadline from now on would hide which.
+        if first[-1:] == b"\n":
             self.allow(HEADER_SECONDS)
         try:
             data = self.read_head(first)
@@ -3768,9 +3789,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Answers one request: the method of all `do_...`, since ROUTES says who takes which."""
         address = self.client_address[0]
         request = self.head._replace(read_body=self.read_body, address=address)
-        self.reader = threading.get_ident() if self.command in ("GET", "HEAD") else 0
+        self.querying = threading.get_ident() if self.command in ("GET", "HEAD") else 0
         response = self.server.app.respond(request)
-        self.reader = 0
+        self.querying = 0
         if len(response.body) > HELD_ANSWER_BYTES:  # A slow client keeps it in memory.
             try:
                 self.hold(len(response.body))
@@ -3782,7 +3803,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Answers in JSON what the base class refuses: 414, and 501 for a method nobody knows."""
-        self.unread = True
+        self.unread = True  # Its body, which nobody will read: so it is drained.
         error = message or http.client.responses[code]
         self.send(refuse(HTTPRefusal(code, f"{error}.", "Send HTTP/1.1 as RFC 9112 has it.")))
 
@@ -3799,7 +3820,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if line[-2:] != b"\r\n":
                 if line[-1:] == b"\n":
                     raise malformed("A line of the head ends without CR.")
-                raise self.cut_off()
+                if size < MAX_HEAD_BYTES:
+                    raise self.cut_off()
             line = self.rfile.readline(MAX_HEAD_BYTES + 1 - size)
             lines.append(line)
             size += len(line)
@@ -3860,14 +3882,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         data = body.getvalue()
         if encoding == "identity":
             return data
-        whole = decompress(data)
-        self.hold(max(len(whole) - len(data), 0))
+        with self.server.app.limits.large_bodies:  # It can become 10 MiB, before it is counted.
+            whole = decompress(data)
+            self.hold(max(len(whole) - len(data), 0))
         return whole
 
     def read_exactly(self, length: int) -> Iterator[bytes]:
         """So many bytes, in pieces. Each is counted as it comes, not before."""
         while length:
-            data = self.rfile.read1(min(length, 1 << 18))  # It gives what is there, soon.
+            data = self.rfile.read1(min(length, 1 << 18))  # What one `recv` gives.
             if not data:
                 raise self.cut_off()
             self.hold(len(data))
@@ -3875,7 +3898,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             yield data
 
     def hold(self, size: int) -> None:
-        """Counts bytes of this request's body among those that wait. Raises Unavailable."""
+        """Counts bytes of this request's body, or of its answer, until it is over.
+
+        Raises Unavailable.
+        """
         self.server.app.limits.hold(self.holder, size)
         self.held_bytes += size
 
@@ -3909,10 +3935,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         (RFC 9112, section 9.6).
         """
         self.close_connection = True
-        self.allow(2)
+        self.allow(DRAIN_SECONDS)
         socket.socket.shutdown(self.connection, socket.SHUT_WR)
-        while time.monotonic() < self.deadline and self.connection.recv(1 << 12):
-            pass
+        while time.monotonic() < self.deadline:
+            if not self.connection.recv(1 << 12):
+                if not self.is_shut:  # The client has ended its sending.
+                    break
+                time.sleep(0.1)  # After `expire`, only what has come is read: more may come.
 
     # Sending
 
@@ -3920,7 +3949,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Sends an answer. Raises ConnectionError where that fails."""
         if self.unread or self.server.app.stopping.is_set():
             self.close_connection = True
-        is_chunked = response.pages is not None and self.request_version != "HTTP/1.0"
+        is_chunked = response.pieces is not None and self.request_version != "HTTP/1.0"
         self.send_response_only(response.status)
         self.send_header("Date", http_date(int(time.time())))
         self.send_header("Content-Type", response.content_type)
@@ -3928,7 +3957,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Cache-Control", "no-store")
         for name, value in response.headers.items():
             self.send_header(name, value)
-        if response.pages is None and response.status != 204:  # RFC 9110, 8.6.
+        if response.pieces is None and response.status != 204:  # RFC 9110, 8.6.
             self.send_header("Content-Length", str(len(response.body)))
         elif is_chunked:
             self.send_header("Transfer-Encoding", "chunked")
@@ -3938,12 +3967,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.allow(SEND_SECONDS, socket.SHUT_RDWR)
         if self.command == "HEAD":
             self.wfile.flush()
-        elif response.pages is None:
+        elif response.pieces is None:
             self.write(response.body)
         else:
-            self.send_pages(response.pages, is_chunked)
+            self.send_pieces(response.pieces, is_chunked)
 
-    def send_pages(self, pages: Iterator[bytes], is_chunked: bool) -> None:
+    def send_pieces(self, pieces: Iterator[bytes], is_chunked: bool) -> None:
         """Sends the pieces of a stream as they come: in chunks, or to HTTP/1.0 until the close.
 
         After an error in the middle the last chunk is missing, so that half an answer does not
@@ -3951,7 +3980,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """
         self.wfile.flush()
         try:
-            for data in filter(None, pages):
+            for data in filter(None, pieces):
                 self.write(b"%x\r\n%b\r\n" % (len(data), data) if is_chunked else data)
                 self.allow(float("inf"))  # It is the store that works now.
         except Refusal as refusal:
@@ -3983,7 +4012,7 @@ def decompress(data: bytes) -> bytes:
         for _ in range(MAX_GZIP_MEMBERS):
             first = int.from_bytes(data[:2], "big")
             is_gzip = first == 0x1F8B
-            is_zlib = first >> 8 & 15 == 8 and first % 31 == 0  # RFC 1950, 2.2. Else no frame.
+            is_zlib = (first >> 8) & 15 == 8 and first % 31 == 0  # RFC 1950, 2.2. Else no frame.
             wbits = 32 + zlib.MAX_WBITS if is_gzip or is_zlib else -zlib.MAX_WBITS  # 32: by head.
             stream = zlib.decompressobj(wbits)
             whole += stream.decompress(data, MAX_BODY_BYTES + 1 - len(whole))
@@ -4004,7 +4033,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     request_queue_size = 1024  # The base class's 5 resets a burst of clients.
     allow_reuse_address = os.name == "posix"  # On Windows two servers could share a port.
-    app: App  # Is set before `serve`: the port is taken before a store is made.
+    app: App  # `serve` sets it: the port is taken before a store is made.
 
     def __init__(self, config: Config, tls: ssl.SSLContext | None, max_connections: int):
         self.tls = tls
@@ -4038,8 +4067,9 @@ class Server(http.server.ThreadingHTTPServer):
 
     def is_full(self, address: str) -> bool:
         """Whether there are too many connections, in all or from this address."""
-        same = sum(handler.client_address[0] == address for handler in list(self.handlers))
-        return len(self.handlers) > self.max_connections or same > MAX_ADDRESS_CONNECTIONS
+        addresses = [one.client_address[0] for one in list(self.handlers) if one.is_admitted]
+        same = addresses.count(address)
+        return len(addresses) > self.max_connections or same > MAX_ADDRESS_CONNECTIONS
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Starts the thread of a connection. Nothing waits for its end.
@@ -4063,8 +4093,8 @@ class Server(http.server.ThreadingHTTPServer):
         while True:
             time.sleep(0.5)
             try:
-                readers = [handler for handler in list(self.handlers) if handler.reader]
-                left = {handler.reader for handler in readers if handler.has_left()}
+                querying = [handler for handler in list(self.handlers) if handler.querying]
+                left = {handler.querying for handler in querying if handler.has_left()}
                 self.app.store.stop_queries(left)
                 for handler in list(self.handlers):
                     if handler.deadline < time.monotonic():
@@ -4073,7 +4103,10 @@ class Server(http.server.ThreadingHTTPServer):
                 log.exception("unexpected error while keeping the deadlines")
 
     def stop(self) -> None:
-        """Takes no more connections, ends idle ones, and waits for requests in flight."""
+        """Takes no more connections, ends idle ones, and waits for requests in flight.
+
+        Those that are not over after SHUTDOWN_SECONDS end with the process, without an answer.
+        """
         self.app.stopping.set()
         has_alarm = hasattr(signal, "alarm")
         if has_alarm:  # A thread may hang, for want of memory say: then this ends the process.
@@ -5512,22 +5545,24 @@ def reload(server: Server, path: pathlib.Path, overrides: dict[str, Json]) -> No
     """Reads tokens, limits and the certificate again. A bad file changes nothing."""
     app = server.app
     try:
-        read = load_config(path, **overrides)
+        wanted = load_config(path, **overrides)
         # The host that is in use counts: whether reading may be open depends on it.
-        config = load_config(path, **overrides | {"host": app.config.host})
-        if server.tls and config.tls:
-            load_tls(config.tls)  # A bad certificate is found before it replaces the good one.
-            server.tls.load_cert_chain(config.tls["certificate"], config.tls["key"])
+        used = load_config(path, **overrides | {"host": app.config.host})
+        if server.tls and used.tls:
+            load_tls(used.tls)  # A bad certificate is found before it replaces the good one.
+            server.tls.load_cert_chain(used.tls["certificate"], used.tls["key"])
     except (StartError, OSError) as error:
         log.error("the configuration stays as it was:\n%s", error)
         return
     names = [field.name for field in dataclasses.fields(Config)]
-    changed = [name for name in names if getattr(read, name) != getattr(app.config, name)]
-    later = {"host", "port", "store", "number"}.intersection(changed)
-    if bool(server.tls) != bool(config.tls):
+    changed = [name for name in names if getattr(wanted, name) != getattr(app.config, name)]
+    later = {"host", "port", "store", "number"}
+    used = dataclasses.replace(used, **{name: getattr(app.config, name) for name in later})
+    app.config = app.store.config = used
+    later.intersection_update(changed)
+    if bool(server.tls) != bool(used.tls):
         later.add("tls")
-    app.config = app.store.config = config
-    certificate = ", the certificate too" if server.tls and config.tls else ""
+    certificate = ", the certificate too" if server.tls and used.tls else ""
     restart = f"; {', '.join(sorted(later))} only at the next start" if later else ""
     line = "the configuration is read again%s; changed: %s%s"
     log.warning(line, certificate, changed or "nothing", restart)
@@ -5540,6 +5575,7 @@ def check(config: Config) -> int:
     """
     if not os.path.isfile(config.store):
         raise StartError("server.store: is not a file that is there; --check needs one")
+    # Without bounds, nothing is deleted meanwhile. Nothing calls `stop_queries`: it may take long.
     store = SQLiteStore(dataclasses.replace(config, max_age_days=None, max_size_mb=None))
     try:
         with store.reading() as db:
@@ -5556,8 +5592,8 @@ def check(config: Config) -> int:
         store.close()
 
 
-def main() -> int:
-    """Runs the server until SIGTERM or Ctrl-C, and gives the exit status."""
+def parse_arguments() -> argparse.Namespace:
+    """The options of the command line. It ends the program, status 2, where they are wrong."""
     parser = argparse.ArgumentParser(description="A log server.")
     here = pathlib.Path(__file__)
     parser.add_argument("--config", type=pathlib.Path, default=here.with_name("config.json"))
@@ -5568,15 +5604,23 @@ def main() -> int:
         "--check", action="store_true", help="read the whole database, repair its counts, and end"
     )
     options = parser.parse_args()
-    listener = start_log()
-    gc.set_threshold(50_000)  # Parsing makes no cycles: looking for them took a fifth of its time.
     if options.store and "://" not in options.store:
         options.store = os.path.abspath(options.store)  # Relative to where it was typed.
+    return options
+
+
+def main() -> int:
+    """Runs the server until SIGTERM or Ctrl-C, and gives the exit status."""
+    options = parse_arguments()
+    listener = start_log()
+    gc.set_threshold(50_000)  # Parsing makes no cycles: looking for them took a fifth of its time.
     overrides = {"host": options.host, "port": options.port, "store": options.store}
     try:
         config = load_config(options.config, **overrides)
         if options.check:
-            return check(config)
+            status = check(config)
+            listener.stop()
+            return status
         max_connections = min(MAX_CONNECTIONS, count_descriptors() - 100)  # The store needs some.
         if max_connections < 1:
             raise StartError("too few open files are allowed: raise ulimit -n to 200 or more")
@@ -5588,8 +5632,10 @@ def main() -> int:
         return 2
 
     accepting = server.serve(app)
+    hangups: list[int] = []  # A signal can come at any moment: its handler takes no lock.
     if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, lambda *_: reload(server, options.config, overrides))
+        signal.signal(signal.SIGHUP, lambda number, _: hangups.append(number))
+    status = 0
     with contextlib.suppress(KeyboardInterrupt):
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # As Ctrl-C does.
         with contextlib.suppress(OSError, Unavailable):  # Nobody may be there to read it.
@@ -5598,7 +5644,11 @@ def main() -> int:
                 readers = "everyone on this machine" if config.reading_is_open else "read tokens"
                 print(f"{app.store.count()} records in {config.store}; may read: {readers}")
         while accepting.is_alive():
-            accepting.join(1)  # Not for ever: on Windows, Ctrl-C would have to wait.
+            accepting.join(0.2)  # Not for ever: on Windows, Ctrl-C would have to wait.
+            if hangups:
+                hangups.clear()
+                reload(server, options.config, overrides)
+        status = 1  # It does not end by itself.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # One was enough.
     server.stop()
@@ -5607,8 +5657,8 @@ def main() -> int:
     ending.start()
     ending.join(0.5)
     if ending.is_alive():  # Nobody reads stderr: Python would wait for the thread that writes.
-        os._exit(0)
-    return 0
+        os._exit(status)
+    return status
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The tests. `python -m unittest` runs their files side by side, a process for each processor."""
+"""The tests. `python -m unittest` runs their classes side by side: many of them only wait."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class SideBySide(unittest.TestSuite):
     gets what they have found."""
 
     def run(self, result: unittest.TestResult, debug: bool = False) -> unittest.TestResult:
-        processes = os.cpu_count() or 1
-        if sys.platform != "linux" or processes == 1 or debug:  # Other systems can't fork safely.
+        processes = 2 * (os.cpu_count() or 1)
+        if sys.platform != "linux" or debug:  # Other systems can't fork safely.
             return super().run(result, debug)
         suites = list(self)
         fork = multiprocessing.get_context("fork")
@@ -76,7 +76,6 @@ def named(entry: object) -> object:
 def load_tests(
     loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: str | None
 ) -> unittest.TestSuite:
-    """Gives the tests of all files; what is large, and so takes long, begins first."""
-    return SideBySide(
-        loader.loadTestsFromName(f"tests.{file.stem}") for file in reversed(FILES)
-    )
+    """Gives the tests of all files, class by class; those of large files begin first."""
+    files = [loader.loadTestsFromName(f"tests.{file.stem}") for file in reversed(FILES)]
+    return SideBySide(tests_of_class for file in files for tests_of_class in file)

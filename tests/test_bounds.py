@@ -1082,7 +1082,7 @@ class Twins(unittest.TestCase):
     """Two servers start on one file that is not there yet."""
 
     def test_both_of_two_first_starts_on_one_file_work(self):
-        for _ in range(40):
+        for _ in range(12):
             with tempfile.TemporaryDirectory(prefix="logs-") as folder:
                 path = pathlib.Path(folder, "config.json")
                 path.write_text(json.dumps(configuration()), encoding="utf-8")

@@ -605,7 +605,7 @@ class Heads(HTTPTest):
         handler.wfile, handler.server = io.BytesIO(), mock.Mock()
         handler.server.app.stopping.is_set.return_value = False
         with self.assertLogs(module.log, "ERROR"), self.assertRaises(ConnectionAbortedError):
-            handler.send(module.Response(200, pages=pages()))
+            handler.send(module.Response(200, pieces=pages()))
         self.assertTrue(handler.wfile.getvalue().endswith(b"4\r\nhalf\r\n"))
 
     # A value of blanks with a letter behind it: to strip it must not take the square of its length.
