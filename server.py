@@ -12,20 +12,25 @@ The way of a record, and of its answer:
                            each connection      parsing        for many      then fsync
     client <-----200------ Handler <-Response-- App <----------- returns when it is on disk
 
-What a 200 promises: every record of the answer is committed, and the transaction is on disk
+What a 200 promises: every record counted as accepted is committed, and the transaction is on disk
 (fsync) before the answer leaves. A missing answer proves nothing: the batch may be stored or not.
 Send it again with the same Idempotency-Key, and it is stored once.
+
+Who may ask. Writing needs a token. Everyone who reaches the port may read until a read token is
+configured. Only then the server listens beyond this machine; `tls` encrypts.
+
+README.md says how to use it. schema.sql has the tables. The names of the tests are its promises.
 
 Threads. One thread accepts connections. Each connection has a thread of its own: it does all the
 work of its requests and sends their answers. Only a search for a text reads with a thread for each
 processor. The thread of `Server.watch` ends what is past its deadline, that of `SQLiteStore.upkeep`
-deletes old records, and one writes the log. The main thread waits for signals.
+deletes old records, and one writes the server's own log. The main thread waits for signals.
 
 Locks on the way of a batch: a thread holds `Committer._joining` for a moment, to join a group. The
 first of a group then holds `Committer._turn` while it commits for all of it, and inside that
-`SQLiteRecords._writing`, which guards the one connection that writes. The others of the group wait
-for `Batch.done` and hold nothing. Readers have connections of their own: they and the writer do not
-wait for each other (WAL).
+`SQLiteRecords._write_lock`, which guards the one connection that writes. The others of the group
+wait for `Batch.done` and hold nothing. Readers have connections of their own: they and the writer
+do not wait for each other (WAL).
 
 Chapters. Skip those marked * when you read for the first time: the line below their title says
 what the others use of them. Each chapter uses only names of itself and of chapters before it.
@@ -313,7 +318,7 @@ def is_loopback(host: str) -> bool:
 
 def is_text(value: Json) -> bool:
     """Whether a value is a text, not empty and without blanks around it."""
-    return isinstance(value, str) and value == value.strip() != ""
+    return isinstance(value, str) and value == value.strip() != "" and value.isprintable()
 
 
 def is_whole(value: Json, most: int) -> bool:
@@ -372,7 +377,9 @@ SETTINGS: dict[str, dict[str, Setting]] = {
 def read_section(values: Json, path: str, mistakes: list[str], shape: str = "") -> dict[str, Json]:
     """The settings in an object of the file; the default where one is missing or wrong.
 
-    `path` is where the object stands. `mistakes` gets a line for each mistake.
+    `path` is where the object stands; `shape` is its key in SETTINGS where that is not the path,
+    as "services.NAME" is for each service. `mistakes` gets a line for each mistake. A required key
+    that is missing or wrong gets REQUIRED itself.
     """
     settings = SETTINGS[shape or path]
     place = f"{path}." if path else ""
@@ -729,7 +736,8 @@ def parse_severity(value: Json, name: str = "severity") -> int:
 def severity_of_number(number: float, name: str) -> int:
     """The severity that a number means. Where scales overlap, the name decides.
 
-    Raises ValueError.
+    A 30 is pino's INFO, under "severity" too: our own numbers, those of SEVERITIES, are Python's,
+    and are read under "levelno" only. Raises ValueError.
     """
     if name in ("severity_number", "severitynumber"):
         if 1 <= number <= 24:
@@ -782,11 +790,6 @@ def add_aliases(fields: dict[str, Json], aliases: Aliases, path: str = "") -> No
             add_aliases(value, aliases, f"{name}.")
 
 
-def is_object(value: Json) -> bool:
-    """Whether a value is a JSON object."""
-    return isinstance(value, dict)
-
-
 def parse_record(fields: Json, token: Token) -> Record:
     """Makes a record of a JSON object, and empties the object. Raises RecordError.
 
@@ -808,8 +811,9 @@ def parse_record(fields: Json, token: Token) -> Record:
     own_timestamp = fields.pop("timestamp", None)
     own_severity = fields.pop("severity", None)
     service = fields.pop("service", None)
-    is_complete = None not in (own_message, own_timestamp, own_severity, service)
-    aliases = {} if is_complete else find_aliases(fields)
+    # Aliases are looked for only where one of our own names is missing.
+    is_complete = None not in (own_message, own_timestamp, own_severity)
+    aliases = {} if is_complete and isinstance(service, str) else find_aliases(fields)
     if own_timestamp is None:
         timestamp = pop_timestamp(fields, aliases.get("timestamp", []))
     else:
@@ -856,19 +860,22 @@ LEAST_EPOCH = 100_000_000  # Seconds, March 1973. A smaller number under an alia
 
 
 def pop_timestamp(fields: dict[str, Json], aliases: list[Alias]) -> int | None:
-    """Takes the time under an alias out of `fields`: microseconds, or None without one.
-
-    What is inside an object is copied, not taken out: the object stays whole. So it is with the
-    severity and the message.
-    """
-    for _, name, value in aliases:
+    """Takes the time under an alias out of `fields`: microseconds, or None without one."""
+    for alias in aliases:
         with contextlib.suppress(ValueError, TypeError, OverflowError):
-            timestamp = parse_timestamp(value)
-            is_date = isinstance(value, str) and not EPOCH_NUMBER.fullmatch(value)
+            timestamp = parse_timestamp(alias.value)
+            is_text = isinstance(alias.value, str)
+            is_date = is_text and not EPOCH_NUMBER.fullmatch(alias.value)
             if is_date or abs(timestamp) >= LEAST_EPOCH * SECOND:
-                fields.pop(name, None)
+                remove(fields, alias)
                 return timestamp
     return None
+
+
+def remove(fields: dict[str, Json], alias: Alias) -> None:
+    """Removes what an alias has named. An object that holds it stays whole."""
+    if fields.get(alias.name) is alias.value:
+        del fields[alias.name]
 
 
 def check_severity(value: Json) -> int:
@@ -884,13 +891,14 @@ def pop_severity(fields: dict[str, Json], aliases: list[Alias]) -> int:
 
     A word says more than a number: the scales of loggers differ.
     """
-    for _, name, value in sorted(aliases, key=lambda alias: not isinstance(alias.value, str)):
+    for alias in sorted(aliases, key=lambda alias: not isinstance(alias.value, str)):
+        name = alias.name.lower()
         # "s" is MongoDB's, which also has {"t": {"$date": ...}}.
         if name == "s" and not isinstance(fields.get("t"), dict):
             continue
         with contextlib.suppress(ValueError):
-            severity = parse_severity(value, name.lower())
-            fields.pop(name, None)
+            severity = parse_severity(alias.value, name)
+            remove(fields, alias)
             return severity
     return SEVERITIES["INFO"]
 
@@ -901,12 +909,16 @@ def pop_message(fields: dict[str, Json], aliases: list[Alias]) -> str:
     The first name with a text counts, else the first with any value. The objects "log" and
     "event" of ECS are no messages.
     """
-    found = [one for one in aliases if not (one.name in ("log", "event") and is_object(one.value))]
+    found = [
+        one
+        for one in aliases
+        if not (one.name.lower() in ("log", "event") and isinstance(one.value, dict))
+    ]
     texts = [one for one in found if isinstance(one.value, str) and one.value]
     best = next(iter(texts or found), None)
     if best is None:
         return ""
-    fields.pop(best.name, None)
+    remove(fields, best)
     message = best.value
     if best.name == "MESSAGE" and isinstance(message, list):  # journald, where it is not UTF-8.
         with contextlib.suppress(ValueError, TypeError):
@@ -944,10 +956,10 @@ def pop_service(
         # not name another service.
         service = fields.pop("service.name", None)
     if service is None and token.role == "shipper":
-        for _, name, value in aliases:
-            if isinstance(value, str) and 0 < len(value) <= MAX_SERVICE_CHARS:
-                fields.pop(name, None)
-                return value
+        for alias in aliases:
+            if isinstance(alias.value, str) and 0 < len(alias.value) <= MAX_SERVICE_CHARS:
+                remove(fields, alias)
+                return alias.value
     return service
 
 
@@ -974,7 +986,7 @@ def nesting(value: Json) -> int:
 
 
 def pop_attributes(fields: dict[str, Json]) -> str:
-    """What is left in `fields`, and in its own "attributes", which win, as JSON.
+    """What is left in `fields` and in its "attributes", which win where both have a name, as JSON.
 
     Raises RecordError.
 
@@ -1083,7 +1095,7 @@ def parse_body(
         try:
             text = body.decode(charset).removeprefix("\ufeff")
             values = split_text(text, most_chars, charset)
-        except UnicodeDecodeError:
+        except UnicodeDecodeError:  # Of `decode`, or of %XX in a form.
             # In lines of JSON, a byte that is not UTF-8 costs its line only. It becomes a half
             # surrogate pair here, by which `split_lines` knows the line. Plain text is refused
             # whole: it has another charset, and all of it would be stored damaged.
@@ -1148,6 +1160,7 @@ def not_text(body: bytes, problem: str) -> Refusal:
     return BadBody(f"The body is not text in UTF-8: {problem}.", hint)
 
 
+MULTIPART = re.compile(r"^content-disposition: *form-data", re.IGNORECASE | re.MULTILINE)
 FORM = re.compile(r"[\w.%+*@\[\]-]+=[^\s\"']*")  # As browsers write one.
 
 
@@ -1168,7 +1181,7 @@ def split_text(text: str, most_chars: int, charset: str) -> list[Json]:
             if not values:
                 raise
         return values
-    if text.startswith("--") and "form-data" in text[:1000]:
+    if text.startswith("--") and MULTIPART.search(text, 0, 1000):
         fields = parse_multipart(text)
     elif FORM.fullmatch(text):
         pairs = urllib.parse.parse_qsl(
@@ -1189,7 +1202,7 @@ def looks_like_json(text: str) -> bool:
     >>> [looks_like_json(text) for text in ("[1, 2]", "[][{}]", "[    0.1] usb: up", "[] up")]
     [True, True, False, False]
     """
-    if text[:1] == "{" or re.match(r"\[\s*\{", text):
+    if text[:1] == "{" or re.match(r"\[\s*\{\s*[\"}]", text):
         return True
     if text[:1] != "[":
         return False
@@ -1201,6 +1214,8 @@ def looks_like_json(text: str) -> bool:
     except ValueError:
         return False
     end = skip_blanks(text, end)
+    # An array without a record and more JSON after it: an empty one only, since "[1] [main] up" is
+    # a log line.
     return end == len(text) or (value == [] and text[end] in "[{")
 
 
@@ -1227,9 +1242,6 @@ def split_lines(text: str) -> list[Json]:
             return []
         try:
             line.encode()  # Raises UnicodeEncodeError for what was not UTF-8.
-            if len(line) > MAX_VALUE_CHARS:
-                values.append(overlong())
-                continue
             values += split_json(line.strip(), MAX_VALUE_CHARS)
             good += 1
         except json.JSONDecodeError as error:
@@ -1475,7 +1487,7 @@ class Query:
     attributes: tuple[tuple[str, str], ...] = ()  # Names and values.
     not_attributes: tuple[tuple[str, str], ...] = ()
     after: int | None = None  # Only greater ids.
-    last_id: int | None = None
+    last_id: int | None = None  # Only ids up to this one.
     cursor: tuple[int, int] | None = None  # Timestamp and id of the last record before the page.
     order: str = "desc"
     by_id: bool = False  # In the order of ids, which is that of commits.
@@ -1534,9 +1546,12 @@ def parse_moment(text: str) -> int:
 
 
 def parse_end(text: str) -> int:
-    """A timestamp as an end. A date alone is that whole day."""
-    is_day = re.fullmatch(r"\d{4}-?(\d\d-?\d\d|W\d\d-?\d)", text)
-    return parse_moment(text) + (DAY - 1 if is_day else 0)
+    """A timestamp as an end. A date alone is that whole day, and a week that whole week."""
+    if re.fullmatch(r"\d{4}-?(\d\d-?\d\d|W\d\d-?\d)", text):
+        return parse_moment(text) + DAY - 1
+    if re.fullmatch(r"\d{4}-?W\d\d", text):
+        return parse_moment(text) + 7 * DAY - 1
+    return parse_moment(text)
 
 
 def parse_severity_name(text: str) -> int:
@@ -1792,8 +1807,8 @@ class Store(abc.ABC):
 
 MAX_COMMIT_RECORDS = 1_000  # A group with so many takes no more batches.
 SMALL_COMMIT_RECORDS = 100  # The leader of a smaller group waits as long as more batches join.
-PATIENT_BATCHES = 12  # While a group has fewer, its leader only gives up the GIL. From here on
-JOIN_SECONDS = 0.0001  # it sleeps so long before it looks again.
+PATIENT_BATCHES = 12  # With fewer batches, the leader only gives up the GIL between two looks.
+JOIN_SECONDS = 0.0001  # With so many or more, it sleeps this long between two looks.
 
 
 class Group:
@@ -1816,8 +1831,10 @@ class Committer:
 
     def __init__(self, write: Callable[[list[Batch]], None]):
         self._write = write
-        self._joining = threading.Lock()  # Guards `_group`. It is held for a moment only.
-        self._turn = threading.Lock()  # Held by the thread that commits.
+        # Guards `_group`, what is in it, and `waiting`. It is held for a moment only.
+        self._joining = threading.Lock()
+        # Held by the thread that commits: it guards `_outage`, `commits` and `seconds`.
+        self._turn = threading.Lock()
         self._group = Group()  # The group that forms now.
         # The last commit that failed, and when: it concerns those that waited then. A success
         # does not clear it.
@@ -1858,7 +1875,8 @@ class Committer:
                 self._close(group)
                 if self._outage and group.last_joined_at < self._outage_at:
                     # What waited during a failed commit fails with it. Else each group would
-                    # wait as long for a locked database, one after the other.
+                    # wait as long for a locked database, one after the other. A group that one
+                    # batch joined after the failure tries anew, for all.
                     fail(group.batches, self._outage)
                 else:
                     # After each statement, a large commit must win the GIL back from threads
@@ -1910,7 +1928,11 @@ class Committer:
             for batch in batches:
                 batch.failure = None
                 batch.replayed = False
+            for number, batch in enumerate(batches):
                 self._commit_together([batch])
+                if isinstance(batch.failure, Unavailable):  # The others need not wait for it too.
+                    fail(batches[number + 1 :], batch.failure)
+                    return
         else:
             for batch in batches:
                 batch.is_on_disk = True
@@ -1935,7 +1957,8 @@ ROWS = 1_000  # Of one INSERT.
 MAX_KINDS = 200  # Pairs of service and severity that one query merges. SQLite takes 500.
 NARROW_IDS = 20_000  # A range of at most so many ids is read whole.
 FOLLOW_IDS = 100_000  # That a follower reads at a time.
-SAMPLE_RECORDS = 100_000  # That are searched for a text before it counts as rare.
+SAMPLE_RECORDS = 100_000  # That are searched for a text, which is rare
+RARE = 3  # if fewer of them have it.
 COLUMNS = ", ".join(StoredRecord._fields)
 
 
@@ -2050,7 +2073,7 @@ class SQLiteRecords(Store):
     def __init__(self, config: Config):
         self.config = config
         self.path = pathlib.Path(config.store).resolve()
-        self._writing = threading.Lock()  # Held by the thread that uses `_db`.
+        self._write_lock = threading.Lock()  # Held by the thread that uses `_db`.
         self._news = threading.Condition()  # Notified after each commit. It guards `_commits`.
         self._commits = 0
         # The queries under way: for each its deadline, and the thread that asks.
@@ -2058,6 +2081,8 @@ class SQLiteRecords(Store):
         self._closing = False
         self._open_to_queries = threading.Event()  # Chapter 10 clears it: the WAL is too large.
         self._open_to_queries.set()
+        if sqlite3.sqlite_version_info < (3, 38):  # For STRICT tables and the operator "->".
+            raise StartError(f"SQLite {sqlite3.sqlite_version} is too old: 3.38 or newer is needed")
         try:
             check_file(self.path)
             SCHEMA.stat()  # Without it, no file is made.
@@ -2132,7 +2157,7 @@ class SQLiteRecords(Store):
                 with contextlib.suppress(queue.Empty):
                     pool.get(timeout=0.02).close()
                     count -= 1
-        if self._writing.acquire(timeout=1):  # It is never released: nothing is written any more.
+        if self._write_lock.acquire(timeout=1):  # For ever: nothing is written any more.
             self._db.close()
 
     # Writing
@@ -2143,7 +2168,7 @@ class SQLiteRecords(Store):
 
         Raises Unavailable. Whatever is raised inside, nothing of it is stored.
         """
-        with self._writing:
+        with self._write_lock:
             db = self._db
             try:
                 if os.stat(self.path).st_ino != self._inode:
@@ -2197,7 +2222,8 @@ class SQLiteRecords(Store):
         """A read-only connection, in a transaction: all that it reads is of one moment.
 
         Queries that search texts take long. They share connections of their own, so that all
-        others find one that is free soon. `thread` asks, if not the present one. Raises
+        others find one that is free soon. `thread` is that of the request, where another thread
+        reads for it: by it `stop_queries` finds the queries of a client that left. Raises
         Unavailable, past the deadline too.
         """
         pool = self._scanners if searches_text else self._readers
@@ -2249,7 +2275,9 @@ class SQLiteRecords(Store):
     def scan(self, part: Part, work: Callable[[sqlite3.Connection, Part], Any]) -> list[Any]:
         """What `work` gives for stretches of a part that are read side by side.
 
-        SQLite gives up the GIL while it reads, so that each stretch can keep a processor busy.
+        SQLite gives up the GIL while it reads, so that each stretch can keep a processor busy. Each
+        is a read with a deadline of its own, so they are not of one moment: `high` keeps newer
+        records out of all of them, but a deletion between them may show.
         """
         with self.reading() as db:
             low, high = db.execute(ID_RANGE).fetchone()
@@ -2294,6 +2322,11 @@ class SQLiteRecords(Store):
             return newest
 
     def follow(self, query: Query) -> Iterator[list[StoredRecord]]:
+        """As the base class has it. Ids grow with the commits: all up to the newest are there.
+
+        It notes how many commits there were before it looks: one that comes during the look, and
+        whose notice it misses, ends the wait at once.
+        """
         newest = self.newest()
         seen = query.after or 0
         if seen > newest:
@@ -2334,7 +2367,11 @@ class SQLiteRecords(Store):
     def probe(self) -> None:
         """Writes a key that no client can send: only a write finds a full disk."""
         with self.transaction() as db:
-            db.execute("REPLACE INTO keys VALUES (x'', x'', 0, 0, ?)", [now()])
+            sql = """
+                REPLACE INTO keys (key, body, first_id, records, created_at)
+                VALUES (x'', x'', 0, 0, ?)
+            """
+            db.execute(sql, [now()])
 
     def size(self) -> int:
         """Bytes of the file, its WAL and its index of the WAL."""
@@ -2526,7 +2563,7 @@ def plan(db: sqlite3.Connection, query: Query, by_kind: bool = False) -> Plan:
         if len(kinds) <= MAX_KINDS // (1 + query.texts):  # Each repeats all tests in the statement.
             index = "logs INDEXED BY logs_by_kind"
             return Plan([Part(index, narrow_to(query, *kind)) for kind in kinds])
-    elif query.searches_text and covers_much(db, query) and none_in_sample(db, query):
+    elif query.searches_text and covers_much(db, query) and is_rare(db, query):
         return Plan(by_table, is_scan=True)
     return Plan([Part("logs INDEXED BY logs_by_time", query)])
 
@@ -2565,19 +2602,22 @@ def narrow_to(query: Query, service: str, severity: int) -> Query:
     return dataclasses.replace(query, service=(service,), severity=(severity,))
 
 
-def none_in_sample(db: sqlite3.Connection, query: Query) -> bool:
-    """Whether the texts of a query are in none of its first SAMPLE_RECORDS.
+def is_rare(db: sqlite3.Connection, query: Query) -> bool:
+    """Whether fewer than RARE of the first SAMPLE_RECORDS have the texts of a query.
 
-    These are the first in its order that pass all its other tests. Then it may have to read all.
+    The sample has the first in its order that pass all its other tests. Then an index may have to
+    be followed to its end for a page.
     """
     first, first_values = where(query)
     test, values = where_all(query)
     sql = f"""
-        SELECT 1 FROM (SELECT * FROM logs INDEXED BY logs_by_time WHERE {first}
-                       ORDER BY timestamp {query.order} LIMIT {SAMPLE_RECORDS})
-        WHERE {test} LIMIT 1
+        SELECT count(*) FROM (
+            SELECT 1 FROM (SELECT * FROM logs INDEXED BY logs_by_time WHERE {first}
+                           ORDER BY timestamp {query.order} LIMIT {SAMPLE_RECORDS})
+            WHERE {test} LIMIT {RARE})
     """
-    return db.execute(sql, first_values + values).fetchone() is None
+    [found] = db.execute(sql, first_values + values).fetchone()
+    return bool(found < min(RARE, query.limit))
 
 
 ID_RANGE = "SELECT ifnull((SELECT min(id) FROM logs), 1), ifnull((SELECT max(id) FROM logs), 0)"
@@ -2689,7 +2729,7 @@ class SQLiteCounts(SQLiteRecords):
     """
 
     def stats(self, query: Query, step: int | None = None) -> Stats:
-        with self.reading(not query.is_counted) as db:
+        with self.reading(searches_text=not query.is_counted) as db:
             if query.is_counted:
                 return count_by_spans(db, query, step)
             found = plan(db, query)
@@ -2730,6 +2770,7 @@ def count_by_spans(db: sqlite3.Connection, query: Query, step: int | None) -> St
     stats.first = first_timestamp(db, query, "asc")
     stats.last = first_timestamp(db, query, "desc")
     if step:
+        # {time} and {records} stay as they are here: `count_span` fills them.
         columns = [step_of("{time}", step)]
         columns += [f"{{records}} FILTER (WHERE severity = {n})" for n in SEVERITY_NAMES]
         lengths = tuple(length for length in SPANS if step % length == 0)
@@ -2765,6 +2806,7 @@ def count_span(
     query = dataclasses.replace(query, timestamp_start=start, timestamp_end=end - 1)
     selects: list[str] = []
     values = []
+    # The index of kinds has all that is asked for here: no record is read.
     for table, part in plan(db, query, by_kind=True).parts:
         test, test_values = where(part)
         selects.append(f"SELECT {chosen} FROM {table} WHERE {test} GROUP BY {groups}")
@@ -2831,7 +2873,7 @@ class SQLiteStore(SQLiteCounts):
             deleted = 0
             if days is not None:
                 deleted = delete_oldest(db, UPKEEP_RECORDS, int(max(moment - days * DAY, 0)))
-            # The rest is for the WAL and for a rush.
+            # The WAL may have an eighth of the size; of what is left, 5 % are for a rush.
             excess = (pages - free) * PAGE_BYTES - 0.95 * (most_bytes - self.most_wal_bytes())
             if excess > 0 and not deleted:
                 deleted = self.delete_excess(db, excess / ((pages - free) * PAGE_BYTES))
@@ -2872,7 +2914,7 @@ class SQLiteStore(SQLiteCounts):
             return
         self._open_to_queries.clear()
         try:
-            with self._writing:  # TRUNCATE waits for readers: LOCK_SECONDS at most.
+            with self._write_lock:  # TRUNCATE waits for readers: LOCK_SECONDS at most.
                 [is_busy, *_] = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if is_busy:  # Another process reads: each try keeps the writers waiting.
                 megabytes = wal.stat().st_size >> 20
@@ -2883,7 +2925,7 @@ class SQLiteStore(SQLiteCounts):
             self._open_to_queries.set()
 
     def delete_excess(self, db: sqlite3.Connection, part: float) -> int:
-        """Deletes that part of the records, oldest first, and the keys of their time."""
+        """Deletes that part of the records, oldest first, and old keys without a record left."""
         sql = "SELECT ifnull((SELECT max(id) FROM logs) - (SELECT min(id) FROM logs), 0) + 1"
         [records] = db.execute(sql).fetchone()
         deleted = delete_oldest(db, min(UPKEEP_RECORDS, int(part * records) + 1), MAX_TIMESTAMP)
@@ -2916,7 +2958,7 @@ class SQLiteStore(SQLiteCounts):
 
     def give_back(self, has_spare: bool) -> None:
         """Gives free pages back to the file system, some at a time."""
-        with self._writing:
+        with self._write_lock:
             if has_spare:  # executescript runs all steps of it; execute would take the first.
                 self._db.executescript("PRAGMA incremental_vacuum(500)")
                 self._shrunk = True
@@ -3153,7 +3195,8 @@ class Metrics:
 class App:
     """The endpoints. It knows neither sockets nor SQL.
 
-    ROUTES, after the class, says which method of which path each of them serves.
+    ROUTES, after the class, says which method of which path each of them serves. GET / shows the
+    first line of each one's docstring.
     """
 
     def __init__(self, config: Config, store: Store):
@@ -3288,8 +3331,6 @@ class App:
         is_large = len(body) > LARGE_BODY_BYTES
         with self.limits.large_bodies if is_large else contextlib.nullcontext():
             parsed = read_records(split(body), token, parse)
-        if parsed.records:
-            self.limits.spend(token, len(parsed.records), rate)
         batch = Batch(parsed.records)
         if key:
             batch.key = hashlib.sha256(token.secret.encode() + b"\0" + key).digest()
@@ -3297,6 +3338,8 @@ class App:
         del body  # Many may wait for a commit: they need no body.
         if batch.records:
             self.committer.commit(batch)
+            if not batch.replayed:  # What is not stored costs nothing.
+                self.limits.spend(token, len(parsed.records), rate)
         self.count(token, parsed, batch)
         if parsed.rejected and not batch.records:  # An empty body of OTLP has neither.
             raise nothing_stored(parsed, batch)
@@ -3400,7 +3443,8 @@ class App:
         """
         asked_at = time.monotonic()
         with self._checking:
-            # 0: a look that found trouble counts for those who asked before it ended, only.
+            # A look that was good serves all who ask within a second. A bad one serves only those
+            # who waited for it: who asks after its end makes another.
             valid_seconds = 0 if self._trouble else 1
             if self._checked_at + valid_seconds < asked_at:
                 self._trouble = None
@@ -3668,6 +3712,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """
 
     server: Server
+    head: Request  # Of the request under way: `parse_request` sets it.
+    deadline: float  # Of what it waits for, and what is shut then: `allow` sets them.
+    ends: int
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = 64 << 10  # Head and body of most answers leave in one send.
@@ -3700,8 +3747,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def allow(self, seconds: float, ends: int = socket.SHUT_RD) -> None:
         """Sets the deadline of what comes now, in place of the one before.
 
-        When it is past, `Server.watch` calls `expire`, which shuts `ends`: a read then gets an end
-        of file, of which `cut_off` makes a 408; a send fails, and the connection is closed.
+        When it is past, `Server.watch` calls `expire`, which shuts `ends`: a read then waits no
+        more, and gets an end of file, of which `cut_off` makes a 408; a send fails, and the
+        connection is closed.
         """
         self.ends = ends
         self.deadline = time.monotonic() + seconds
@@ -3766,8 +3814,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.idle = False
         self.command = ""  # Not that of the request before.
         self.unread = True
-        # A first line without its end was cut off: the client left, or the old deadline is past. A
-        # deadline from now on would hide which.
+        # A first line without its end was cut off. `cut_off` compares the clock with the deadline
+        # to tell a 408 from a client that left: it must see the old one.
         if first[-1:] == b"\n":
             self.allow(HEADER_SECONDS)
         try:
@@ -3893,6 +3941,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             data = self.rfile.read1(min(length, 1 << 18))  # What one `recv` gives.
             if not data:
                 raise self.cut_off()
+            if time.monotonic() > self.deadline:  # A client that never pauses gives no end of file.
+                raise self.cut_off()
             self.hold(len(data))
             length -= len(data)
             yield data
@@ -3941,7 +3991,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if not self.connection.recv(1 << 12):
                 if not self.is_shut:  # The client has ended its sending.
                     break
-                time.sleep(0.1)  # After `expire`, only what has come is read: more may come.
+                time.sleep(0.1)  # After `expire` a read does not wait, but more may come.
 
     # Sending
 
@@ -4038,7 +4088,7 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self, config: Config, tls: ssl.SSLContext | None, max_connections: int):
         self.tls = tls
         self.max_connections = max_connections
-        self.handlers: set[Handler] = set()
+        self.handlers: set[Handler] = set()  # Each adds and removes itself. list() copies it whole.
         try:
             address = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
             self.address_family = address[0]
@@ -4069,7 +4119,8 @@ class Server(http.server.ThreadingHTTPServer):
         """Whether there are too many connections, in all or from this address."""
         addresses = [one.client_address[0] for one in list(self.handlers) if one.is_admitted]
         same = addresses.count(address)
-        return len(addresses) > self.max_connections or same > MAX_ADDRESS_CONNECTIONS
+        most_of_one = self.max_connections * MAX_ADDRESS_CONNECTIONS // MAX_CONNECTIONS
+        return len(addresses) > self.max_connections or same > most_of_one
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Starts the thread of a connection. Nothing waits for its end.
@@ -4463,7 +4514,8 @@ def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
     for name in ("service", "service.name"):
         if token.role == "service" and name in fields:
             shared[name] = fields.pop(name)
-    if token.role == "shipper" and fields.get("service") is None:
+    has_service = fields.get("service") is not None or "service.name" in fields
+    if token.role == "shipper" and not has_service:
         fields["service"] = outer["service"]
     fields["attributes"] = {**shared, **attributes}
     try:
@@ -4513,16 +4565,23 @@ def post_hec(app: App, request: Request) -> Response:
 
 HEC_INVALID = 6  # The code of a fault in the data. No client tells it from the other codes.
 HEC_HEALTHY = b'{"text":"HEC is healthy","code":17}\n'
-HEC: dict[str, Endpoint] = {
-    "POST": post_hec,
-    "OPTIONS": lambda app, request: Response(200),  # Docker asks so whether there is a collector.
-}
+
+
+def answer_hec_options(_app: App, _request: Request) -> Response:
+    """Tells Docker that there is a collector."""
+    return Response(200)
+
+
+def get_hec_health(app: App, request: Request) -> Response:
+    """Says whether records can be stored, as Splunk does. Raises Unavailable."""
+    return app.get_health(request)._replace(body=HEC_HEALTHY)
+
+
+HEC: dict[str, Endpoint] = {"POST": post_hec, "OPTIONS": answer_hec_options}
 ROUTES["/services/collector"] = HEC
 ROUTES["/services/collector/event"] = HEC
 ROUTES["/services/collector/event/1.0"] = HEC
-ROUTES["/services/collector/health"] = {
-    "GET": lambda app, request: app.get_health(request)._replace(body=HEC_HEALTHY)
-}
+ROUTES["/services/collector/health"] = {"GET": get_hec_health}
 
 
 def parse_hec(value: Json, token: Token) -> Record:
@@ -4613,7 +4672,9 @@ def parse_loki(value: Json, token: Token) -> Record:
 
 IDS_BEGIN = (datetime(2026, 1, 1, tzinfo=timezone.utc) - EPOCH) // MICROSECOND
 NUMBERS = 16  # Servers on one store. Ids stay below MAX_ID until 2043.
-LATE = 2 * MINUTE * NUMBERS  # No record is committed so long after its id was given.
+# Two minutes, as a distance of ids: no record is committed so long after its id was given. So the
+# clocks of the servers must agree better than that.
+LATE = 2 * MINUTE * NUMBERS
 CLICKHOUSE_FOLLOW_SECONDS = 0.5
 CREATE_PROBES = """
 CREATE TABLE IF NOT EXISTS probes (at DateTime) ENGINE = MergeTree ORDER BY at
@@ -4672,7 +4733,7 @@ class ClickHouseStore(Store):
         Values go beside the statement, never into it
         (https://clickhouse.com/docs/en/interfaces/http#cli-queries-with-parameters).
         """
-        url = {
+        parameters = {
             "database": self._database,
             "default_format": "JSONCompactEachRow",
             "max_execution_time": QUERY_SECONDS,
@@ -4684,10 +4745,11 @@ class ClickHouseStore(Store):
             kind = "Int64" if isinstance(value, int) else "String"
             sql = sql.replace("?", f"{{p{number}:{kind}}}", 1)
             text = str(value).replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n")
-            url[f"param_p{number}"] = text
+            parameters[f"param_p{number}"] = text
         if rows:
-            url |= {"query": sql, "insert_deduplication_token": token}
-        status, data = self._send(f"/?{urllib.parse.urlencode(url)}", (rows or sql).encode())
+            parameters |= {"query": sql, "insert_deduplication_token": token}
+        target = f"/?{urllib.parse.urlencode(parameters)}"
+        status, data = self._send(target, (rows or sql).encode())
         if status == 408:
             raise query_stopped()
         if status != 200:
@@ -4699,8 +4761,9 @@ class ClickHouseStore(Store):
         """Sends a request, a second time where an idle connection was closed meanwhile."""
         for is_last_try in (False, True):
             connection = http.client.HTTPConnection(*self._address, timeout=QUERY_SECONDS + 2)
-            with contextlib.suppress(queue.Empty):
-                connection = connection if is_last_try else self._idle.get_nowait()
+            if not is_last_try:
+                with contextlib.suppress(queue.Empty):
+                    connection = self._idle.get_nowait()
             try:
                 connection.request("POST", target, body, self._headers)
                 response = connection.getresponse()
@@ -4802,8 +4865,9 @@ class ClickHouseStore(Store):
     def follow(self, query: Query) -> Iterator[list[StoredRecord]]:
         """As the base class has it. Commits of several servers overtake each other.
 
-        So it keeps the newest id that it has given of each number: those come in order. After
-        each look, what is older than LATE can't be committed any more.
+        So `seen` has an id for each number: of that server, nothing up to it is given again. At
+        first it is the oldest record that is given, or the floor where all are. When a look has
+        found everything, it rises to the floor of before that look.
         """
         floor = self._floor()
         seen = [query.after or 0] * NUMBERS
@@ -4983,11 +5047,13 @@ figure { position: relative; margin: 0; padding: 1.5rem 0 .5rem; font-size: 12px
 #bars { display: flex; gap: 1px; height: 5rem; touch-action: pan-y; user-select: none; }
 #bars:empty, #bars:empty + #axis { display: none; }
 #bars a { display: flex; flex: 1; flex-direction: column-reverse; }
+/* The bars from the grip to the pointer. */
 #bars :is(a:hover, .grip, .grip ~ :has(~ :hover), :hover ~ :has(~ .grip)) { background: #8884; }
 #bars :is(:hover, :focus)::after { content: attr(aria-label); position: absolute; top: 0; left: 0; }
 [type=datetime-local]:focus-within { outline: 2px solid Highlight; }
 #axis { display: flex; justify-content: space-between; border-top: 1px solid #8886; }
 rect { min-height: 1px; background: var(--tone); }
+/* With rows, or while they load, there is no other text. Without, it says why there is none. */
 main:is(:not(:empty), [aria-busy=true]) ~ :is(p, section),
 main.filtered ~ section, main:not(.filtered) ~ p { display: none; }
 main, pre { font: 12px/1.65 ui-monospace, Menlo, Consolas, monospace; white-space: pre-wrap; }
@@ -5012,6 +5078,7 @@ dd { margin: 0; }
 }
 """
 
+# What stands between ‹ and › is for `render`: it puts the words of the reader's language there.
 SCRIPT = r"""
 const SEVERITIES = ['CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG'];
 const STEPS = [1, 5, 15, 60, 300, 900, 1800, 3600, 10800, 86400, 604800, 2592000, 8640000000];  // s
@@ -5027,9 +5094,11 @@ let query, wanted;  // What the address asks for, and a pattern of the texts tha
 let lastId, waiting;  // The newest id that is shown; the records that came while one is open.
 let errors = 0;  // How many came since the reader last did something.
 let skew = 0;  // How many ms the server's clock is ahead.
+let began;  // When the list was loaded, by the server's clock: what came before is no news.
 let timer, typing;  // They are set while the counts are due, and while a time is being typed.
 const local = time => new Date(time).toLocaleString('sv');  // 2026-11-24 03:14:12 in local time
 const fieldTime = time => time && local(time).replace(' ', 'T');
+const newest = () => Math.max(lastId, ...waiting.map(record => record.id));  // That came here.
 const soon = () => new Date(Date.now() + skew + 60000).toISOString();
 const wholeDay = time => time?.padEnd(20, 'T23:59:59Z');  // A date alone, as an end.
 const isPast = () => Date.parse(wholeDay(query.get('timestamp_end'))) < Date.now() + skew;
@@ -5098,14 +5167,15 @@ async function load(after = null) {  // Shows the records, or adds those after a
     await sleep(document.hidden ? 20000 : 1000);
 }
 async function show(signal) {  // The stream opens before the page, so that no record is lost.
-  const url = 'logs' + changed({...LIST, follow: 1, after: lastId});
+  const url = 'logs' + changed({...LIST, follow: 1, after: lastId && newest()});
   const stream = page.live.checked && !isPast() && await ask(url);
   const isNew = lastId === null;
+  if (isNew) began = Date.now() + skew - 2000;
   const limit = query.get('limit') === '0' ? 10000 : query.get('limit');
   const list = address('logs', {format: null, follow: null, after: null, limit});
   if (isNew) page.list.replaceChildren(...await rows(list));
   page.list.ariaBusy = false;
-  tell({status: 200});
+  tell({status: 200});  // Takes the notice away.
   refresh();
   if (isNew && location.hash) await reveal(location.hash.slice(1)).catch(tell);
   if (stream) await listen(stream, signal);
@@ -5127,8 +5197,9 @@ async function listen(stream, signal) {  // Takes its records until it falls sil
     const lines = (rest + value).split('\n');
     rest = lines.pop();
     const records = lines.filter(line => line).map(line => JSON.parse(line));
-    const added = records.filter(({id}) => id > lastId);
-    errors += added.filter(({severity}) => /ERROR|CRITICAL/.test(severity)).length;
+    const added = records.filter(({id}) => id > newest());
+    const news = added.filter(({received_at}) => Date.parse(received_at) > began);
+    errors += news.filter(({severity}) => /ERROR|CRITICAL/.test(severity)).length;
     waiting.push(...added);
     settle();
   }
@@ -5269,6 +5340,7 @@ function visit() {  // Shows what the address asks for: its query holds all filt
   page.filters.reset();
   page.timestamp_start.value = page.timestamp_end.value = '';
   for (const box of boxes()) turn(box, box.name.replace(/^not_/, ''), false);
+  // A field takes the first value that it can hold. What no field takes becomes a chip.
   for (const [name, value] of query) {
     const isBad = name.startsWith('timestamp') && !/T.*Z$/.test(value);
     if (page[name]?.name === name && page[name].value === '' && !isBad) page[name].value = value;
@@ -5280,7 +5352,7 @@ function visit() {  // Shows what the address asks for: its query holds all filt
   page.from.value = fieldTime(page.timestamp_start.value);
   page.until.value = fieldTime(page.timestamp_end.value);
   const texts = query.getAll('contains').map(text => text.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&'));
-  wanted = RegExp(texts.length ? `(${texts.join('|')})` : '$^', 'iu');
+  wanted = RegExp(texts.length ? `(${texts.join('|')})` : '(?!)', 'iu');
   page.out.hidden = !query.has('timestamp_start') && !query.has('timestamp_end');
   page.out.href = changed(TIMES);
   page.json.href = address('logs', {...LIST, limit: 0});
@@ -5343,6 +5415,7 @@ document.onpointerup = ({clientX}) => {  // A drag over the bars asks for their 
   const [start, end] = first.start < last.start ? [first.start, last.end] : [last.start, first.end];
   location.search = changed({since: null, timestamp_start: start, timestamp_end: end});
 };
+document.onpointercancel = () => page.bars.querySelector('.grip')?.classList.remove('grip');
 document.onkeydown = event => {  // "/" searches, "j" and "k" move, Escape closes.
   const {key, target} = event;
   const open = target.closest('[open]') ?? page.list.querySelector('[open]');
@@ -5556,7 +5629,7 @@ def reload(server: Server, path: pathlib.Path, overrides: dict[str, Json]) -> No
         return
     names = [field.name for field in dataclasses.fields(Config)]
     changed = [name for name in names if getattr(wanted, name) != getattr(app.config, name)]
-    later = {"host", "port", "store", "number"}
+    later = {"host", "port", "store", "number"}  # The server's own number, on a ClickHouse.
     used = dataclasses.replace(used, **{name: getattr(app.config, name) for name in later})
     app.config = app.store.config = used
     later.intersection_update(changed)

@@ -191,6 +191,11 @@ class Loggers(ServerTests):
                     (record,) = self.accept({"message": "m", name: time})
                     self.assertEqual(record["timestamp"], expected)
 
+    def test_a_name_inside_an_object_and_the_same_name_with_a_dot_are_both_kept(self) -> None:
+        (record,) = self.accept({"msg": "m", "log": {"level": "warn"}, "log.level": "custom-7"})
+        self.assertEqual(record["severity"], "WARNING")
+        self.assertEqual(record["attributes"], {"log": {"level": "warn"}, "log.level": "custom-7"})
+
     def test_a_word_for_the_level_counts_more_than_a_number(self) -> None:
         (record,) = self.accept({"message": "m", "level": 30, "levelname": "WARNING"})
         self.assertEqual((record["severity"], record["attributes"]), ("WARNING", {"level": 30}))
@@ -219,6 +224,7 @@ class Loggers(ServerTests):
             ({"logger": "web", "name": "no"}, "web"),
             ({"name": "web", "app": "no"}, "web"),
             ({"app": "web"}, "web"),
+            ({"severity": "INFO", "timestamp": 1, "service": {"v": "1"}, "app": "web"}, "web"),
             ({"loggerName": "web"}, "web"),
             ({"name": {"first": "bob"}, "app": "web"}, "web"),
             ({"SYSLOG_IDENTIFIER": "web", "_SYSTEMD_UNIT": "no"}, "web"),
@@ -272,6 +278,11 @@ class Bodies(ServerTests):
         self.assertEqual((answer.json["accepted"], answer.json["rejected"]), (1, 200))
         self.assertEqual(len(answer.json["errors"]), 100)
 
+    def test_a_long_line_of_good_records_costs_nothing_beside_a_bad_line(self) -> None:
+        long_line = json.dumps([{"message": "x" * 1000}] * 3000).encode()
+        answer = self.server.post(long_line + b'\n{"message": "a"}\n{bad\n')
+        self.assertEqual((answer.json["accepted"], answer.json["rejected"]), (3001, 1))
+
     def test_an_array_or_an_object_on_many_lines_is_refused_whole(self) -> None:
         for body in (
             b'[\n{"message": "a"},\n{"message": "b"}\n',
@@ -298,6 +309,8 @@ class Bodies(ServerTests):
             ("a number", b"42", ["42"]),
             ("UTF-8", "ñandú 😀".encode(), ["ñandú 😀"]),
             ("UTF-16 with a mark", "ñandú\nb".encode("utf-16"), ["ñandú", "b"]),
+            ("a brace in brackets", b"[{http-8080}] started", ["[{http-8080}] started"]),
+            ("two dashes", b"-- form-data upload failed", ["-- form-data upload failed"]),
             ("markup", b"<14>Nov 24 02:14:12 host app: hi", ["<14>Nov 24 02:14:12 host app: hi"]),
         ):  # fmt: skip
             with self.subTest(name):
