@@ -2835,6 +2835,7 @@ def count_records(db: sqlite3.Connection, parts: list[Part], step: int | None) -
 # -------- 10. Retention *
 # The core uses nothing of this chapter: main makes its `SQLiteStore`.
 
+UPKEEP_SECONDS = 0.25  # Between two looks: a rush must not outgrow the bound meanwhile.
 UPKEEP_RECORDS = 2_000  # That are deleted in one step, so that no writer waits long.
 WAL_PAUSE_SECONDS = 30  # After a try to move the WAL that another process did not let end.
 SPARE_PAGES = 1_000  # Free pages that stay in the file for the next records.
@@ -2860,7 +2861,7 @@ class SQLiteStore(SQLiteCounts):
                     time.sleep(0.01)  # Writers take their turn.
             except Exception as error:  # The next try may succeed.
                 log.error("retention: %s", error)
-            time.sleep(1)
+            time.sleep(UPKEEP_SECONDS)
 
     def upkeep_step(self) -> bool:
         """One step. It gives whether there may be more to do. Raises Unavailable."""
