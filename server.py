@@ -5022,7 +5022,7 @@ def is_json(text: str) -> bool:
 
 STYLE = """\
 :root { color-scheme: light dark; --dim: light-dark(#62676f, #98a0ab); --tone: var(--dim); }
-html { scroll-padding: 15rem 0 3rem; }
+html { scroll-padding: 15rem 0 3rem; scrollbar-gutter: stable; }
 .INFO { --tone: light-dark(#2a6cab, #6caee6); }
 .WARNING { --tone: light-dark(#8f5e00, #e0ae3c); }
 .ERROR { --tone: light-dark(#c4342a, #ff7d73); }
@@ -5052,7 +5052,7 @@ figure { position: relative; margin: 0; padding: 1.5rem 0 .5rem; font-size: 12px
 #bars a { display: flex; flex: 1; flex-direction: column-reverse; }
 /* The bars from the grip to the pointer. */
 #bars :is(a:hover, .grip, .grip ~ :has(~ :hover), :hover ~ :has(~ .grip)) { background: #8884; }
-#bars :is(:hover, :focus)::after { content: attr(aria-label); position: absolute; top: 0; left: 0; }
+#bars :hover::after, #bars:not(:hover) :focus::after { content: attr(aria-label); position: absolute; top: 0; left: 0; }
 [type=datetime-local]:focus-within { outline: 2px solid Highlight; }
 #axis { display: flex; justify-content: space-between; border-top: 1px solid #8886; }
 rect { min-height: 1px; background: var(--tone); }
@@ -5148,7 +5148,7 @@ function tell({name, status, error = '', hint = ''}) {  // Shows an error; gives
 }
 function report(isAway) {  // Says beside the switch why nothing new comes, in the title what did.
   let text = waiting.length ? `‹${waiting.length} more when the open record closes›` : '';
-  if (isPast()) text = '‹the range ends in the past›';
+  if (isPast()) text = '‹not live: the range ends in the past›';
   if (isAway) text = '‹the server is away›';
   page.state.value = page.live.checked ? text : '';
   document.title = errors ? `(${errors}) Logs` : 'Logs';
@@ -5264,8 +5264,8 @@ function facts(record) {  // Makes a record's details.
   const cells = [...Object.entries({id, timestamp, received_at, service}), ...fields].map(fact);
   const links = [link(around, '‹one minute around, all services›'),
     link(itself, '‹link to this record›'), make('button', json, '‹copy as JSON›')];
-  return [make('pre', {}, ...marked(message.replace(ANSI, ''))), make('nav', {}, ...links),
-    make('dl', {}, ...cells.flat())];
+  return [make('nav', {}, ...links), make('dl', {}, ...cells.flat()),
+    make('pre', {}, ...marked(message.replace(ANSI, '')))];
 }
 function fact([name, value]) {  // Makes a name and its value, with links to filter by it.
   const text = value instanceof Object ? JSON.stringify(value, null, 2) : String(value);
@@ -5329,7 +5329,8 @@ function chip(name, value) {  // Gives the checkbox of a filter's value; makes t
   const box = make('input', {type: 'checkbox', name, value, title: groups[name] ? value : text});
   const label = make('label', {}, box, box.title, make('small'));
   if (name === 'severity') label.className = value;
-  (groups[name] ?? page.service).append(label);
+  if (groups[name]) groups[name].append(label);
+  else page.service.prepend(label);
   return page[text] = box;
 }
 function turn(box, name, checked) {  // Sets a chip: it asks for its value, or for all but that.
@@ -5367,7 +5368,13 @@ function visit() {  // Shows what the address asks for: its query holds all filt
 }
 function submit() {  // Asks for what the fields and chips say.
   const isSet = ([name, value]) => value || /^(not_)?attr\./.test(name);
-  location.search = new URLSearchParams([...new FormData(page.filters)].filter(isSet));
+  const fields = [...new FormData(page.filters)].filter(isSet).map(attributed);
+  location.search = new URLSearchParams(fields);
+}
+function attributed([name, value]) {  // A search for "user=ana" asks for the attribute.
+  const found = /^(?:attr\.)?([\w.-]+)=(\S+)$/.exec(value);
+  return found && /contains$/.test(name) ? [name.replace('contains', `attr.${found[1]}`), found[2]]
+    : [name, value];
 }
 function copy({target}) {  // Copies the value of a button; it works without TLS too.
   const give = event => {
@@ -5403,6 +5410,7 @@ page.filters.onchange = ({target}) => {
   clearTimeout(typing);
   typing = setTimeout(submit, type === 'datetime-local' ? 1000 : 0);
 };
+page.contains.oninput = ({target}) => target.value || submit();  // The cross of the field.
 page.exclude.onclick = () => {
   page.contains.name = 'not_contains';
   submit();
@@ -5422,6 +5430,7 @@ document.onpointercancel = () => page.bars.querySelector('.grip')?.classList.rem
 document.onkeydown = event => {  // "/" searches, "j" and "k" move, Escape closes.
   const {key, target} = event;
   const open = target.closest('[open]') ?? page.list.querySelector('[open]');
+  if (key === 'Escape') document.onpointercancel();  // It ends a drag, too.
   if (key === 'Escape' && open) {
     open.open = false;
     open.firstChild.focus();
@@ -5461,7 +5470,8 @@ HTML = """\
 <div id="top"><header><h1><a href=".">Logs</a></h1> <output id="state"></output>
   <label><input type="checkbox" id="wrap">‹Wrap lines›</label>
   <label><input type="checkbox" role="switch" id="live" checked>‹Live›</label></header>
-<form id="filters"><input type="search" name="contains" placeholder="‹Search messages›">
+<form id="filters">
+  <input type="search" name="contains" placeholder="‹Search messages, or name=value›">
   <button type="button" id="exclude">‹Exclude›</button>
   <div><select name="since" aria-label="‹Time›">
       <option value="">‹Any time›<option value="15m">15 min<option value="1h">1 h
@@ -5481,7 +5491,8 @@ HTML = """\
   <a id="out">‹All times›</a> <a id="later"></a> <a id="json" download="logs.json">JSON</a>
   <a id="csv" download="logs.csv">CSV</a> <button id="curl">curl</button></figcaption></figure>
 <main id="list" aria-label="‹Records›" aria-busy="true"></main>
-<p>‹No record matches.›</p> <button id="more" hidden>‹More records›</button>
+<p>‹No record matches. To search an attribute, write name=value.›</p>
+<button id="more" hidden>‹More records›</button>
 <section><h2>‹No records yet›</h2> ‹They show here once stored. In another terminal, try›
   <pre>python simulator.py</pre>
   <pre id="sample"> -H "Authorization: Token demo-pagos" -d '{"message": "hello"}'</pre></section>
@@ -5491,7 +5502,7 @@ HTML = """\
 SPANISH = {
     "Wrap lines": "Ajustar líneas",
     "Live": "En vivo",
-    "Search messages": "Buscar en los mensajes",
+    "Search messages, or name=value": "Buscar en los mensajes, o nombre=valor",
     "Exclude": "Excluir",
     "Time": "Tiempo",
     "Any time": "Cualquier fecha",
@@ -5501,22 +5512,24 @@ SPANISH = {
     "until": "hasta",
     "Until": "Hasta",
     "Least severity": "Gravedad mínima",
-    "Any severity": "Toda gravedad",
+    "Any severity": "Cualquier gravedad",
     "Severity": "Gravedad",
     "Service": "Servicio",
     "Read token": "Token de lectura",
     "All times": "Todas las fechas",
     "Records": "Registros",
-    "No record matches.": "Ningún registro coincide.",
+    "No record matches. To search an attribute, write name=value.": (
+        "Ningún registro coincide. Para buscar un atributo, escriba nombre=valor."
+    ),
     "More records": "Más registros",
     "line ${number + 1} of ${count}": "línea ${number + 1} de ${count}",
     "${count} lines": "${count} líneas",
     "${waiting.length} more when the open record closes": (
         "${waiting.length} más al cerrar el registro abierto"
     ),
-    "the range ends in the past": "el intervalo termina en el pasado",
+    "not live: the range ends in the past": "no en vivo: el intervalo termina en el pasado",
     "This record is not there any more.": "Este registro ya no está.",
-    "the server is away": "el servidor no está",
+    "the server is away": "sin conexión",
     "This token may not read. Enter another.": "Este token no puede leer. Escriba otro.",
     "Reading needs a token that is known here. Enter yours.": (
         "Leer requiere un token que se conozca aquí. Escriba el suyo."
@@ -5525,7 +5538,7 @@ SPANISH = {
     "Not possible: ${what}. Choose again, or begin again with “Logs”.": (
         "No es posible: ${what}. Elija otra vez, o empiece de nuevo con «Logs»."
     ),
-    "one minute around, all services": "un minuto alrededor, todos los servicios",
+    "one minute around, all services": "un minuto antes y después, todos los servicios",
     "link to this record": "enlace a este registro",
     "copy as JSON": "copiar como JSON",
     "copied": "copiado",
