@@ -5052,7 +5052,12 @@ figure { position: relative; margin: 0; padding: 1.5rem 0 .5rem; font-size: 12px
 #bars a { display: flex; flex: 1; flex-direction: column-reverse; }
 /* The bars from the grip to the pointer. */
 #bars :is(a:hover, .grip, .grip ~ :has(~ :hover), :hover ~ :has(~ .grip)) { background: #8884; }
-#bars :hover::after, #bars:not(:hover) :focus::after { content: attr(aria-label); position: absolute; top: 0; left: 0; }
+#bars :hover::after, #bars:not(:hover) :focus::after {
+  position: absolute;
+  top: 0;
+  left: 0;
+  content: attr(aria-label);
+}
 [type=datetime-local]:focus-within { outline: 2px solid Highlight; }
 #axis { display: flex; justify-content: space-between; border-top: 1px solid #8886; }
 rect { min-height: 1px; background: var(--tone); }
