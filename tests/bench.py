@@ -471,7 +471,7 @@ def serve_nothing() -> None:
 def serve(folder: pathlib.Path, **constants: int) -> Server:
     """The server on the store of that folder, with bounds for retention that it never reaches."""
     retention = {"max_age_days": 36_500, "max_size_mb": 1 << 20}
-    return Server(folder, retention=retention, constants=constants or None)
+    return Server(folder, retention=retention, constants=constants, as_script=not constants)
 
 
 def count_of(database: pathlib.Path) -> int:

@@ -136,7 +136,7 @@ class Server:
     Keyword arguments go into the "server" part of its configuration. With `folder`, a database that
     is there already is used, so that one server can follow another. `constants` of the module are
     replaced before it starts: a test need not wait for deadlines as long as a user. `wrapper` is a
-    command that runs the server's.
+    command that runs the server's. `as_script` starts it as a user does, which takes longer.
     """
 
     def __init__(
@@ -146,9 +146,11 @@ class Server:
         config: Json = None,
         constants: dict[str, Json] | None = None,
         wrapper: tuple[str, ...] = (),
+        as_script: bool = False,
         **settings: Json,
     ):
         self.constants, self.wrapper = constants or {}, wrapper
+        self.as_script = as_script
         self._temporary = (
             None if folder else tempfile.TemporaryDirectory(prefix="logs-", dir=FOLDERS)
         )
@@ -163,7 +165,9 @@ class Server:
         """Starts the process and waits until it says where it listens."""
         path = self.folder / "config.json"
         path.write_text(json.dumps(self.config), encoding="utf-8")
-        program = [*self.wrapper, *command(**self.constants), "--config", str(path)]
+        script = [sys.executable, str(ROOT / "server.py")]
+        program = script if self.as_script else command(**self.constants)
+        program = [*self.wrapper, *program, "--config", str(path)]
         self.process = subprocess.Popen(
             [*program, *self.arguments],
             stdout=subprocess.PIPE,
