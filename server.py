@@ -39,7 +39,7 @@ what the others use of them. Each chapter uses only names of itself and of chapt
      2 Errors           what can be wrong, without HTTP
      3 Configuration *  config.json, tokens
      4 Records          what a record is: names, times, severities
-     5 Bodies           from the bytes of a body to records: JSON, forms
+     5 Bodies           from the bytes of a body to records: JSON, forms, lines of text
      6 Queries          from a query string to a Query
      7 Commits          what a store can do; one transaction for all who wait
      8 SQLite           writing, and reading by indexes, page by page
@@ -774,7 +774,8 @@ def find_aliases(fields: dict[str, Json]) -> Aliases:
     aliases: Aliases = {}
     add_aliases(fields, aliases)
     for found in aliases.values():
-        found.sort(key=operator.itemgetter(0))
+        if len(found) > 1:
+            found.sort(key=operator.itemgetter(0))
     return aliases
 
 
@@ -862,13 +863,14 @@ LEAST_EPOCH = 100_000_000  # Seconds, March 1973. A smaller number under an alia
 def pop_timestamp(fields: dict[str, Json], aliases: list[Alias]) -> int | None:
     """Takes the time under an alias out of `fields`: microseconds, or None without one."""
     for alias in aliases:
-        with contextlib.suppress(ValueError, TypeError, OverflowError):
+        try:
             timestamp = parse_timestamp(alias.value)
-            is_text = isinstance(alias.value, str)
-            is_date = is_text and not EPOCH_NUMBER.fullmatch(alias.value)
-            if is_date or abs(timestamp) >= LEAST_EPOCH * SECOND:
-                remove(fields, alias)
-                return timestamp
+        except (ValueError, TypeError, OverflowError):
+            continue
+        is_date = isinstance(alias.value, str) and not EPOCH_NUMBER.fullmatch(alias.value)
+        if is_date or abs(timestamp) >= LEAST_EPOCH * SECOND:
+            remove(fields, alias)
+            return timestamp
     return None
 
 
@@ -896,10 +898,12 @@ def pop_severity(fields: dict[str, Json], aliases: list[Alias]) -> int:
         # "s" is MongoDB's, which also has {"t": {"$date": ...}}.
         if name == "s" and not isinstance(fields.get("t"), dict):
             continue
-        with contextlib.suppress(ValueError):
+        try:
             severity = parse_severity(alias.value, name)
-            remove(fields, alias)
-            return severity
+        except ValueError:
+            continue
+        remove(fields, alias)
+        return severity
     return SEVERITIES["INFO"]
 
 
