@@ -2839,7 +2839,8 @@ def count_records(db: sqlite3.Connection, parts: list[Part], step: int | None) -
 # -------- 10. Retention *
 # The core uses nothing of this chapter: main makes its `SQLiteStore`.
 
-UPKEEP_SECONDS = 0.25  # Between two looks: a rush must not outgrow the bound meanwhile.
+UPKEEP_SECONDS = 0.25  # Between two looks,
+RUSH_SECONDS = 0.05  # and where the file is near its bound.
 UPKEEP_RECORDS = 2_000  # That are deleted in one step, so that no writer waits long.
 WAL_PAUSE_SECONDS = 30  # After a try to move the WAL that another process did not let end.
 SPARE_PAGES = 1_000  # Free pages that stay in the file for the next records.
@@ -2865,7 +2866,14 @@ class SQLiteStore(SQLiteCounts):
                     time.sleep(0.01)  # Writers take their turn.
             except Exception as error:  # The next try may succeed.
                 log.error("retention: %s", error)
-            time.sleep(UPKEEP_SECONDS)
+            time.sleep(RUSH_SECONDS if self.is_nearly_full() else UPKEEP_SECONDS)
+
+    def is_nearly_full(self) -> bool:
+        """Whether the file is near its bound: then a rush could outgrow it between two looks."""
+        most = self.config.max_size_mb
+        with contextlib.suppress(OSError):
+            return most is not None and self.path.stat().st_size > 0.7 * most * (1 << 20)
+        return False
 
     def upkeep_step(self) -> bool:
         """One step. It gives whether there may be more to do. Raises Unavailable."""
