@@ -738,12 +738,13 @@ class OpenTelemetry(ClientTest):
         blocker = sqlite3.connect(self.server.database, isolation_level=None)
         self.addCleanup(blocker.close)
         blocker.execute("BEGIN IMMEDIATE")  # while another program writes, no commit can succeed
+        self.assertEqual(self.server.post({"message": "m"}).status, 503)
         with self.start() as node:
             eventually(
                 lambda: node.says("Scheduling export retry"),
                 why="the exporter is not told to retry",
             )
-            self.assertEqual(self.server.post({"message": "m"}).status, 503)
+            # At once: the exporter gives up 10 s after its first try.
             blocker.execute("ROLLBACK")
             self.assertEqual(node.wait(), 0, node.lines)
             self.assertFalse(node.says("Export failed"), node.lines)
