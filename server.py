@@ -16,10 +16,12 @@ What a 200 promises: every record counted as accepted is committed, and the tran
 (fsync) before the answer leaves. A missing answer proves nothing: the batch may be stored or not.
 Send it again with the same Idempotency-Key, and it is stored once.
 
-Who may ask. Writing needs a token. Everyone who reaches the port may read until a read token is
-configured. Only then the server listens beyond this machine; `tls` encrypts.
+Who may ask. Writing needs a token, and so does deleting. While no read token is configured,
+everyone who reaches the port may read, and the server starts on no host but this machine. `tls` in
+the configuration encrypts.
 
-README.md says how to use it. schema.sql has the tables. The names of the tests are its promises.
+README.md says how to use it. schema.sql has the tables. Each promise of the server is the name of a
+test.
 
 Threads. One thread accepts connections. Each connection has a thread of its own: it does all the
 work of its requests and sends their answers. Only a search for a text reads with a thread for each
@@ -318,7 +320,12 @@ def is_loopback(host: str) -> bool:
 
 def is_text(value: Json) -> bool:
     """Whether a value is a text, not empty and without blanks around it."""
-    return isinstance(value, str) and value == value.strip() != "" and value.isprintable()
+    return isinstance(value, str) and value == value.strip() != "" and is_unicode(value)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written in UTF-8: it has no half of a surrogate pair."""
+    return text.encode("utf-8", "ignore").decode() == text
 
 
 def is_whole(value: Json, most: int) -> bool:
@@ -378,8 +385,8 @@ def read_section(values: Json, path: str, mistakes: list[str], shape: str = "") 
     """The settings in an object of the file; the default where one is missing or wrong.
 
     `path` is where the object stands; `shape` is its key in SETTINGS where that is not the path,
-    as "services.NAME" is for each service. `mistakes` gets a line for each mistake. A required key
-    that is missing or wrong gets REQUIRED itself.
+    as "services.NAME" is for each service. `mistakes` gets a line for each mistake. In the result,
+    a required key that is missing or wrong has the value REQUIRED.
     """
     settings = SETTINGS[shape or path]
     place = f"{path}." if path else ""
@@ -736,8 +743,8 @@ def parse_severity(value: Json, name: str = "severity") -> int:
 def severity_of_number(number: float, name: str) -> int:
     """The severity that a number means. Where scales overlap, the name decides.
 
-    A 30 is pino's INFO, under "severity" too: our own numbers, those of SEVERITIES, are Python's,
-    and are read under "levelno" only. Raises ValueError.
+    {"severity": 30} is INFO, though we store 30 for WARNING: a client that sends numbers is more
+    often pino than Python, whose own name is "levelno". Raises ValueError.
     """
     if name in ("severity_number", "severitynumber"):
         if 1 <= number <= 24:
@@ -774,8 +781,8 @@ def find_aliases(fields: dict[str, Json]) -> Aliases:
     aliases: Aliases = {}
     add_aliases(fields, aliases)
     for found in aliases.values():
-        if len(found) > 1:
-            found.sort(key=operator.itemgetter(0))
+        if len(found) > 1:  # Most are alone, and the call would take longer than the test.
+            found.sort(key=operator.attrgetter("place"))
     return aliases
 
 
@@ -812,7 +819,8 @@ def parse_record(fields: Json, token: Token) -> Record:
     own_timestamp = fields.pop("timestamp", None)
     own_severity = fields.pop("severity", None)
     service = fields.pop("service", None)
-    # Aliases are looked for only where one of our own names is missing.
+    # To look for aliases costs as much as all the rest: only where an own name is missing, or the
+    # service may be an object.
     is_complete = None not in (own_message, own_timestamp, own_severity)
     aliases = {} if is_complete and isinstance(service, str) else find_aliases(fields)
     if own_timestamp is None:
@@ -876,6 +884,7 @@ def pop_timestamp(fields: dict[str, Json], aliases: list[Alias]) -> int | None:
 
 def remove(fields: dict[str, Json], alias: Alias) -> None:
     """Removes what an alias has named. An object that holds it stays whole."""
+    # A nested "log.level" has no key of that name. A flat one with another value may be there.
     if fields.get(alias.name) is alias.value:
         del fields[alias.name]
 
@@ -1096,19 +1105,7 @@ def parse_body(
     """
     charset = charset_of(content_type) or json.detect_encoding(body)  # UTF-8, or UTF-16 or 32.
     try:
-        try:
-            text = body.decode(charset).removeprefix("\ufeff")
-            values = split_text(text, most_chars, charset)
-        except UnicodeDecodeError:  # Of `decode`, or of %XX in a form.
-            # In lines of JSON, a byte that is not UTF-8 costs its line only. It becomes a half
-            # surrogate pair here, by which `split_lines` knows the line. Plain text is refused
-            # whole: it has another charset, and all of it would be stored damaged.
-            text = body.decode("utf-8", "surrogateescape").removeprefix("\ufeff").strip()
-            values = split_lines(text) if text.startswith("{") else []
-            if not values:
-                raise
-        if "\\ud" in text or "\\uD" in text:  # An escape can write half a surrogate pair.
-            values = [v if isinstance(v, RecordError) else replace_surrogates(v) for v in values]
+        values = split_body(body, most_chars, charset)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} column {error.colno} (character {error.pos})"
         hint = "Correct it and send it again; nothing was stored."
@@ -1123,6 +1120,24 @@ def parse_body(
     if not values:
         hint = 'Send a JSON object such as {"message": "hello"}.'
         raise BadBody("The body holds no record.", hint)
+    return values
+
+
+def split_body(body: bytes, most_chars: int, charset: str) -> list[Json]:
+    """The values in a body of this charset. Raises Refusal, ValueError, RecursionError."""
+    try:
+        text = body.decode(charset).removeprefix("\ufeff")
+        values = split_text(text, most_chars, charset)
+    except UnicodeDecodeError:  # Of `decode`, or of %XX in a form.
+        # In lines of JSON, a byte that is not UTF-8 costs its line only. It becomes a half
+        # surrogate pair here, by which `split_lines` knows the line. Plain text is refused
+        # whole: it has another charset, and all of it would be stored damaged.
+        text = body.decode("utf-8", "surrogateescape").removeprefix("\ufeff").strip()
+        values = split_lines(text) if text.startswith("{") else []
+        if not values:
+            raise
+    if "\\ud" in text or "\\uD" in text:  # An escape can write half a surrogate pair.
+        values = [v if isinstance(v, RecordError) else replace_surrogates(v) for v in values]
     return values
 
 
@@ -1200,10 +1215,13 @@ def split_text(text: str, most_chars: int, charset: str) -> list[Json]:
     return [replace_surrogates(clean_form(fields))]
 
 
+MORE_JSON = re.compile(r"\{|\[\s*[{\]]")
+
+
 def looks_like_json(text: str) -> bool:
     """Whether a text is meant as JSON. Log lines can begin with a bracket too.
 
-    >>> [looks_like_json(text) for text in ("[1, 2]", "[][{}]", "[    0.1] usb: up", "[] up")]
+    >>> [looks_like_json(text) for text in ("[1, 2]", "[][{}]", "[] [main] up", "[1] up")]
     [True, True, False, False]
     """
     if text[:1] == "{" or re.match(r"\[\s*\{\s*[\"}]", text):
@@ -1218,9 +1236,8 @@ def looks_like_json(text: str) -> bool:
     except ValueError:
         return False
     end = skip_blanks(text, end)
-    # An array without a record and more JSON after it: an empty one only, since "[1] [main] up" is
-    # a log line.
-    return end == len(text) or (value == [] and text[end] in "[{")
+    # True for an array that is the whole text, and for an empty one before more JSON.
+    return end == len(text) or (value == [] and bool(MORE_JSON.match(text, end)))
 
 
 def lines_of(text: str) -> Iterator[str]:
@@ -1246,8 +1263,9 @@ def split_lines(text: str) -> list[Json]:
             return []
         try:
             line.encode()  # Raises UnicodeEncodeError for what was not UTF-8.
-            values += split_json(line.strip(), MAX_VALUE_CHARS)
-            good += 1
+            found = split_json(line.strip(), MAX_VALUE_CHARS)
+            values += found
+            good += sum(not isinstance(value, RecordError) for value in found)
         except json.JSONDecodeError as error:
             values.append(RecordError("record", f"is not JSON: {error.msg}, column {error.colno}"))
         except (ValueError, RecursionError):
@@ -1550,11 +1568,14 @@ def parse_moment(text: str) -> int:
 
 
 def parse_end(text: str) -> int:
-    """A timestamp as an end. A date alone is that whole day, and a week that whole week."""
-    if re.fullmatch(r"\d{4}-?(\d\d-?\d\d|W\d\d-?\d)", text):
-        return parse_moment(text) + DAY - 1
-    if re.fullmatch(r"\d{4}-?W\d\d", text):
-        return parse_moment(text) + 7 * DAY - 1
+    """A timestamp as an end. A date alone is that whole day, and a week that whole week.
+
+    >>> [(parse_end(text) - parse_moment(text) + 1) // DAY for text in ("2026-11-24", "2026-W48")]
+    [1, 7]
+    """
+    for form, days in ((r"\d{4}-?(\d\d-?\d\d|W\d\d-?\d)", 1), (r"\d{4}-?W\d\d", 7)):
+        if re.fullmatch(form, text):
+            return min(parse_moment(text) + days * DAY - 1, MAX_TIMESTAMP)
     return parse_moment(text)
 
 
@@ -1571,6 +1592,14 @@ def parse_text(text: str) -> tuple[str, ...]:
     if len(text) > MAX_TEXT_CHARS:
         raise ValueError(f"a text of at most {MAX_TEXT_CHARS:,} characters")
     return (text,)
+
+
+def parse_services(text: str) -> tuple[str, ...]:
+    """The names of services with commas between them."""
+    names = tuple(text.split(","))
+    if "" in names:
+        raise ValueError("names with one comma between two of them")
+    return names
 
 
 def parse_number(text: str, most: int) -> int:
@@ -1607,8 +1636,8 @@ Parser = Callable[[str], Json]
 FILTERS: dict[str, Parser] = {
     "severity": lambda text: tuple(map(parse_severity_name, text.split(","))),
     "min_severity": parse_severity_name,
-    "service": lambda text: tuple(text.split(",")),
-    "not_service": lambda text: tuple(text.split(",")),
+    "service": parse_services,
+    "not_service": parse_services,
     "timestamp_start": parse_moment,
     "timestamp_end": parse_end,
     "received_at_start": parse_moment,
@@ -1679,10 +1708,9 @@ def parse_query_string(text: str, parsers: dict[str, Parser]) -> dict[str, Json]
         if name in values and name not in SEVERAL:
             raise BadQuery(f"The parameter {name} is given twice.", "Give it once.")
         values[name] = values[name] + parsed if name in values else parsed
-    names = [name for field in SEVERAL for name in values.get(field, ())]
-    if len(names) > MAX_NAMES or "" in names:
-        problem = f"There are over {MAX_NAMES:,} services, severities and texts, or an empty one."
-        raise BadQuery(problem, "Send fewer, with one comma between two.")
+    if sum(len(values.get(name, ())) for name in SEVERAL) > MAX_NAMES:
+        problem = f"There are over {MAX_NAMES:,} services, severities and texts."
+        raise BadQuery(problem, "Send fewer.")
     pairs = attributes["attr"] + attributes["not_attr"]
     too_long = any(len(value) > MAX_TEXT_CHARS for _, value in pairs)
     if too_long or len(pairs) > MAX_ATTRIBUTE_FILTERS:
@@ -1879,8 +1907,8 @@ class Committer:
                 self._close(group)
                 if self._outage and group.last_joined_at < self._outage_at:
                     # What waited during a failed commit fails with it. Else each group would
-                    # wait as long for a locked database, one after the other. A group that one
-                    # batch joined after the failure tries anew, for all.
+                    # wait as long for a locked database, one after the other. Where even one
+                    # batch joined after the failure, the whole group is tried again.
                     fail(group.batches, self._outage)
                 else:
                     # After each statement, a large commit must win the GIL back from threads
@@ -1934,7 +1962,7 @@ class Committer:
                 batch.replayed = False
             for number, batch in enumerate(batches):
                 self._commit_together([batch])
-                if isinstance(batch.failure, Unavailable):  # The others need not wait for it too.
+                if isinstance(batch.failure, Unavailable):  # The others need not wait for that.
                     fail(batches[number + 1 :], batch.failure)
                     return
         else:
@@ -1961,8 +1989,8 @@ ROWS = 1_000  # Of one INSERT.
 MAX_KINDS = 200  # Pairs of service and severity that one query merges. SQLite takes 500.
 NARROW_IDS = 20_000  # A range of at most so many ids is read whole.
 FOLLOW_IDS = 100_000  # That a follower reads at a time.
-SAMPLE_RECORDS = 100_000  # That are searched for a text, which is rare
-RARE = 3  # if fewer of them have it.
+SAMPLE_RECORDS = 100_000  # That are searched, to know whether a text is rare.
+RARE = 3  # A text that fewer of the SAMPLE_RECORDS have is rare.
 COLUMNS = ", ".join(StoredRecord._fields)
 
 
@@ -2161,7 +2189,7 @@ class SQLiteRecords(Store):
                 with contextlib.suppress(queue.Empty):
                     pool.get(timeout=0.02).close()
                     count -= 1
-        if self._write_lock.acquire(timeout=1):  # For ever: nothing is written any more.
+        if self._write_lock.acquire(timeout=1):  # It is never released: nothing is written after.
             self._db.close()
 
     # Writing
@@ -2226,9 +2254,9 @@ class SQLiteRecords(Store):
         """A read-only connection, in a transaction: all that it reads is of one moment.
 
         Queries that search texts take long. They share connections of their own, so that all
-        others find one that is free soon. `thread` is that of the request, where another thread
-        reads for it: by it `stop_queries` finds the queries of a client that left. Raises
-        Unavailable, past the deadline too.
+        others find one that is free soon. Only `scan` gives a `thread`: that of the request
+        for which its threads read. By it `stop_queries` finds the queries of a client that left.
+        Raises Unavailable, past the deadline too.
         """
         pool = self._scanners if searches_text else self._readers
         try:
@@ -2567,7 +2595,7 @@ def plan(db: sqlite3.Connection, query: Query, by_kind: bool = False) -> Plan:
         if len(kinds) <= MAX_KINDS // (1 + query.texts):  # Each repeats all tests in the statement.
             index = "logs INDEXED BY logs_by_kind"
             return Plan([Part(index, narrow_to(query, *kind)) for kind in kinds])
-    elif query.searches_text and covers_much(db, query) and is_rare(db, query):
+    elif query.searches_text and covers_much(db, query) and needs_all(db, query):
         return Plan(by_table, is_scan=True)
     return Plan([Part("logs INDEXED BY logs_by_time", query)])
 
@@ -2606,12 +2634,14 @@ def narrow_to(query: Query, service: str, severity: int) -> Query:
     return dataclasses.replace(query, service=(service,), severity=(severity,))
 
 
-def is_rare(db: sqlite3.Connection, query: Query) -> bool:
-    """Whether fewer than RARE of the first SAMPLE_RECORDS have the texts of a query.
+def needs_all(db: sqlite3.Connection, query: Query) -> bool:
+    """Whether a query for texts may have to read all records: to count them, or for a rare text.
 
-    The sample has the first in its order that pass all its other tests. Then an index may have to
-    be followed to its end for a page.
+    A text is rare that fewer than RARE of a sample have: the first SAMPLE_RECORDS, in the query's
+    order, that pass all tests but texts. For it, a page could need the whole index.
     """
+    if query.limit == 0:
+        return True
     first, first_values = where(query)
     test, values = where_all(query)
     sql = f"""
@@ -2736,7 +2766,7 @@ class SQLiteCounts(SQLiteRecords):
         with self.reading(searches_text=not query.is_counted) as db:
             if query.is_counted:
                 return count_by_spans(db, query, step)
-            found = plan(db, query)
+            found = plan(db, dataclasses.replace(query, limit=0))  # 0: all are to be counted.
             if not found.is_scan:
                 return count_records(db, found.parts, step)
         stats = Stats(Counter())
@@ -2810,7 +2840,7 @@ def count_span(
     query = dataclasses.replace(query, timestamp_start=start, timestamp_end=end - 1)
     selects: list[str] = []
     values = []
-    # The index of kinds has all that is asked for here: no record is read.
+    # Up to MAX_KINDS kinds, their index has all that is asked for here: no record is read.
     for table, part in plan(db, query, by_kind=True).parts:
         test, test_values = where(part)
         selects.append(f"SELECT {chosen} FROM {table} WHERE {test} GROUP BY {groups}")
@@ -2839,8 +2869,7 @@ def count_records(db: sqlite3.Connection, parts: list[Part], step: int | None) -
 # -------- 10. Retention *
 # The core uses nothing of this chapter: main makes its `SQLiteStore`.
 
-UPKEEP_SECONDS = 0.25  # Between two looks,
-RUSH_SECONDS = 0.05  # and where the file is near its bound.
+UPKEEP_SECONDS = 0.25  # Between two looks: some 15 MB can come in meanwhile, of the largest rush.
 UPKEEP_RECORDS = 2_000  # That are deleted in one step, so that no writer waits long.
 WAL_PAUSE_SECONDS = 30  # After a try to move the WAL that another process did not let end.
 SPARE_PAGES = 1_000  # Free pages that stay in the file for the next records.
@@ -2866,14 +2895,8 @@ class SQLiteStore(SQLiteCounts):
                     time.sleep(0.01)  # Writers take their turn.
             except Exception as error:  # The next try may succeed.
                 log.error("retention: %s", error)
-            time.sleep(RUSH_SECONDS if self.is_nearly_full() else UPKEEP_SECONDS)
-
-    def is_nearly_full(self) -> bool:
-        """Whether the file is near its bound: then a rush could outgrow it between two looks."""
-        most = self.config.max_size_mb
-        with contextlib.suppress(OSError):
-            return most is not None and self.path.stat().st_size > 0.7 * most * (1 << 20)
-        return False
+                time.sleep(1)
+            time.sleep(UPKEEP_SECONDS)
 
     def upkeep_step(self) -> bool:
         """One step. It gives whether there may be more to do. Raises Unavailable."""
@@ -2886,7 +2909,7 @@ class SQLiteStore(SQLiteCounts):
             deleted = 0
             if days is not None:
                 deleted = delete_oldest(db, UPKEEP_RECORDS, int(max(moment - days * DAY, 0)))
-            # The WAL may have an eighth of the size; of what is left, 5 % are for a rush.
+            # The WAL may have a part (`most_wal_bytes`); of what is left, 5 % are for a rush.
             excess = (pages - free) * PAGE_BYTES - 0.95 * (most_bytes - self.most_wal_bytes())
             if excess > 0 and not deleted:
                 deleted = self.delete_excess(db, excess / ((pages - free) * PAGE_BYTES))
@@ -3135,8 +3158,8 @@ class Limits:
     def spend(self, token: Token, records: int, rate: float | None) -> None:
         """Takes records out of a token's bucket, which `rate` fills each second.
 
-        A batch may overdraw it. With 0 records it asks only, before the body is read: it raises
-        HTTPRefusal, 429, until an overdraft is paid.
+        A batch may overdraw it, and a negative number gives back. With 0 records it asks only,
+        before the body is read: it raises HTTPRefusal, 429, until an overdraft is paid.
         """
         if rate is None:
             return
@@ -3350,9 +3373,12 @@ class App:
             batch.body_hash = hashlib.sha256(body).digest()
         del body  # Many may wait for a commit: they need no body.
         if batch.records:
-            self.committer.commit(batch)
-            if not batch.replayed:  # What is not stored costs nothing.
-                self.limits.spend(token, len(parsed.records), rate)
+            self.limits.spend(token, len(batch.records), rate)
+            try:
+                self.committer.commit(batch)
+            finally:
+                if batch.replayed or not batch.is_on_disk:  # What was not stored costs nothing.
+                    self.limits.spend(token, -len(batch.records), rate)
         self.count(token, parsed, batch)
         if parsed.rejected and not batch.records:  # An empty body of OTLP has neither.
             raise nothing_stored(parsed, batch)
@@ -3726,8 +3752,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     server: Server
     head: Request  # Of the request under way: `parse_request` sets it.
-    deadline: float  # Of what it waits for, and what is shut then: `allow` sets them.
-    ends: int
+    deadline: float  # When the present wait ends: `allow` sets it.
+    ends: int  # What `expire` shuts then: reading, or both ways.
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = 64 << 10  # Head and body of most answers leave in one send.
@@ -3740,7 +3766,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         # The id of its thread while the answer to a GET is made, and 0 while it is sent, piece by
         # piece: `Server.watch` stops the query of a client that has left.
         self.querying = 0
-        self.is_admitted = True  # There was room for it: it counts among the connections.
+        self.is_admitted = False  # `Server.admit` sets it: then it counts among the connections.
         self.is_shut = False  # `expire` has ended its reading.
         # Bytes of this request may still come in: then its answer is the last one. True from the
         # first line on, until the head says that there is no body or `read_body` has read it.
@@ -3790,8 +3816,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def handle(self) -> None:
         """Takes requests, one after the other, until the client leaves or the server stops."""
         with contextlib.suppress(ConnectionError, ssl.SSLError):  # The client is gone.
-            if self.server.is_full(self.client_address[0]):
-                self.is_admitted = False
+            if not self.server.admit(self):
                 if not self.server.tls:  # Its handshake would take too long.
                     self.unread = True  # Its request: so it is drained.
                     self.send(refuse(Unavailable("Too many connections are open.")))
@@ -3828,7 +3853,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.command = ""  # Not that of the request before.
         self.unread = True
         # A first line without its end was cut off. `cut_off` compares the clock with the deadline
-        # to tell a 408 from a client that left: it must see the old one.
+        # to tell a 408 from a client that left: it must see that of `handle_one_request`.
         if first[-1:] == b"\n":
             self.allow(HEADER_SECONDS)
         try:
@@ -3952,9 +3977,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """So many bytes, in pieces. Each is counted as it comes, not before."""
         while length:
             data = self.rfile.read1(min(length, 1 << 18))  # What one `recv` gives.
-            if not data:
-                raise self.cut_off()
-            if time.monotonic() > self.deadline:  # A client that never pauses gives no end of file.
+            # What comes after `expire` is still read: the end of file waits for a pause.
+            if not data or time.monotonic() > self.deadline:
                 raise self.cut_off()
             self.hold(len(data))
             length -= len(data)
@@ -4101,7 +4125,8 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self, config: Config, tls: ssl.SSLContext | None, max_connections: int):
         self.tls = tls
         self.max_connections = max_connections
-        self.handlers: set[Handler] = set()  # Each adds and removes itself. list() copies it whole.
+        self.handlers: set[Handler] = set()  # Each adds and removes itself: loop over a copy.
+        self._admitting = threading.Lock()  # So that two do not take the last place.
         try:
             address = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
             self.address_family = address[0]
@@ -4128,12 +4153,16 @@ class Server(http.server.ThreadingHTTPServer):
         accepting.start()
         return accepting
 
-    def is_full(self, address: str) -> bool:
-        """Whether there are too many connections, in all or from this address."""
-        addresses = [one.client_address[0] for one in list(self.handlers) if one.is_admitted]
-        same = addresses.count(address)
-        most_of_one = self.max_connections * MAX_ADDRESS_CONNECTIONS // MAX_CONNECTIONS
-        return len(addresses) > self.max_connections or same > most_of_one
+    def admit(self, handler: Handler) -> bool:
+        """Counts a connection, where there is room for one more, in all and from its address."""
+        # The same share for one address where the system allows fewer in all.
+        share = self.max_connections * MAX_ADDRESS_CONNECTIONS // MAX_CONNECTIONS
+        address = handler.client_address[0]
+        with self._admitting:
+            admitted = [one.client_address[0] for one in list(self.handlers) if one.is_admitted]
+            has_room = admitted.count(address) < max(share, 1)
+            handler.is_admitted = has_room and len(admitted) < self.max_connections
+        return handler.is_admitted
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Starts the thread of a connection. Nothing waits for its end.
@@ -4527,8 +4556,11 @@ def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
     for name in ("service", "service.name"):
         if token.role == "service" and name in fields:
             shared[name] = fields.pop(name)
-    has_service = fields.get("service") is not None or "service.name" in fields
-    if token.role == "shipper" and not has_service:
+    own = fields.get("service")
+    own_name = own.get("name") if isinstance(own, dict) else own
+    if token.role == "shipper" and not own_name and not fields.get("service.name"):
+        if own:  # An object without a name.
+            shared["service"] = own
         fields["service"] = outer["service"]
     fields["attributes"] = {**shared, **attributes}
     try:
@@ -5647,6 +5679,15 @@ def start_log() -> logging.handlers.QueueListener:
     return listener
 
 
+def end_log(listener: logging.handlers.QueueListener, status: int) -> None:
+    """Writes what is left of the log. It ends the process where nobody reads stderr."""
+    ending = threading.Thread(target=listener.stop, daemon=True)
+    ending.start()
+    ending.join(0.5)
+    if ending.is_alive():  # Python would wait for the thread that writes.
+        os._exit(status)
+
+
 def reload(server: Server, path: pathlib.Path, overrides: dict[str, Json]) -> None:
     """Reads tokens, limits and the certificate again. A bad file changes nothing."""
     app = server.app
@@ -5662,7 +5703,7 @@ def reload(server: Server, path: pathlib.Path, overrides: dict[str, Json]) -> No
         return
     names = [field.name for field in dataclasses.fields(Config)]
     changed = [name for name in names if getattr(wanted, name) != getattr(app.config, name)]
-    later = {"host", "port", "store", "number"}  # The server's own number, on a ClickHouse.
+    later = {"host", "port", "store", "number"}  # The number of this server, on a ClickHouse.
     used = dataclasses.replace(used, **{name: getattr(app.config, name) for name in later})
     app.config = app.store.config = used
     later.intersection_update(changed)
@@ -5759,11 +5800,7 @@ def main() -> int:
         signal.signal(number, signal.SIG_IGN)  # One was enough.
     server.stop()
     app.store.close()
-    ending = threading.Thread(target=listener.stop, daemon=True)
-    ending.start()
-    ending.join(0.5)
-    if ending.is_alive():  # Nobody reads stderr: Python would wait for the thread that writes.
-        os._exit(status)
+    end_log(listener, status)
     return status
 
 

@@ -1173,5 +1173,97 @@ class HangUp(unittest.TestCase):
         return ssl.get_server_certificate(("127.0.0.1", server.port), timeout=10)
 
 
+class FairShares(unittest.TestCase):
+    """What is refused, or is not stored, costs nobody his place."""
+
+    def test_a_batch_that_was_not_stored_is_not_counted_in_the_rate(self):
+        batch = [{"message": "m"}] * 100
+        with Server(max_records_per_second=10, constants={"LOCK_SECONDS": 0.1}) as server:
+            other = sqlite3.connect(server.database, isolation_level=None)
+            self.addCleanup(other.close)
+            other.execute("BEGIN IMMEDIATE")
+            self.assertEqual(server.post(batch).status, 503)
+            other.execute("ROLLBACK")
+            self.assertEqual(server.post(batch).status, 200)
+            self.assertEqual(server.post(batch).status, 429)
+
+    def test_a_body_that_never_pauses_has_its_deadline_too(self):
+        with Server(constants={"REQUEST_SECONDS": 1}) as server, Wire(server) as wire:
+            wire.send(POST + b"Transfer-Encoding: chunked\r\n\r\n")
+            sending = threading.Thread(target=self.send_on, args=[wire.socket])
+            sending.start()
+            self.assertEqual(wire.answer().status, 408)
+            sending.join(30)
+
+    def send_on(self, connection: socket.socket) -> None:
+        """Sends chunks of one byte until the server takes no more: 50 MB would take it long."""
+        with contextlib.suppress(OSError):
+            for _ in range(1000):
+                connection.sendall(b"1\r\na\r\n" * 8000)
+
+    def test_connections_that_are_refused_do_not_keep_a_free_place(self):
+        with Server(constants={"MAX_CONNECTIONS": 3, "DRAIN_SECONDS": 30}) as server:
+            wires = [self.enterContext(Wire(server)) for _ in range(3)]
+            for wire in wires:
+                wire.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                self.assertEqual(wire.answer().status, 200)
+            for _ in range(5):
+                refused = self.enterContext(Wire(server))  # It stays, and is drained for long.
+                self.assertEqual(refused.answer().status, 503)
+            wires.pop().close()
+            eventually(lambda: not self.is_refused(server), 10)
+
+    def is_refused(self, server: Server) -> bool:
+        return server.get("/health").status == 503
+
+
+class RareTexts(unittest.TestCase):
+    """A text is searched side by side where an index would have to be read to its end."""
+
+    def test_one_recent_hit_does_not_make_a_rare_text_common(self):
+        store = store_of(self)
+        commit(store, batch_of(*[record("other")] * 50, record("rare")))
+        with mock.patch.object(module, "NARROW_IDS", 0), store.reading() as db:
+            for text, limit, expected in (
+                ("nowhere", 100, True), ("rare", 100, True), ("rare", 1, False),
+                ("other", 100, False),
+            ):  # fmt: skip
+                with self.subTest(text, limit=limit):
+                    found = module.plan(db, module.Query(contains=(text,), limit=limit))
+                    self.assertEqual(found.is_scan, expected)
+
+
+class OneByOne(unittest.TestCase):
+    """A group that fails is committed batch by batch."""
+
+    def test_after_an_outage_the_others_of_the_group_do_not_wait_for_it_one_by_one(self):
+        sizes = []
+
+        def write(batches: list[module.Batch]) -> None:
+            sizes.append(len(batches))
+            if len(batches) > 1:
+                raise ValueError("one of them is bad")
+            raise module.Unavailable("The database is locked.")
+
+        batches = [batch_of(record()) for _ in range(20)]
+        module.Committer(write)._commit_together(batches)
+        self.assertEqual(sizes, [20, 1])
+        self.assertEqual({type(batch.failure) for batch in batches}, {module.Unavailable})
+
+
+class OldSQLite(unittest.TestCase):
+    """The schema and the queries need what SQLite has since 3.38."""
+
+    def test_an_older_one_is_refused_in_one_line_and_no_file_is_made(self):
+        path = folder_of(self) / "logs.db"
+        config = module.load_config(ROOT / "config.json", store=str(path))
+        with (
+            mock.patch.object(sqlite3, "sqlite_version_info", (3, 37, 2)),
+            self.assertRaisesRegex(module.StartError, "3.38 or newer is needed"),
+        ):
+            module.SQLiteStore(config)
+        self.assertFalse(path.exists())
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -493,11 +493,15 @@ class Hec(Formats):
             ({"event": "m", "host": "vm", "source": "s", "sourcetype": "t"}, SHIPPER, "t"),
             ({"event": "m", "host": "vm", "source": "s"}, SHIPPER, "s"),
             ({"event": "m", "host": "vm"}, SHIPPER, "vm"),
+            ({"event": {"message": "m", "service.name": "web"}, "host": "vm"}, SHIPPER, "web"),
+            ({"event": {"message": "m", "service.name": None}, "host": "vm"}, SHIPPER, "vm"),
+            ({"event": {"message": "m", "service": ""}, "host": "vm"}, SHIPPER, "vm"),
+            ({"event": {"message": "m", "service": {"v": 1}}, "host": "vm"}, SHIPPER, "vm"),
             ({"event": "m"}, OTHER_TOKEN, "web"),
         ):
             with self.subTest(value, token=token):
                 (record,) = self.stored(value, token)
-                self.assertEqual(record["service"], service)
+                self.assertEqual((record["service"], record["message"]), (service, "m"))
         (record,) = self.stored({"event": {"message": "m", "service": "web"}}, TOKEN)
         self.assertEqual(record["attributes"], {"service": "web"})
 

@@ -846,6 +846,8 @@ class OtherPages(Reading):
             ("/logs", "since", "-1h", "15m"),
             ("/logs", "since", "1y", "15m"),
             ("/logs", "since", "99999999999999999d", "15m"),
+            ("/logs", "service", "a,", "comma"),
+            ("/stats", "not_service", ",", "comma"),
             ("/logs", "order", "up", "asc"),
             ("/logs", "order", "DESC,", "desc"),
             ("/logs", "limit", "-1", "0"),
@@ -898,6 +900,23 @@ class OtherPages(Reading):
             for name in (filters + " " + others).split():
                 with self.subTest(path, name=name):
                     self.assertIn(name, hint)
+
+    def test_the_last_week_of_the_calendar_may_be_asked_for(self) -> None:
+        query = "timestamp_start=9999-12-20&timestamp_end=9999-W52&step=1d"
+        self.assertEqual(self.server.get(f"/stats?{query}").status, 200)
+
+    def test_very_many_names_are_400_in_words(self) -> None:
+        for names, status in ((1000, 200), (1001, 400), (30_000, 400)):
+            with self.subTest(names=names):
+                answer = self.server.get(f"/stats?service={','.join('a' * names)}")
+                self.assertEqual(answer.status, status, answer.text)
+                if status == 400:
+                    self.assertIn("1,000", answer.json["error"])
+
+    def test_each_endpoint_says_at_the_root_what_it_does(self) -> None:
+        for endpoint, words in self.server.get("/").json.items():
+            with self.subTest(endpoint):
+                self.assertTrue(words)
 
     def test_a_parameter_that_may_be_there_once_is_400_when_it_is_there_twice(self) -> None:
         for query in (

@@ -309,6 +309,7 @@ class Bodies(ServerTests):
             ("a number", b"42", ["42"]),
             ("UTF-8", "ñandú 😀".encode(), ["ñandú 😀"]),
             ("UTF-16 with a mark", "ñandú\nb".encode("utf-16"), ["ñandú", "b"]),
+            ("empty brackets", b"[] [main] up", ["[] [main] up"]),
             ("a brace in brackets", b"[{http-8080}] started", ["[{http-8080}] started"]),
             ("two dashes", b"-- form-data upload failed", ["-- form-data upload failed"]),
             ("markup", b"<14>Nov 24 02:14:12 host app: hi", ["<14>Nov 24 02:14:12 host app: hi"]),

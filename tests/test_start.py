@@ -667,6 +667,16 @@ class Reload(unittest.TestCase):
         self.assertEqual(self.server.get("/logs").status, 401, "a read token closes reading")
         self.assertEqual(self.server.get("/logs", Authorization="Token reader-2").status, 200)
 
+    def test_what_waits_for_the_next_start_is_said_each_time(self) -> None:
+        for times in (1, 2):
+            self.reload(configuration(port=1, number=3))
+            eventually(lambda times=times: self.waits() == times)  # type: ignore[misc]
+
+    def waits(self) -> int:
+        """How often the server has said that port and number wait."""
+        words = "number, port only at the next start"
+        return sum(words in line for line in self.server.errors)
+
     def test_limits_are_read_again(self) -> None:
         self.reload(configuration(max_records_per_second=0.5))
         eventually(lambda: self.status(TOKEN) == 429)
