@@ -35,20 +35,27 @@ wait for `Batch.done` and hold nothing. Readers have connections of their own: t
 do not wait for each other (WAL).
 
 Chapters. Skip those marked * when you read for the first time: the line below their title says
-what the others use of them. Each chapter uses only names of itself and of chapters before it.
+what the others use of them. A chapter uses only names of itself and of chapters before it. One with
+a letter belongs to the chapter before it: 4b has what chapter 4 leaves out.
 
      1 Limits           the bounds that a user meets, with unit and reason
      2 Errors           what can be wrong, without HTTP
      3 Configuration *  config.json, tokens
-     4 Records          what a record is: names, times, severities
+     4 Records          what a record is, and how a JSON object becomes one
+    4b Names of others *  how other loggers name and write the fields
      5 Bodies           from the bytes of a body to records: JSON, forms, lines of text
+    5b Unusual bodies *  other charsets, kinds of forms, JSON of many megabytes
      6 Queries          from a query string to a Query
      7 Commits          what a store can do; one transaction for all who wait
      8 SQLite           writing, and reading by indexes, page by page
+    8b The file *       opening and protecting the database
+    8c Searches *       texts and attributes, which no index holds
      9 Counts *         statistics without reading the records
     10 Retention *      deleting what is old, and giving its space back
     11 Endpoints        who may ask, what is asked, what is answered
+   11b More endpoints *  statistics, health, metrics, deleting; what one client may take
     12 HTTP             requests out of a socket, answers into it
+   12b Gone clients, compressed bodies *  two details
     13 Formats of others *  records as OpenTelemetry, Splunk and Loki send them
     14 ClickHouse *     another store, for when one machine is too small
     15 Page *           what a browser shows
@@ -262,7 +269,7 @@ class StartError(Exception):
 
 
 # -------- 3. Configuration *
-# The core uses `Config`, `Token` and `is_loopback`.
+# The core uses `Config` and `Token`.
 
 
 class Token(NamedTuple):
@@ -484,52 +491,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 MICROSECOND = timedelta(microseconds=1)
 MIN_TIMESTAMP = (datetime.min.replace(tzinfo=timezone.utc) - EPOCH) // MICROSECOND
 MAX_TIMESTAMP = (datetime.max.replace(tzinfo=timezone.utc) - EPOCH) // MICROSECOND
-
 SEVERITIES = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 SEVERITY_NAMES = {number: name for name, number in SEVERITIES.items()}
-SEVERITY_WORDS = {
-    10: "DEBUG DBG D TRACE TRC T VERBOSE VRB V SILLY FINE FINER FINEST",
-    20: "INFO INF I INFORMATION INFORMATIONAL NOTICE NOTE HTTP LOG SUCCESS DEFAULT ANY UNKNOWN",
-    30: "WARNING WARN WRN W",
-    40: "ERROR ERR ERRO E SEVERE FAILURE",
-    50: "CRITICAL CRIT CRT C FATAL FTL F ALERT EMERGENCY EMERG PANIC DPANIC",
-}
-SEVERITY_OF_WORD = {word: n for n, words in SEVERITY_WORDS.items() for word in words.split()}
-
-# The names under which loggers send our fields, in any case: "Message" and "MSG" too. The first
-# that is understood counts; `pop_message` and its like say what that means. A dot leads into an
-# object: "log.level" finds {"log": {"level": "warn"}}, and also {"log.level": "warn"}.
-NAMES = {
-    "message": """
-        message msg log event short_message @m @mt @message record.message text textpayload
-        jsonpayload.message fields.message renderedmessage messagetemplate full_message body
-    """,
-    "timestamp": """
-        timestamp time ts date created @timestamp @t record.time.timestamp asctime datetime
-        __realtime_timestamp timemillis instant t.$date
-    """,
-    "severity": """
-        severity level levelname level_name level.name log.level loglevel log_level lvl
-        severity_text severitytext @l @level record.level.name error_severity priority
-        levelno severity_number severitynumber s
-    """,
-    # These count only with a shipper's token, which may write for any service.
-    "service": """
-        service service_name logger name app loggername progname channel syslog_identifier
-        _systemd_unit
-    """,
-}
-# By name: the field, and the place among its names.
-KNOWN_NAMES = {
-    name: (field, place)
-    for field, names in NAMES.items()
-    for place, name in enumerate(names.split())
-}
-# What stands before a dot in a name: "record" and "record.level", for example.
-OBJECT_NAMES = {
-    name[: match.start()] for name in KNOWN_NAMES for match in re.finditer(r"\.", name)
-}
-
 # JSON without blanks, as records are stored and answers are sent. NaN raises ValueError.
 encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
@@ -579,6 +542,152 @@ def format_timestamp(microseconds: int) -> str:
     moment = EPOCH + timedelta(microseconds=microseconds)
     return moment.isoformat(timespec="microseconds")[:-6] + "Z"
 
+
+def parse_record(fields: Json, token: Token) -> Record:
+    """Makes a record of a JSON object, and empties the object. Raises RecordError.
+
+    A bad value under one of our own names ("message", "timestamp", "severity", "service",
+    "attributes") refuses the record, so that its sender sees the mistake. A bad value under an
+    alias, which is another of NAMES, stays where it is and becomes an attribute. Only a message
+    that is too long or holds NaN refuses the record under any name.
+
+    >>> fields = {"msg": "hi", "level": "warn", "ts": 1795486452, "user": "bob"}
+    >>> record = parse_record(fields, Token("secret", "service", "app"))
+    >>> (record.severity, record.message, record.attributes)
+    (30, 'hi', '{"user":"bob"}')
+    """
+    if not isinstance(fields, dict):
+        raise RecordError("record", f"must be a JSON object, not {shorten(fields)}")
+    if "received_at" in fields:
+        drop_id_and_receipt(fields)
+    own_message = fields.pop("message", None)
+    own_timestamp = fields.pop("timestamp", None)
+    own_severity = fields.pop("severity", None)
+    service = fields.pop("service", None)
+    # To look for aliases costs as much as all the rest: only where an own name is missing, or the
+    # service may be an object.
+    is_complete = None not in (own_message, own_timestamp, own_severity)
+    aliases = {} if is_complete and isinstance(service, str) else find_aliases(fields)
+    if own_timestamp is None:
+        timestamp = pop_timestamp(fields, aliases.get("timestamp", []))
+    else:
+        timestamp = check_timestamp(own_timestamp)
+    if own_severity is None:
+        severity = pop_severity(fields, aliases.get("severity", []))
+    else:
+        severity = check_severity(own_severity)
+    if own_message is None:
+        message = pop_message(fields, aliases.get("message", []))
+    else:
+        message = check_message("message", own_message)
+    # A time or a level that nobody understands counts here too: a logger wrote this record.
+    has_time = own_timestamp is not None or "timestamp" in aliases
+    has_level = own_severity is not None or "severity" in aliases
+    if not (message or has_time or has_level):
+        raise RecordError("message", "is missing, and so are a time and a level")
+    if service is None or isinstance(service, dict):
+        service = pop_service(fields, service, aliases.get("service", []), token)
+    service = check_service(service, token)
+    return Record(timestamp, service, severity, message, pop_attributes(fields))
+
+
+OWN_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")  # As the server writes it.
+
+
+def drop_id_and_receipt(fields: dict[str, Json]) -> None:
+    """Removes the id and the time of receipt that GET gave out: the record gets new ones."""
+    has_time = OWN_TIME.fullmatch(str(fields["received_at"]))
+    if has_time and type(fields.get("id")) is int:
+        del fields["id"], fields["received_at"]
+
+
+def check_timestamp(value: Json) -> int:
+    """Microseconds of our own "timestamp". Raises RecordError."""
+    try:
+        return parse_timestamp(value)
+    except (ValueError, TypeError, OverflowError):
+        error = f"must be ISO 8601 or an epoch number, not {shorten(value)}"
+        raise RecordError("timestamp", error) from None
+
+
+def check_severity(value: Json) -> int:
+    """The number of our own "severity". Raises RecordError."""
+    try:
+        return parse_severity(value)
+    except ValueError as error:
+        raise RecordError("severity", str(error)) from None
+
+
+def check_message(name: str, value: Json) -> str:
+    """A message as a text: a value that is no text becomes its JSON. Raises RecordError."""
+    message = value if isinstance(value, str) else to_json(name, value)
+    # A character has at most 4 bytes in UTF-8: only a long text must be encoded to know.
+    if len(message) * 4 > MAX_MESSAGE_BYTES and len(message.encode()) > MAX_MESSAGE_BYTES:
+        raise RecordError(name, f"is longer than {MAX_MESSAGE_BYTES >> 10} KiB")
+    return message
+
+
+def check_service(service: Json, token: Token) -> str:
+    """The service of a record. A service token writes its own service only. Raises RecordError."""
+    if token.role == "service":
+        if service not in (None, "", token.service):
+            error = f"this token writes records of {token.service} only, not of {shorten(service)}"
+            raise RecordError("service", error, forbidden=True)
+        return token.service
+    if not isinstance(service, str) or not 0 < len(service) <= MAX_SERVICE_CHARS:
+        error = f"must be a text of 1 to {MAX_SERVICE_CHARS} characters, with a shipper's token"
+        raise RecordError("service", error)
+    return service
+
+
+def pop_attributes(fields: dict[str, Json]) -> str:
+    """What is left in `fields` and in its "attributes", which win where both have a name, as JSON.
+
+    Raises RecordError.
+
+    >>> pop_attributes({"user": "bob", "attributes": {"n": [1, 2]}})
+    '{"user":"bob","n":[1,2]}'
+    """
+    own = fields.pop("attributes", None)
+    if own is not None:
+        if not isinstance(own, dict):
+            raise RecordError("attributes", f"must be a JSON object, not {shorten(own)}")
+        fields |= own
+    if not fields:
+        return "{}"
+    text = to_json("attributes", fields)
+    if len(text) * 4 > MAX_ATTRIBUTES_BYTES and len(text.encode()) > MAX_ATTRIBUTES_BYTES:
+        raise RecordError("attributes", f"are longer than {MAX_ATTRIBUTES_BYTES >> 10} KiB")
+    return text
+
+
+def to_json(field: str, value: Json) -> str:
+    """A value of a record as JSON. Raises RecordError for the field."""
+    try:
+        text = encode_json(value)
+        # Few brackets can't be nested deep: most values need no look.
+        if text.count("{") + text.count("[") > MAX_NESTING and nesting(value) > MAX_NESTING:
+            raise ValueError
+    except (ValueError, RecursionError):
+        error = "must have no NaN or Infinity, and not be nested too deep"
+        raise RecordError(field, error) from None
+    return text
+
+
+def nesting(value: Json) -> int:
+    """How deep a value is nested. Raises RecursionError."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, list):
+        return 0
+    return 1 + max(map(nesting, value), default=0)
+
+
+# -------- 4b. Names of others *
+# The core uses `parse_timestamp`, `parse_severity`, `SEVERITY_OF_WORD`, `find_aliases`,
+# `pop_timestamp`, `pop_severity`, `pop_message` and `pop_service`. The first three know all usual
+# forms of a time and of a severity. The others take a field out of a record that has no such field
+# under our own name, but under a name that another logger gives it: "msg" or "level", for example.
 
 EPOCH_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 # As a text, 20261124 is a date. As a number it is a moment of 1970.
@@ -707,6 +816,14 @@ def parse_epoch(number: float) -> int:
     return round(number // 1000)
 
 
+SEVERITY_WORDS = {
+    10: "DEBUG DBG D TRACE TRC T VERBOSE VRB V SILLY FINE FINER FINEST",
+    20: "INFO INF I INFORMATION INFORMATIONAL NOTICE NOTE HTTP LOG SUCCESS DEFAULT ANY UNKNOWN",
+    30: "WARNING WARN WRN W",
+    40: "ERROR ERR ERRO E SEVERE FAILURE",
+    50: "CRITICAL CRIT CRT C FATAL FTL F ALERT EMERGENCY EMERG PANIC DPANIC",
+}
+SEVERITY_OF_WORD = {word: n for n, words in SEVERITY_WORDS.items() for word in words.split()}
 TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # Colours, for example.
 ONE_WORD = re.compile(r"[^A-Za-z]*([A-Za-z]+)[^A-Za-z]*")  # With blanks, brackets, "+4" around it.
 SYSLOG_SEVERITIES = (50, 50, 50, 40, 30, 20, 20, 10)  # RFC 5424, table 2: 0 is emergency.
@@ -761,6 +878,39 @@ def severity_of_number(number: float, name: str) -> int:
     raise ValueError(f"has no meaning as the number {shorten(number)}")
 
 
+# The names under which loggers send our fields, in any case: "Message" and "MSG" too. The first
+# that is understood counts; `pop_message` and its like say what that means. A dot leads into an
+# object: "log.level" finds {"log": {"level": "warn"}}, and also {"log.level": "warn"}.
+NAMES = {
+    "message": """
+        message msg log event short_message @m @mt @message record.message text textpayload
+        jsonpayload.message fields.message renderedmessage messagetemplate full_message body
+    """,
+    "timestamp": """
+        timestamp time ts date created @timestamp @t record.time.timestamp asctime datetime
+        __realtime_timestamp timemillis instant t.$date
+    """,
+    "severity": """
+        severity level levelname level_name level.name log.level loglevel log_level lvl
+        severity_text severitytext @l @level record.level.name error_severity priority
+        levelno severity_number severitynumber s
+    """,
+    # These count only with a shipper's token, which may write for any service.
+    "service": """
+        service service_name logger name app loggername progname channel syslog_identifier
+        _systemd_unit
+    """,
+}
+# By name: the field, and the place among its names.
+KNOWN_NAMES = {
+    name: (field, place)
+    for field, names in NAMES.items()
+    for place, name in enumerate(names.split())
+}
+# What stands before a dot in a name: "record" and "record.level", for example.
+OBJECT_NAMES = {name[: match.start()] for name in KNOWN_NAMES for match in re.finditer(r"\.", name)}
+
+
 class Alias(NamedTuple):
     """A value that a record has under one of NAMES."""
 
@@ -798,71 +948,11 @@ def add_aliases(fields: dict[str, Json], aliases: Aliases, path: str = "") -> No
             add_aliases(value, aliases, f"{name}.")
 
 
-def parse_record(fields: Json, token: Token) -> Record:
-    """Makes a record of a JSON object, and empties the object. Raises RecordError.
-
-    A bad value under one of our own names ("message", "timestamp", "severity", "service",
-    "attributes") refuses the record, so that its sender sees the mistake. A bad value under an
-    alias, which is another of NAMES, stays where it is and becomes an attribute. Only a message
-    that is too long or holds NaN refuses the record under any name.
-
-    >>> fields = {"msg": "hi", "level": "warn", "ts": 1795486452, "user": "bob"}
-    >>> record = parse_record(fields, Token("secret", "service", "app"))
-    >>> (record.severity, record.message, record.attributes)
-    (30, 'hi', '{"user":"bob"}')
-    """
-    if not isinstance(fields, dict):
-        raise RecordError("record", f"must be a JSON object, not {shorten(fields)}")
-    if "received_at" in fields:
-        drop_id_and_receipt(fields)
-    own_message = fields.pop("message", None)
-    own_timestamp = fields.pop("timestamp", None)
-    own_severity = fields.pop("severity", None)
-    service = fields.pop("service", None)
-    # To look for aliases costs as much as all the rest: only where an own name is missing, or the
-    # service may be an object.
-    is_complete = None not in (own_message, own_timestamp, own_severity)
-    aliases = {} if is_complete and isinstance(service, str) else find_aliases(fields)
-    if own_timestamp is None:
-        timestamp = pop_timestamp(fields, aliases.get("timestamp", []))
-    else:
-        timestamp = check_timestamp(own_timestamp)
-    if own_severity is None:
-        severity = pop_severity(fields, aliases.get("severity", []))
-    else:
-        severity = check_severity(own_severity)
-    if own_message is None:
-        message = pop_message(fields, aliases.get("message", []))
-    else:
-        message = check_message("message", own_message)
-    # A time or a level that nobody understands counts here too: a logger wrote this record.
-    has_time = own_timestamp is not None or "timestamp" in aliases
-    has_level = own_severity is not None or "severity" in aliases
-    if not (message or has_time or has_level):
-        raise RecordError("message", "is missing, and so are a time and a level")
-    if service is None or isinstance(service, dict):
-        service = pop_service(fields, service, aliases.get("service", []), token)
-    service = check_service(service, token)
-    return Record(timestamp, service, severity, message, pop_attributes(fields))
-
-
-OWN_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")  # As the server writes it.
-
-
-def drop_id_and_receipt(fields: dict[str, Json]) -> None:
-    """Removes the id and the time of receipt that GET gave out: the record gets new ones."""
-    has_time = OWN_TIME.fullmatch(str(fields["received_at"]))
-    if has_time and type(fields.get("id")) is int:
-        del fields["id"], fields["received_at"]
-
-
-def check_timestamp(value: Json) -> int:
-    """Microseconds of our own "timestamp". Raises RecordError."""
-    try:
-        return parse_timestamp(value)
-    except (ValueError, TypeError, OverflowError):
-        error = f"must be ISO 8601 or an epoch number, not {shorten(value)}"
-        raise RecordError("timestamp", error) from None
+def remove(fields: dict[str, Json], alias: Alias) -> None:
+    """Removes what an alias has named. An object that holds it stays whole."""
+    # A nested "log.level" has no key of that name. A flat one with another value may be there.
+    if fields.get(alias.name) is alias.value:
+        del fields[alias.name]
 
 
 LEAST_EPOCH = 100_000_000  # Seconds, March 1973. A smaller number under an alias is a duration.
@@ -880,21 +970,6 @@ def pop_timestamp(fields: dict[str, Json], aliases: list[Alias]) -> int | None:
             remove(fields, alias)
             return timestamp
     return None
-
-
-def remove(fields: dict[str, Json], alias: Alias) -> None:
-    """Removes what an alias has named. An object that holds it stays whole."""
-    # A nested "log.level" has no key of that name. A flat one with another value may be there.
-    if fields.get(alias.name) is alias.value:
-        del fields[alias.name]
-
-
-def check_severity(value: Json) -> int:
-    """The number of our own "severity". Raises RecordError."""
-    try:
-        return parse_severity(value)
-    except ValueError as error:
-        raise RecordError("severity", str(error)) from None
 
 
 def pop_severity(fields: dict[str, Json], aliases: list[Alias]) -> int:
@@ -941,15 +1016,6 @@ def pop_message(fields: dict[str, Json], aliases: list[Alias]) -> str:
     return check_message(best.name, message)
 
 
-def check_message(name: str, value: Json) -> str:
-    """A message as a text: a value that is no text becomes its JSON. Raises RecordError."""
-    message = value if isinstance(value, str) else to_json(name, value)
-    # A character has at most 4 bytes in UTF-8: only a long text must be encoded to know.
-    if len(message) * 4 > MAX_MESSAGE_BYTES and len(message.encode()) > MAX_MESSAGE_BYTES:
-        raise RecordError(name, f"is longer than {MAX_MESSAGE_BYTES >> 10} KiB")
-    return message
-
-
 def pop_service(
     fields: dict[str, Json], own: dict[str, Json] | None, aliases: list[Alias], token: Token
 ) -> Json:
@@ -974,62 +1040,6 @@ def pop_service(
                 remove(fields, alias)
                 return alias.value
     return service
-
-
-def check_service(service: Json, token: Token) -> str:
-    """The service of a record. A service token writes its own service only. Raises RecordError."""
-    if token.role == "service":
-        if service not in (None, "", token.service):
-            error = f"this token writes records of {token.service} only, not of {shorten(service)}"
-            raise RecordError("service", error, forbidden=True)
-        return token.service
-    if not isinstance(service, str) or not 0 < len(service) <= MAX_SERVICE_CHARS:
-        error = f"must be a text of 1 to {MAX_SERVICE_CHARS} characters, with a shipper's token"
-        raise RecordError("service", error)
-    return service
-
-
-def nesting(value: Json) -> int:
-    """How deep a value is nested. Raises RecursionError."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if not isinstance(value, list):
-        return 0
-    return 1 + max(map(nesting, value), default=0)
-
-
-def pop_attributes(fields: dict[str, Json]) -> str:
-    """What is left in `fields` and in its "attributes", which win where both have a name, as JSON.
-
-    Raises RecordError.
-
-    >>> pop_attributes({"user": "bob", "attributes": {"n": [1, 2]}})
-    '{"user":"bob","n":[1,2]}'
-    """
-    own = fields.pop("attributes", None)
-    if own is not None:
-        if not isinstance(own, dict):
-            raise RecordError("attributes", f"must be a JSON object, not {shorten(own)}")
-        fields |= own
-    if not fields:
-        return "{}"
-    text = to_json("attributes", fields)
-    if len(text) * 4 > MAX_ATTRIBUTES_BYTES and len(text.encode()) > MAX_ATTRIBUTES_BYTES:
-        raise RecordError("attributes", f"are longer than {MAX_ATTRIBUTES_BYTES >> 10} KiB")
-    return text
-
-
-def to_json(field: str, value: Json) -> str:
-    """A value of a record as JSON. Raises RecordError for the field."""
-    try:
-        text = encode_json(value)
-        # Few brackets can't be nested deep: most values need no look.
-        if text.count("{") + text.count("[") > MAX_NESTING and nesting(value) > MAX_NESTING:
-            raise ValueError
-    except (ValueError, RecursionError):
-        error = "must have no NaN or Infinity, and not be nested too deep"
-        raise RecordError(field, error) from None
-    return text
 
 
 # -------- 5. Bodies
@@ -1141,45 +1151,6 @@ def split_body(body: bytes, most_chars: int, charset: str) -> list[Json]:
     return values
 
 
-@functools.lru_cache(256)
-def charset_of(content_type: str) -> str:
-    """The charset of Windows or ISO that a Content-Type names, or nothing: others are ignored."""
-    match = re.search(r"charset\s*=\s*\"?([\w.:-]{1,40})", content_type, re.IGNORECASE)
-    with contextlib.suppress(LookupError):
-        name = codecs.lookup(match[1]).name if match else ""
-        return name if name.startswith(("cp125", "iso8859")) else ""
-    return ""
-
-
-# What a body that is no text begins with, and what it seems to be.
-SIGNATURES = {
-    b"\x1f\x8b": "gzip without 'Content-Encoding: gzip'",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"\x04\x22\x4d\x18": "lz4",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ": "xz",
-    b"PK\x03\x04": "a ZIP file",
-    b"SQLite format 3": "an SQLite file",
-    b"\x89PNG": "a picture",
-    b"\xff\xd8\xff": "a picture",
-    b"%PDF": "a PDF",
-    b"\x7fELF": "a program",
-}
-
-
-def not_text(body: bytes, problem: str) -> Refusal:
-    """The refusal of a body that is no text, with what it seems to be."""
-    hint = "Send JSON, a form or lines of text, in UTF-8, as they are or with gzip or deflate."
-    for signature, name in SIGNATURES.items():
-        if body.startswith(signature):
-            return Unsupported(f"The body seems to be {name}.", hint)
-    if b"\0" in body:
-        return BadBody("The body seems to be binary: it has a NUL.", hint)
-    hint += " Or name a charset of Windows or ISO in Content-Type."
-    return BadBody(f"The body is not text in UTF-8: {problem}.", hint)
-
-
-MULTIPART = re.compile(r"^content-disposition: *form-data", re.IGNORECASE | re.MULTILINE)
 FORM = re.compile(r"[\w.%+*@\[\]-]+=[^\s\"']*")  # As browsers write one.
 
 
@@ -1300,6 +1271,152 @@ def split_json(text: str, most_chars: int) -> list[Json]:
     return values
 
 
+BLANKS = re.compile(r"[ \t\r\n]*")
+decode_json = json.JSONDecoder().raw_decode
+
+
+def skip_blanks(text: str, offset: int) -> int:
+    """The offset of the first character that is no blank."""
+    return BLANKS.match(text, offset).end()  # type: ignore[union-attr]  # It always matches.
+
+
+def check_count(records: int) -> None:
+    """Raises TooLarge for more records than a batch may have."""
+    if records > MAX_RECORDS:
+        error = f"The batch has more than {MAX_RECORDS:,} records."
+        raise TooLarge(error, "Send smaller batches.")
+
+
+# -------- 5b. Unusual bodies *
+# The core uses `charset_of`, `not_text`, `replace_surrogates`, `MULTIPART`, `parse_multipart`,
+# `clean_form`, `decode_value` and `split_long_array`. They read bodies that are not UTF-8, forms,
+# and JSON of many megabytes.
+
+
+@functools.lru_cache(256)
+def charset_of(content_type: str) -> str:
+    """The charset of Windows or ISO that a Content-Type names, or nothing: others are ignored."""
+    match = re.search(r"charset\s*=\s*\"?([\w.:-]{1,40})", content_type, re.IGNORECASE)
+    with contextlib.suppress(LookupError):
+        name = codecs.lookup(match[1]).name if match else ""
+        return name if name.startswith(("cp125", "iso8859")) else ""
+    return ""
+
+
+# What a body that is no text begins with, and what it seems to be.
+SIGNATURES = {
+    b"\x1f\x8b": "gzip without 'Content-Encoding: gzip'",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"PK\x03\x04": "a ZIP file",
+    b"SQLite format 3": "an SQLite file",
+    b"\x89PNG": "a picture",
+    b"\xff\xd8\xff": "a picture",
+    b"%PDF": "a PDF",
+    b"\x7fELF": "a program",
+}
+
+
+def not_text(body: bytes, problem: str) -> Refusal:
+    """The refusal of a body that is no text, with what it seems to be."""
+    hint = "Send JSON, a form or lines of text, in UTF-8, as they are or with gzip or deflate."
+    for signature, name in SIGNATURES.items():
+        if body.startswith(signature):
+            return Unsupported(f"The body seems to be {name}.", hint)
+    if b"\0" in body:
+        return BadBody("The body seems to be binary: it has a NUL.", hint)
+    hint += " Or name a charset of Windows or ISO in Content-Type."
+    return BadBody(f"The body is not text in UTF-8: {problem}.", hint)
+
+
+def replace_surrogates(value: Json) -> Json:
+    """A value with U+FFFD for each half of a surrogate pair: neither UTF-8 nor SQLite takes it.
+
+    UTF-16 writes a pair as its two halves: reading them again joins pairs and finds lone halves.
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return json.loads(whole)
+
+
+MULTIPART = re.compile(r"^content-disposition: *form-data", re.IGNORECASE | re.MULTILINE)
+
+
+def parse_multipart(text: str) -> dict[str, Json]:
+    r"""The fields of a multipart form (RFC 7578), which curl -F and FormData send.
+
+    >>> head = 'Content-Disposition: form-data; name="message"'
+    >>> parse_multipart(f"--x\r\n{head}\r\n\r\nhello\r\n--x--\r\n")
+    {'message': 'hello'}
+
+    Raises ValueError for more than 1,000 fields.
+    """
+    boundary, _, rest = text.partition("\n")
+    boundary = "\n" + boundary.rstrip("\r")
+    if rest.count(boundary) > 1000:
+        raise ValueError
+    fields: dict[str, Json] = {}
+    for part in rest.split(boundary):
+        head, *content = re.split(r"\r?\n\r?\n", part, maxsplit=1)
+        name = re.search(r'\bname="([^"\r\n]{0,200})"', head)
+        if name and content:
+            fields[name[1]] = content[0].removesuffix("\r")
+    return fields
+
+
+# Fields in a form of logging.handlers.HTTPHandler that repeat others or say nothing to a reader.
+FORM_NOISE = frozenset((
+    "args", "levelno", "msecs", "relativeCreated", "thread", "process", "processName", "taskName",
+    "filename",
+))  # fmt: skip
+
+
+def clean_form(fields: dict[str, Json]) -> dict[str, Json]:
+    """The fields of a form. Of those that logging.handlers.HTTPHandler posts, some say nothing.
+
+    >>> form = {"msg": "%s rows", "args": "(3,)", "levelno": "20", "exc_info": "None"}
+    >>> clean_form(form)
+    {'message': '3 rows'}
+    """
+    if "msg" not in fields or "levelno" not in fields:
+        return fields
+    fields["message"] = format_message(fields.pop("msg"), fields.get("args", ""))
+    # exc_info is "(<class 'E'>, E('what'), <traceback ...>)": only the middle says anything.
+    exception = fields.pop("exc_info", "").partition("'>, ")[2]
+    exception = exception.rpartition(", <traceback object")[0]
+    if exception:
+        fields["exc_info"] = exception
+    for name in ("exc_text", "stack_info"):
+        if fields.get(name) == "None":
+            del fields[name]
+    return {name: value for name, value in fields.items() if name not in FORM_NOISE}
+
+
+# A conversion of a format, with a width and a precision of at most 3 digits.
+CONVERSION = re.compile(r"%(?:\([^()%]*\))?[-#0 +]*\d{0,3}(?:\.\d{0,3})?[hlL]?[diouxXeEfFgGcrsa%]")
+
+
+def format_message(message: str, arguments: str) -> str:
+    """The text that logging would make of a message and the repr() of its arguments.
+
+    HTTPHandler sends both apart. The message stays as it is where they do not fit each other, or
+    where the result could be large: each conversion can write all the arguments, ten characters
+    for one of theirs ("\\U0001f600"), and blanks up to a width of 999.
+    """
+    if "%" not in message or len(message) > MAX_MESSAGE_BYTES:
+        return message
+    if arguments in ("", "()", "None") or len(arguments) > MAX_ATTRIBUTES_BYTES:
+        return message
+    largest = message.count("%") * (10 * len(arguments) + 999)
+    if largest > 16 * MAX_MESSAGE_BYTES or "%" in CONVERSION.sub("", message):
+        return message
+    with contextlib.suppress(Exception):  # Any error of the client's text: it stays as it is.
+        return str(message % ast.literal_eval(arguments))
+    return message
+
+
 LOGS_OF_OBJECT = re.compile(r'\{\s*"logs"\s*:\s*')
 
 
@@ -1386,105 +1503,6 @@ def overlong() -> RecordError:
     return RecordError("record", f"is longer than {MAX_VALUE_CHARS >> 20} MiB of JSON")
 
 
-def skip_blanks(text: str, offset: int) -> int:
-    """The offset of the first character that is no blank."""
-    return BLANKS.match(text, offset).end()  # type: ignore[union-attr]  # It always matches.
-
-
-decode_json = json.JSONDecoder().raw_decode
-BLANKS = re.compile(r"[ \t\r\n]*")
-
-
-def check_count(records: int) -> None:
-    """Raises TooLarge for more records than a batch may have."""
-    if records > MAX_RECORDS:
-        error = f"The batch has more than {MAX_RECORDS:,} records."
-        raise TooLarge(error, "Send smaller batches.")
-
-
-def replace_surrogates(value: Json) -> Json:
-    """A value with U+FFFD for each half of a surrogate pair: neither UTF-8 nor SQLite takes it.
-
-    UTF-16 writes a pair as its two halves: reading them again joins pairs and finds lone halves.
-    """
-    text = json.dumps(value, ensure_ascii=False)
-    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return json.loads(whole)
-
-
-# Fields in a form of logging.handlers.HTTPHandler that repeat others or say nothing to a reader.
-FORM_NOISE = frozenset((
-    "args", "levelno", "msecs", "relativeCreated", "thread", "process", "processName", "taskName",
-    "filename",
-))  # fmt: skip
-
-
-def parse_multipart(text: str) -> dict[str, Json]:
-    r"""The fields of a multipart form (RFC 7578), which curl -F and FormData send.
-
-    >>> head = 'Content-Disposition: form-data; name="message"'
-    >>> parse_multipart(f"--x\r\n{head}\r\n\r\nhello\r\n--x--\r\n")
-    {'message': 'hello'}
-
-    Raises ValueError for more than 1,000 fields.
-    """
-    boundary, _, rest = text.partition("\n")
-    boundary = "\n" + boundary.rstrip("\r")
-    if rest.count(boundary) > 1000:
-        raise ValueError
-    fields: dict[str, Json] = {}
-    for part in rest.split(boundary):
-        head, *content = re.split(r"\r?\n\r?\n", part, maxsplit=1)
-        name = re.search(r'\bname="([^"\r\n]{0,200})"', head)
-        if name and content:
-            fields[name[1]] = content[0].removesuffix("\r")
-    return fields
-
-
-def clean_form(fields: dict[str, Json]) -> dict[str, Json]:
-    """The fields of a form. Of those that logging.handlers.HTTPHandler posts, some say nothing.
-
-    >>> form = {"msg": "%s rows", "args": "(3,)", "levelno": "20", "exc_info": "None"}
-    >>> clean_form(form)
-    {'message': '3 rows'}
-    """
-    if "msg" not in fields or "levelno" not in fields:
-        return fields
-    fields["message"] = format_message(fields.pop("msg"), fields.get("args", ""))
-    # exc_info is "(<class 'E'>, E('what'), <traceback ...>)": only the middle says anything.
-    exception = fields.pop("exc_info", "").partition("'>, ")[2]
-    exception = exception.rpartition(", <traceback object")[0]
-    if exception:
-        fields["exc_info"] = exception
-    for name in ("exc_text", "stack_info"):
-        if fields.get(name) == "None":
-            del fields[name]
-    return {name: value for name, value in fields.items() if name not in FORM_NOISE}
-
-
-# A conversion of a format, with a width and a precision of at most 3 digits.
-CONVERSION = re.compile(r"%(?:\([^()%]*\))?[-#0 +]*\d{0,3}(?:\.\d{0,3})?[hlL]?[diouxXeEfFgGcrsa%]")
-
-
-def format_message(message: str, arguments: str) -> str:
-    """The text that logging would make of a message and the repr() of its arguments.
-
-    HTTPHandler sends both apart. The message stays as it is where they do not fit each other, or
-    where the result could be large: each conversion can write all the arguments, ten characters
-    for one of theirs ("\\U0001f600"), and blanks up to a width of 999.
-    """
-    if "%" not in message or len(message) > MAX_MESSAGE_BYTES:
-        return message
-    if arguments in ("", "()", "None") or len(arguments) > MAX_ATTRIBUTES_BYTES:
-        return message
-    largest = message.count("%") * (10 * len(arguments) + 999)
-    if largest > 16 * MAX_MESSAGE_BYTES or "%" in CONVERSION.sub("", message):
-        return message
-    with contextlib.suppress(Exception):  # Any error of the client's text: it stays as it is.
-        return str(message % ast.literal_eval(arguments))
-    return message
-
-
 # -------- 6. Queries
 
 
@@ -1540,9 +1558,6 @@ class Query:
             service=self.service,
             not_service=self.not_service,
         )
-
-
-# The parsers of parameters. Each raises ValueError with what is allowed.
 
 
 def parse_duration(text: str) -> int:
@@ -1632,6 +1647,7 @@ def format_cursor(last: StoredRecord) -> str:
     return base64.urlsafe_b64encode(f"{last.timestamp}:{last.id}".encode()).decode()
 
 
+# The parsers of parameters. Each raises ValueError with what is allowed.
 Parser = Callable[[str], Json]
 FILTERS: dict[str, Parser] = {
     "severity": lambda text: tuple(map(parse_severity_name, text.split(","))),
@@ -1749,35 +1765,6 @@ class Batch:
         self.replayed = False  # Its key was known: it was stored before, and not again.
         self.failure: Exception | None = None  # Why it is not stored.
         self.is_on_disk = False  # Set by the Committer. Nothing else makes a 200.
-
-
-@dataclasses.dataclass
-class Stats:
-    """What a store counts: all of one state of it."""
-
-    kinds: Counter[tuple[str, int]]  # Records by service and severity.
-    first: int | None = None  # The least and the greatest timestamp.
-    last: int | None = None
-    # For each step that holds records: their number by severity, DEBUG first.
-    steps: dict[int, list[int]] = dataclasses.field(default_factory=dict)
-
-    def add(self, other: Stats) -> None:
-        """Adds what was counted of other records. Raises TooManySteps."""
-        self.kinds.update(other.kinds)
-        firsts = [first for first in (self.first, other.first) if first is not None]
-        lasts = [last for last in (self.last, other.last) if last is not None]
-        self.first = min(firsts, default=None)
-        self.last = max(lasts, default=None)
-        self.add_steps((begin, *numbers) for begin, numbers in other.steps.items())
-
-    def add_steps(self, rows: Iterable[tuple[int, ...]]) -> None:
-        """Adds rows of a step's begin and its numbers by severity. Raises TooManySteps."""
-        for begin, *numbers in rows:
-            known = self.steps.get(begin, [0] * len(SEVERITIES))
-            # SQL's sum of no rows is NULL.
-            self.steps[begin] = [a + (b or 0) for a, b in zip(known, numbers, strict=True)]
-            if len(self.steps) > MAX_STEPS:
-                raise TooManySteps
 
 
 class Store(abc.ABC):
@@ -1980,17 +1967,11 @@ def fail(batches: list[Batch], outage: Unavailable) -> None:
 
 # -------- 8. SQLite
 
-SCHEMA = pathlib.Path(__file__).with_name("schema.sql")
-APPLICATION_ID = 0x4C4F4753  # As schema.sql sets it.
-SCHEMA_VERSION = 2
-PAGE_BYTES = 4096  # Of SQLite's pages.
 SPANS = (DAY, HOUR, MINUTE)  # The lengths of the spans in the table of counts.
 ROWS = 1_000  # Of one INSERT.
 MAX_KINDS = 200  # Pairs of service and severity that one query merges. SQLite takes 500.
 NARROW_IDS = 20_000  # A range of at most so many ids is read whole.
 FOLLOW_IDS = 100_000  # That a follower reads at a time.
-SAMPLE_RECORDS = 100_000  # That are searched, to know whether a text is rare.
-RARE = 3  # A text that fewer of the SAMPLE_RECORDS have is rare.
 COLUMNS = ", ".join(StoredRecord._fields)
 
 
@@ -2034,44 +2015,6 @@ def where(query: Query) -> tuple[str, list[Json]]:
 def order_by(query: Query) -> str:
     """The columns that a query's records are ordered by, in SQL."""
     return f"id {query.order}" if query.by_id else f"timestamp {query.order}, id {query.order}"
-
-
-def where_all(query: Query) -> tuple[str, list[Json]]:
-    """The SQL test of all filters of a query, texts and attributes too, in SQLite."""
-    test, values = where(query)
-    found = [where_text(text) for text in query.contains]
-    found += [where_attribute(*pair) for pair in query.attributes]
-    excluded = [where_text(text) for text in query.not_contains]
-    excluded += [where_attribute(*pair) for pair in query.not_attributes]
-    for part, _ in found:
-        test += f" AND {part}"
-    for part, _ in excluded:
-        test += f" AND ({part}) IS NOT TRUE"  # The test of a missing attribute is NULL.
-    for _, part_values in found + excluded:
-        values += part_values
-    return test, values
-
-
-def where_text(text: str) -> tuple[str, list[Json]]:
-    """The SQL test for a text in a message, ignoring case."""
-    # LIKE looks first, since it is fastest. It knows the case of ASCII letters only: every
-    # other letter of the text becomes "_", which stands for any character, or "%", for several:
-    # "ß" is "ss" in capitals. LIKE reads a message up to a NUL: one that has a NUL goes to instr
-    # in any case. Then instr decides. Both of its texts are in lower case, which Python makes
-    # where SQLite can't.
-    pattern = re.sub(r"([%_\\])", r"\\\1", text)
-    pattern = re.sub(r"[^\x01-\x7f]", lambda m: "_%"[len(m[0].casefold()) > 1], pattern)
-    fold = "lower" if text.isascii() else "fold"
-    test = "(message LIKE ? ESCAPE '\\' OR instr(message, char(0)))"
-    return f"{test} AND instr({fold}(message), ?) > 0", [f"%{pattern}%", text.casefold()]
-
-
-def where_attribute(key: str, value: str) -> tuple[str, list[Json]]:
-    """The SQL test for an attribute's value: as a text, or as JSON that is written so."""
-    path = f"$.{encode_json(key)}"
-    has_path = bool(key) and path == f'$."{key}"'  # A key with a quote has no path in SQLite.
-    test = "attributes -> ? IN (?, ?)" if has_path else "member(attributes, ?) IN (?, ?)"
-    return test, [path if has_path else key, encode_json(value), value]
 
 
 class Part(NamedTuple):
@@ -2119,63 +2062,12 @@ class SQLiteRecords(Store):
             check_file(self.path)
             SCHEMA.stat()  # Without it, no file is made.
             os.close(os.open(self.path, os.O_CREAT, 0o600))  # Only its owner may read a new one.
-            self._db = self._connect_writer()
+            self._db = connect_writer(self.path)
             self._inode = os.stat(self.path).st_ino
-            self._readers = self._connect_readers(READERS)
-            self._scanners = self._connect_readers(SCANNERS)
+            self._readers = connect_readers(self.path, READERS)
+            self._scanners = connect_readers(self.path, SCANNERS)
         except (OSError, sqlite3.Error) as error:
             raise StartError(f"{self.path}: can't be opened as the store: {error}") from None
-
-    def _connect(self, mode: str, cached_statements: int) -> sqlite3.Connection:
-        db = sqlite3.connect(
-            f"{self.path.as_uri()}?mode={mode}",
-            timeout=LOCK_SECONDS,
-            isolation_level=None,  # Transactions begin where the code says so.
-            check_same_thread=False,  # Connections are lent from thread to thread.
-            cached_statements=cached_statements,
-            uri=True,
-        )
-        db.create_function("fold", 1, str.casefold, deterministic=True)
-        db.create_function("member", 2, json_member, deterministic=True)
-        return db
-
-    def _connect_writer(self) -> sqlite3.Connection:
-        """The connection that writes. It waits while another server makes the same new file."""
-        deadline = time.monotonic() + LOCK_SECONDS
-        while True:
-            db = self._connect("rw", cached_statements=64)
-            try:
-                self._prepare_writer(db)
-                return db
-            except sqlite3.Error as error:
-                db.close()  # It may hold a lock.
-                reason = getattr(error, "sqlite_errorname", "")
-                # The file is locked, or has its tables by now.
-                if reason not in ("SQLITE_BUSY", "SQLITE_ERROR") or time.monotonic() > deadline:
-                    raise
-            time.sleep(0.01)
-
-    def _prepare_writer(self, db: sqlite3.Connection) -> None:
-        """Makes a new file by schema.sql, and sets how its connection writes."""
-        if db.execute("PRAGMA user_version").fetchone() == (0,):
-            db.executescript(SCHEMA.read_text(encoding="utf-8"))
-            sync_folder(self.path.parent)
-        db.execute("SELECT id FROM logs LIMIT 1")  # A broken file is found before a change.
-        # In WAL mode, readers and the writer do not wait for each other.
-        if db.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
-            raise sqlite3.OperationalError("this file system has no WAL mode")
-        db.execute("PRAGMA synchronous = FULL")  # An fsync for each commit, as a 200 promises.
-        db.execute("PRAGMA wal_autocheckpoint = 4000")  # Pages, 16 MB: fewer checkpoints.
-        db.execute("PRAGMA journal_size_limit = 67108864")  # Bytes of the WAL after a checkpoint.
-        db.execute("PRAGMA cache_size = -16384")  # KiB: the ends of the indexes stay in memory.
-        db.set_authorizer(authorize)
-
-    def _connect_readers(self, count: int) -> queue.LifoQueue[sqlite3.Connection]:
-        readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
-        for _ in range(count):
-            # Few statements are kept: a client can make ever more different ones.
-            readers.put(self._connect("ro", cached_statements=8))
-        return readers
 
     def close(self) -> None:
         """Stops the queries under way. The last connection to close moves the WAL into the file."""
@@ -2215,7 +2107,7 @@ class SQLiteRecords(Store):
                 if getattr(error, "sqlite_errorname", "").startswith("SQLITE_READONLY"):
                     # A connection to a file that was read-only stays so: a new one may write.
                     with contextlib.suppress(sqlite3.Error):
-                        self._db = self._connect_writer()
+                        self._db = connect_writer(self.path)
                 raise explain(error) from error
             finally:
                 if db.in_transaction:
@@ -2301,31 +2193,10 @@ class SQLiteRecords(Store):
             found = plan(db, query)
             if not found.is_scan:
                 return read_page(db, query, found.parts, most_chars)
-        pages = self.scan(found.parts[0], lambda db, part: read_page(db, query, [part], most_chars))
+        pages = scan(
+            self, found.parts[0], lambda db, part: read_page(db, query, [part], most_chars)
+        )
         return merge_pages(query, pages)
-
-    def scan(self, part: Part, work: Callable[[sqlite3.Connection, Part], Any]) -> list[Any]:
-        """What `work` gives for stretches of a part that are read side by side.
-
-        SQLite gives up the GIL while it reads, so that each stretch can keep a processor busy. Each
-        is a read with a deadline of its own, so they are not of one moment: `high` keeps newer
-        records out of all of them, but a deletion between them may show.
-        """
-        with self.reading() as db:
-            low, high = db.execute(ID_RANGE).fetchone()
-        low = max(low - 1, part.query.after or 0)
-        high = high if part.query.last_id is None else min(high, part.query.last_id)
-        length = max(-(-(high - low) // SCANNERS), 1)
-        asking = threading.get_ident()
-
-        def read_stretch(first: int) -> Any:
-            last_id = min(first + length, high)
-            stretch = dataclasses.replace(part.query, after=first, last_id=last_id)
-            with self.reading(searches_text=True, thread=asking) as db:
-                return work(db, Part(part.table, stretch))
-
-        with concurrent.futures.ThreadPoolExecutor(SCANNERS) as pool:
-            return list(pool.map(read_stretch, range(low, high, length)))
 
     def stream(self, query: Query) -> Iterator[list[StoredRecord]]:
         """All records of a query that are there now, in pages.
@@ -2409,62 +2280,6 @@ class SQLiteRecords(Store):
         """Bytes of the file, its WAL and its index of the WAL."""
         files = [pathlib.Path(f"{self.path}{end}") for end in ("", "-wal", "-shm")]
         return sum(file.stat().st_size for file in files if file.exists())
-
-
-def check_file(path: pathlib.Path) -> None:
-    """Raises StartError where a file is there that can't be the store. It only reads.
-
-    It reads the header by hand (https://www.sqlite.org/fileformat.html#the_database_header):
-    SQLite would make files beside a database that is not ours.
-    """
-    wal = path.with_name(f"{path.name}-wal")
-    has_wal = wal.exists() and wal.stat().st_size  # Before the head: another start may make both.
-    head = b""
-    if path.exists():
-        with path.open("rb") as file:
-            head = file.read(100)
-    if not head:
-        if has_wal:
-            raise StartError(
-                f"{wal}: holds records of a database that is not beside it; put {path.name} back,"
-                " or move this file away too"
-            )
-        return
-    application_id = int.from_bytes(head[68:72], "big")
-    has_tables = any(head[40:44])  # The schema cookie.
-    if head.startswith(b"SQLite format 3\0") and not application_id and not has_tables:
-        return  # A first start that was killed left it.
-    version = int.from_bytes(head[60:64], "big")
-    if not head.startswith(b"SQLite format 3\0") or application_id != APPLICATION_ID:
-        raise StartError(f"{path}: is not a database of this server; name another file")
-    if version == 1:
-        raise StartError(
-            f"{path}: has schema version 1; start the old server on it, name another file here, and"
-            " carry its records over with a shipper's token T: curl 'OLD/logs?limit=0&order=asc&"
-            "format=ndjson' | split -l 5000 --filter=\"curl -f -H 'Authorization: Token T'"
-            ' --data-binary @- NEW/logs"'
-        )
-    if version != SCHEMA_VERSION:
-        raise StartError(f"{path}: has schema version {version}, not {SCHEMA_VERSION}")
-    whole = int.from_bytes(head[28:32], "big") * PAGE_BYTES
-    # A WAL may have the rest. A journal is from a first start that was killed: SQLite undoes it.
-    is_recoverable = wal.exists() or path.with_name(f"{path.name}-journal").exists()
-    if path.stat().st_size < whole and not is_recoverable:
-        raise StartError(f"{path}: is cut short, it should have {whole:,} bytes; copy it again")
-
-
-def json_member(attributes: str, key: str) -> str | None:
-    """The JSON of one attribute, or None where it is missing."""
-    values = json.loads(attributes)
-    return encode_json(values[key]) if key in values else None
-
-
-def sync_folder(folder: pathlib.Path) -> None:
-    """Puts the names of new files on disk. Windows does so by itself."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
 
 
 # `write` has computed the ids already: AUTOINCREMENT gives each row the id after the one before,
@@ -2556,22 +2371,6 @@ def read_page(db: sqlite3.Connection, query: Query, parts: list[Part], most_char
     return records, False
 
 
-def merge_pages(query: Query, pages: list[Page]) -> Page:
-    """The first records of several pages, in order.
-
-    A page that has more tells nothing of what follows its last record: there the merge ends. If
-    the last one of a page is of 12:05, records before 12:05 may follow that were not read.
-    """
-    key = operator.attrgetter(*(["id"] if query.by_id else ["timestamp", "id"]))
-    all_records = [records for records, _ in pages]
-    merged = list(heapq.merge(*all_records, key=key, reverse=query.order == "desc"))
-    for count, record in enumerate(merged, 1):
-        is_end = any(more and records[-1] is record for records, more in pages)
-        if is_end or count == query.limit < len(merged):
-            return merged[:count], True
-    return merged, False
-
-
 def plan(db: sqlite3.Connection, query: Query, by_kind: bool = False) -> Plan:
     """Which parts together give what a query asks for, each with its index.
 
@@ -2600,22 +2399,6 @@ def plan(db: sqlite3.Connection, query: Query, by_kind: bool = False) -> Plan:
     return Plan([Part("logs INDEXED BY logs_by_time", query)])
 
 
-def covers_much(db: sqlite3.Connection, query: Query) -> bool:
-    """Whether the days of a query's time hold a third of all records or more.
-
-    Then all records are read sooner in the order of the table than these by an index.
-    """
-    start = MIN_TIMESTAMP if query.timestamp_start is None else query.timestamp_start
-    end = MAX_TIMESTAMP if query.timestamp_end is None else query.timestamp_end
-    sql = """
-        SELECT ifnull(sum(records) FILTER (WHERE start >= ? AND start <= ?), 0),
-               ifnull(sum(records), 0)
-        FROM counts WHERE span = ?
-    """
-    covered, records = db.execute(sql, [start // DAY * DAY, end, DAY]).fetchone()
-    return bool(3 * covered >= records)
-
-
 def find_kinds(db: sqlite3.Connection, query: Query) -> list[tuple[str, int]]:
     """The services and severities that occur among what a query asks for, by the counts."""
     test, values = where(query.kind_filters())
@@ -2634,24 +2417,215 @@ def narrow_to(query: Query, service: str, severity: int) -> Query:
     return dataclasses.replace(query, service=(service,), severity=(severity,))
 
 
-def needs_all(db: sqlite3.Connection, query: Query) -> bool:
-    """Whether a query for texts may have to read all records: to count them, or for a rare text.
+# -------- 8b. The file *
+# The core uses `check_file`, `connect_writer`, `connect_readers`, `SCHEMA` and `explain`. They open
+# the database, keep what is not ours untouched, and say in words what SQLite's errors mean.
 
-    A text is rare that fewer than RARE of a sample have: the first SAMPLE_RECORDS, in the query's
-    order, that pass all tests but texts. For it, a page could need the whole index.
+SCHEMA = pathlib.Path(__file__).with_name("schema.sql")
+APPLICATION_ID = 0x4C4F4753  # As schema.sql sets it.
+SCHEMA_VERSION = 2
+PAGE_BYTES = 4096  # Of SQLite's pages.
+
+
+def check_file(path: pathlib.Path) -> None:
+    """Raises StartError where a file is there that can't be the store. It only reads.
+
+    It reads the header by hand (https://www.sqlite.org/fileformat.html#the_database_header):
+    SQLite would make files beside a database that is not ours.
     """
-    if query.limit == 0:
-        return True
-    first, first_values = where(query)
-    test, values = where_all(query)
-    sql = f"""
-        SELECT count(*) FROM (
-            SELECT 1 FROM (SELECT * FROM logs INDEXED BY logs_by_time WHERE {first}
-                           ORDER BY timestamp {query.order} LIMIT {SAMPLE_RECORDS})
-            WHERE {test} LIMIT {RARE})
+    wal = path.with_name(f"{path.name}-wal")
+    has_wal = wal.exists() and wal.stat().st_size  # Before the head: another start may make both.
+    head = b""
+    if path.exists():
+        with path.open("rb") as file:
+            head = file.read(100)
+    if not head:
+        if has_wal:
+            raise StartError(
+                f"{wal}: holds records of a database that is not beside it; put {path.name} back,"
+                " or move this file away too"
+            )
+        return
+    application_id = int.from_bytes(head[68:72], "big")
+    has_tables = any(head[40:44])  # The schema cookie.
+    if head.startswith(b"SQLite format 3\0") and not application_id and not has_tables:
+        return  # A first start that was killed left it.
+    version = int.from_bytes(head[60:64], "big")
+    if not head.startswith(b"SQLite format 3\0") or application_id != APPLICATION_ID:
+        raise StartError(f"{path}: is not a database of this server; name another file")
+    if version == 1:
+        raise StartError(
+            f"{path}: has schema version 1; start the old server on it, name another file here, and"
+            " carry its records over with a shipper's token T: curl 'OLD/logs?limit=0&order=asc&"
+            "format=ndjson' | split -l 5000 --filter=\"curl -f -H 'Authorization: Token T'"
+            ' --data-binary @- NEW/logs"'
+        )
+    if version != SCHEMA_VERSION:
+        raise StartError(f"{path}: has schema version {version}, not {SCHEMA_VERSION}")
+    whole = int.from_bytes(head[28:32], "big") * PAGE_BYTES
+    # A WAL may have the rest. A journal is from a first start that was killed: SQLite undoes it.
+    is_recoverable = wal.exists() or path.with_name(f"{path.name}-journal").exists()
+    if path.stat().st_size < whole and not is_recoverable:
+        raise StartError(f"{path}: is cut short, it should have {whole:,} bytes; copy it again")
+
+
+def sync_folder(folder: pathlib.Path) -> None:
+    """Puts the names of new files on disk. Windows does so by itself."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
+def connect(path: pathlib.Path, mode: str, cached_statements: int) -> sqlite3.Connection:
+    """A connection to the file. `mode` is "ro" or "rw"."""
+    db = sqlite3.connect(
+        f"{path.as_uri()}?mode={mode}",
+        timeout=LOCK_SECONDS,
+        isolation_level=None,  # Transactions begin where the code says so.
+        check_same_thread=False,  # Connections are lent from thread to thread.
+        cached_statements=cached_statements,
+        uri=True,
+    )
+    db.create_function("fold", 1, str.casefold, deterministic=True)
+    db.create_function("member", 2, json_member, deterministic=True)
+    return db
+
+
+def connect_readers(path: pathlib.Path, count: int) -> queue.LifoQueue[sqlite3.Connection]:
+    """So many connections that only read. The one that was free last is lent first."""
+    readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
+    for _ in range(count):
+        # Few statements are kept: a client can make ever more different ones.
+        readers.put(connect(path, "ro", cached_statements=8))
+    return readers
+
+
+def connect_writer(path: pathlib.Path) -> sqlite3.Connection:
+    """The connection that writes. It waits while another server makes the same new file."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        db = connect(path, "rw", cached_statements=64)
+        try:
+            prepare_writer(db, path)
+            return db
+        except sqlite3.Error as error:
+            db.close()  # It may hold a lock.
+            reason = getattr(error, "sqlite_errorname", "")
+            # The file is locked, or has its tables by now.
+            if reason not in ("SQLITE_BUSY", "SQLITE_ERROR") or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
+
+
+def prepare_writer(db: sqlite3.Connection, path: pathlib.Path) -> None:
+    """Makes a new file by schema.sql, and sets how its connection writes."""
+    if db.execute("PRAGMA user_version").fetchone() == (0,):
+        db.executescript(SCHEMA.read_text(encoding="utf-8"))
+        sync_folder(path.parent)
+    db.execute("SELECT id FROM logs LIMIT 1")  # A broken file is found before a change.
+    # In WAL mode, readers and the writer do not wait for each other.
+    if db.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
+        raise sqlite3.OperationalError("this file system has no WAL mode")
+    db.execute("PRAGMA synchronous = FULL")  # An fsync for each commit, as a 200 promises.
+    db.execute("PRAGMA wal_autocheckpoint = 4000")  # Pages, 16 MB: fewer checkpoints.
+    db.execute("PRAGMA journal_size_limit = 67108864")  # Bytes of the WAL after a checkpoint.
+    db.execute("PRAGMA cache_size = -16384")  # KiB: the ends of the indexes stay in memory.
+    db.set_authorizer(authorize)
+
+
+def authorize(action: int, name: str | None, column: str | None, *_: str | None) -> int:
+    """What the writing connection may do: read, insert, count, and delete as retention does.
+
+    SQLite asks when it prepares a statement (https://www.sqlite.org/c3ref/set_authorizer.html).
+    So no fault of the server can alter a record or drop a table.
     """
-    [found] = db.execute(sql, first_values + values).fetchone()
-    return bool(found < min(RARE, query.limit))
+    always = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION)
+    tables = ("logs", "counts", "keys")
+    pragmas = ("page_count", "freelist_count", "incremental_vacuum", "wal_checkpoint")
+    allowed = (
+        action in (*always, sqlite3.SQLITE_TRANSACTION)
+        or (action in (sqlite3.SQLITE_INSERT, sqlite3.SQLITE_DELETE) and name in tables)
+        or (action == sqlite3.SQLITE_UPDATE and (name, column) == ("counts", "records"))
+        or (action == sqlite3.SQLITE_PRAGMA and name in pragmas)
+    )
+    return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
+
+
+REASONS = {
+    "SQLITE_FULL": "The disk is full.",
+    "SQLITE_BUSY": "Another process has locked the database.",
+    "SQLITE_READONLY": "The database is read-only.",
+}
+
+
+def explain(error: sqlite3.DatabaseError) -> Exception:
+    """What to raise for an error of SQLite: itself where the data are wrong, for example."""
+    if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
+        return error
+    name = getattr(error, "sqlite_errorname", "")
+    if name == "SQLITE_INTERRUPT":
+        return query_stopped()
+    kind = "_".join(name.split("_")[:2])  # SQLITE_READONLY_DBMOVED is a kind of SQLITE_READONLY.
+    return Unavailable(REASONS.get(kind, f"The database says: {error}."))
+
+
+def query_stopped() -> Unavailable:
+    """The error of a query that is past its deadline, or whose client left."""
+    error = f"The query took longer than {QUERY_SECONDS} s, or its client left: it was stopped."
+    return Unavailable(error, "Narrow it with timestamp_start, service or severity.")
+
+
+# -------- 8c. Searches *
+# The core uses `where_all`, `by_receipt`, `covers_much`, `needs_all`, `scan` and `merge_pages`.
+# They serve filters for which there is no index: texts, attributes, and the time of receipt.
+
+SAMPLE_RECORDS = 100_000  # That are searched, to know whether a text is rare.
+RARE = 3  # A text that fewer of the SAMPLE_RECORDS have is rare.
+
+
+def where_all(query: Query) -> tuple[str, list[Json]]:
+    """The SQL test of all filters of a query, texts and attributes too, in SQLite."""
+    test, values = where(query)
+    found = [where_text(text) for text in query.contains]
+    found += [where_attribute(*pair) for pair in query.attributes]
+    excluded = [where_text(text) for text in query.not_contains]
+    excluded += [where_attribute(*pair) for pair in query.not_attributes]
+    for part, _ in found:
+        test += f" AND {part}"
+    for part, _ in excluded:
+        test += f" AND ({part}) IS NOT TRUE"  # The test of a missing attribute is NULL.
+    for _, part_values in found + excluded:
+        values += part_values
+    return test, values
+
+
+def where_text(text: str) -> tuple[str, list[Json]]:
+    """The SQL test for a text in a message, ignoring case."""
+    # LIKE looks first, since it is fastest. It knows the case of ASCII letters only: every
+    # other letter of the text becomes "_", which stands for any character, or "%", for several:
+    # "ß" is "ss" in capitals. LIKE reads a message up to a NUL: one that has a NUL goes to instr
+    # in any case. Then instr decides. Both of its texts are in lower case, which Python makes
+    # where SQLite can't.
+    pattern = re.sub(r"([%_\\])", r"\\\1", text)
+    pattern = re.sub(r"[^\x01-\x7f]", lambda m: "_%"[len(m[0].casefold()) > 1], pattern)
+    fold = "lower" if text.isascii() else "fold"
+    test = "(message LIKE ? ESCAPE '\\' OR instr(message, char(0)))"
+    return f"{test} AND instr({fold}(message), ?) > 0", [f"%{pattern}%", text.casefold()]
+
+
+def where_attribute(key: str, value: str) -> tuple[str, list[Json]]:
+    """The SQL test for an attribute's value: as a text, or as JSON that is written so."""
+    path = f"$.{encode_json(key)}"
+    has_path = bool(key) and path == f'$."{key}"'  # A key with a quote has no path in SQLite.
+    test = "attributes -> ? IN (?, ?)" if has_path else "member(attributes, ?) IN (?, ?)"
+    return test, [path if has_path else key, encode_json(value), value]
+
+
+def json_member(attributes: str, key: str) -> str | None:
+    """The JSON of one attribute, or None where it is missing."""
+    values = json.loads(attributes)
+    return encode_json(values[key]) if key in values else None
 
 
 ID_RANGE = "SELECT ifnull((SELECT min(id) FROM logs), 1), ifnull((SELECT max(id) FROM logs), 0)"
@@ -2684,52 +2658,117 @@ def by_receipt(db: sqlite3.Connection, query: Query) -> Query:
     )
 
 
-REASONS = {
-    "SQLITE_FULL": "The disk is full.",
-    "SQLITE_BUSY": "Another process has locked the database.",
-    "SQLITE_READONLY": "The database is read-only.",
-}
+def covers_much(db: sqlite3.Connection, query: Query) -> bool:
+    """Whether the days of a query's time hold a third of all records or more.
 
-
-def explain(error: sqlite3.DatabaseError) -> Exception:
-    """What to raise for an error of SQLite: itself where the data are wrong, for example."""
-    if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
-        return error
-    name = getattr(error, "sqlite_errorname", "")
-    if name == "SQLITE_INTERRUPT":
-        return query_stopped()
-    kind = "_".join(name.split("_")[:2])  # SQLITE_READONLY_DBMOVED is a kind of SQLITE_READONLY.
-    return Unavailable(REASONS.get(kind, f"The database says: {error}."))
-
-
-def query_stopped() -> Unavailable:
-    """The error of a query that is past its deadline, or whose client left."""
-    error = f"The query took longer than {QUERY_SECONDS} s, or its client left: it was stopped."
-    return Unavailable(error, "Narrow it with timestamp_start, service or severity.")
-
-
-def authorize(action: int, name: str | None, column: str | None, *_: str | None) -> int:
-    """What the writing connection may do: read, insert, count, and delete as retention does.
-
-    SQLite asks when it prepares a statement (https://www.sqlite.org/c3ref/set_authorizer.html).
-    So no fault of the server can alter a record or drop a table.
+    Then all records are read sooner in the order of the table than these by an index.
     """
-    always = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION)
-    tables = ("logs", "counts", "keys")
-    pragmas = ("page_count", "freelist_count", "incremental_vacuum", "wal_checkpoint")
-    allowed = (
-        action in (*always, sqlite3.SQLITE_TRANSACTION)
-        or (action in (sqlite3.SQLITE_INSERT, sqlite3.SQLITE_DELETE) and name in tables)
-        or (action == sqlite3.SQLITE_UPDATE and (name, column) == ("counts", "records"))
-        or (action == sqlite3.SQLITE_PRAGMA and name in pragmas)
-    )
-    return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
+    start = MIN_TIMESTAMP if query.timestamp_start is None else query.timestamp_start
+    end = MAX_TIMESTAMP if query.timestamp_end is None else query.timestamp_end
+    sql = """
+        SELECT ifnull(sum(records) FILTER (WHERE start >= ? AND start <= ?), 0),
+               ifnull(sum(records), 0)
+        FROM counts WHERE span = ?
+    """
+    covered, records = db.execute(sql, [start // DAY * DAY, end, DAY]).fetchone()
+    return bool(3 * covered >= records)
+
+
+def needs_all(db: sqlite3.Connection, query: Query) -> bool:
+    """Whether a query for texts may have to read all records: to count them, or for a rare text.
+
+    A text is rare that fewer than RARE of a sample have: the first SAMPLE_RECORDS, in the query's
+    order, that pass all tests but texts. For it, a page could need the whole index.
+    """
+    if query.limit == 0:
+        return True
+    first, first_values = where(query)
+    test, values = where_all(query)
+    sql = f"""
+        SELECT count(*) FROM (
+            SELECT 1 FROM (SELECT * FROM logs INDEXED BY logs_by_time WHERE {first}
+                           ORDER BY timestamp {query.order} LIMIT {SAMPLE_RECORDS})
+            WHERE {test} LIMIT {RARE})
+    """
+    [found] = db.execute(sql, first_values + values).fetchone()
+    return bool(found < min(RARE, query.limit))
+
+
+def scan(
+    store: SQLiteRecords, part: Part, work: Callable[[sqlite3.Connection, Part], Any]
+) -> list[Any]:
+    """What `work` gives for stretches of a part that are read side by side.
+
+    SQLite gives up the GIL while it reads, so that each stretch can keep a processor busy. Each
+    is a read with a deadline of its own, so they are not of one moment: `high` keeps newer
+    records out of all of them, but a deletion between them may show.
+    """
+    with store.reading() as db:
+        low, high = db.execute(ID_RANGE).fetchone()
+    low = max(low - 1, part.query.after or 0)
+    high = high if part.query.last_id is None else min(high, part.query.last_id)
+    length = max(-(-(high - low) // SCANNERS), 1)
+    asking = threading.get_ident()
+
+    def read_stretch(first: int) -> Any:
+        last_id = min(first + length, high)
+        stretch = dataclasses.replace(part.query, after=first, last_id=last_id)
+        with store.reading(searches_text=True, thread=asking) as db:
+            return work(db, Part(part.table, stretch))
+
+    with concurrent.futures.ThreadPoolExecutor(SCANNERS) as pool:
+        return list(pool.map(read_stretch, range(low, high, length)))
+
+
+def merge_pages(query: Query, pages: list[Page]) -> Page:
+    """The first records of several pages, in order.
+
+    A page that has more tells nothing of what follows its last record: there the merge ends. If
+    the last one of a page is of 12:05, records before 12:05 may follow that were not read.
+    """
+    key = operator.attrgetter(*(["id"] if query.by_id else ["timestamp", "id"]))
+    all_records = [records for records, _ in pages]
+    merged = list(heapq.merge(*all_records, key=key, reverse=query.order == "desc"))
+    for count, record in enumerate(merged, 1):
+        is_end = any(more and records[-1] is record for records, more in pages)
+        if is_end or count == query.limit < len(merged):
+            return merged[:count], True
+    return merged, False
 
 
 # -------- 9. Counts *
-# The core uses nothing of this chapter: main makes the store that chapter 10 completes.
+# The core uses `Stats`: what a store counts. main makes the store that chapter 10 completes.
 
 Span = tuple[int | None, int, int]  # Its length (None: the records count), start, end (exclusive).
+
+
+@dataclasses.dataclass
+class Stats:
+    """What a store counts: all of one state of it."""
+
+    kinds: Counter[tuple[str, int]]  # Records by service and severity.
+    first: int | None = None  # The least and the greatest timestamp.
+    last: int | None = None
+    # For each step that holds records: their number by severity, DEBUG first.
+    steps: dict[int, list[int]] = dataclasses.field(default_factory=dict)
+
+    def add(self, other: Stats) -> None:
+        """Adds what was counted of other records. Raises TooManySteps."""
+        self.kinds.update(other.kinds)
+        firsts = [first for first in (self.first, other.first) if first is not None]
+        lasts = [last for last in (self.last, other.last) if last is not None]
+        self.first = min(firsts, default=None)
+        self.last = max(lasts, default=None)
+        self.add_steps((begin, *numbers) for begin, numbers in other.steps.items())
+
+    def add_steps(self, rows: Iterable[tuple[int, ...]]) -> None:
+        """Adds rows of a step's begin and its numbers by severity. Raises TooManySteps."""
+        for begin, *numbers in rows:
+            known = self.steps.get(begin, [0] * len(SEVERITIES))
+            # SQL's sum of no rows is NULL.
+            self.steps[begin] = [a + (b or 0) for a, b in zip(known, numbers, strict=True)]
+            if len(self.steps) > MAX_STEPS:
+                raise TooManySteps
 
 
 def cut_into_spans(start: int, end: int, lengths: tuple[int, ...]) -> Iterator[Span]:
@@ -2770,7 +2809,7 @@ class SQLiteCounts(SQLiteRecords):
             if not found.is_scan:
                 return count_records(db, found.parts, step)
         stats = Stats(Counter())
-        for some in self.scan(found.parts[0], lambda db, part: count_records(db, [part], step)):
+        for some in scan(self, found.parts[0], lambda db, part: count_records(db, [part], step)):
             stats.add(some)
         return stats
 
@@ -3123,109 +3162,10 @@ class Format(NamedTuple):
             yield (self.opening + self.closing).encode()
 
 
-def csv_line(record: StoredRecord) -> str:
-    """A line of CSV (RFC 4180). The attributes are JSON."""
-    line = io.StringIO()
-    texts = [record.service, SEVERITY_NAMES[record.severity], record.message, record.attributes]
-    texts = [CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text) for text in texts]
-    times = format_timestamp(record.timestamp), format_timestamp(record.received_at)
-    csv.writer(line).writerow([record.id, *times, *texts])
-    return line.getvalue()
-
-
-# Control characters, but for tabs and line ends: a terminal would obey them. JSON has this escape.
-CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-CSV_HEAD = "id,timestamp,received_at,service,severity,message,attributes\r\n"
 FORMATS = {
     "json": Format("application/json", StoredRecord.json, "[", ",\n", "]\n"),
     "ndjson": Format("application/x-ndjson", lambda record: record.json() + "\n"),
-    "csv": Format("text/csv; charset=utf-8", csv_line, CSV_HEAD),
 }
-
-
-class Limits:
-    """What one client may take of what all share."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._balances: dict[str, tuple[float, float]] = {}  # Of a secret: records, and as of when.
-        self._held: dict[str, int] = {}  # Bytes of a client: of a secret or of an address.
-        self._refused: dict[str, tuple[float, int]] = {}  # Of an address: see `note_refused`.
-        self.held_bytes = 0  # Of all.
-        self.large_bodies = threading.Semaphore(2)  # Of all: more at a time would take memory.
-        self._brakes: dict[str, threading.Lock] = {}  # Of a secret: few, though never removed.
-
-    def spend(self, token: Token, records: int, rate: float | None) -> None:
-        """Takes records out of a token's bucket, which `rate` fills each second.
-
-        A batch may overdraw it, and a negative number gives back. With 0 records it asks only,
-        before the body is read: it raises HTTPRefusal, 429, until an overdraft is paid.
-        """
-        if rate is None:
-            return
-        clock = time.monotonic()
-        with self._lock:
-            balance, since = self._balances.get(token.secret, (rate, clock))
-            balance = min(balance + (clock - since) * rate, rate)
-            if balance <= 0 and not records:
-                error = f"This token may send {rate:g} records a second."
-                seconds = min(int(1 - balance / rate), 5)  # Clients give up on long waits.
-                headers = {"Retry-After": str(seconds)}
-                raise HTTPRefusal(429, error, "Send it again later.", headers)
-            self._balances[token.secret] = (balance - records, clock)
-
-    def hold(self, client: str, size: int) -> None:
-        """Counts bytes that are kept for a client; a negative size takes them off again.
-
-        Raises Unavailable for too many of all clients, or of this one.
-        """
-        with self._lock:
-            held = self._held.get(client, 0) + size
-            if size > 0 and (held > MAX_CLIENT_BYTES or self.held_bytes + size > MAX_HELD_BYTES):
-                raise Unavailable("Too many bytes are in flight, of this client or of all.")
-            self.held_bytes += size
-            self._held[client] = held
-            if not held:
-                del self._held[client]
-
-    def note_refused(self, address: str, path: str) -> None:
-        """Logs that a token was refused: a line a second at most for each address."""
-        clock = time.monotonic()
-        with self._lock:
-            logged_at, unsaid = self._refused.pop(address, (float("-inf"), 0))
-            is_due = clock - logged_at >= 1
-            if len(self._refused) >= MAX_REFUSED_ADDRESSES:
-                del self._refused[next(iter(self._refused))]  # The one that has been quiet longest.
-            self._refused[address] = (clock, 0) if is_due else (logged_at, unsaid + 1)
-        if is_due:
-            before = f", and {unsaid} more since the last line" if unsaid else ""
-            log.warning("a token from %s is refused at %s%s", address, shorten(path), before)
-
-    def brake(self, client: str) -> None:
-        """Makes a client wait that sends many small chunks: its connections one after the other."""
-        with self._brakes.setdefault(client, threading.Lock()):
-            time.sleep(0.002)
-
-
-class Metrics:
-    """Counters for Prometheus, by name and labels."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._services: set[str] = set()
-        self.values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
-
-    def add(self, name: str, amount: float = 1, **labels: str) -> None:
-        """Adds to a counter. Services past MAX_METRIC_SERVICES share the label "other"."""
-        with self._lock:
-            service = labels.get("service")
-            if service is not None and service not in self._services:
-                if len(self._services) < MAX_METRIC_SERVICES:
-                    self._services.add(service)
-                else:
-                    labels["service"] = "other"
-            key = name, tuple(labels.items())
-            self.values[key] = self.values.get(key, 0) + amount
 
 
 class App:
@@ -3243,9 +3183,7 @@ class App:
         self.limits = Limits()
         self.started_at = time.time()
         self.stopping = threading.Event()
-        self._checking = threading.Lock()
-        self._checked_at = float("-inf")
-        self._trouble: Unavailable | None = None  # What the last check of the store found.
+        self.health = Health(store)
 
     def respond(self, request: Request) -> Response:
         """The answer to a request. Here all errors become answers.
@@ -3275,14 +3213,14 @@ class App:
         asked = request.headers.get("access-control-request-method")
         is_preflight = request.method == "OPTIONS" and asked == "POST" and "POST" in methods
         if self.config.reading_is_open:
-            self.check_host(request.headers.get("host", "localhost"))
+            check_host(self.config, request.headers.get("host", "localhost"))
             is_cross_site = request.headers.get("sec-fetch-site") == "cross-site"
             # A link to the page may stand anywhere; a token protects what is posted.
             if is_cross_site and path != "/" and request.method != "POST" and not is_preflight:
                 hint = "Open the address of this server itself."
                 raise HTTPRefusal(403, "A page of another site may not read here.", hint)
         if is_preflight:
-            return App.answer_preflight
+            return answer_preflight
         if not path:
             hint = f"There are {', '.join(ROUTES)}."
             raise HTTPRefusal(404, f"There is nothing at {shorten(request.path)}.", hint)
@@ -3292,20 +3230,6 @@ class App:
             error = f"{path} does not take {shorten(request.method)}."
             raise HTTPRefusal(405, error, f"It takes {allowed}.", {"Allow": allowed})
         return methods[method]
-
-    def check_host(self, value: str) -> None:
-        """Refuses names that are not ours while everyone may read. Raises HTTPRefusal: 421.
-
-        A web page elsewhere could give its own name this server's address, and read the logs in
-        the browser of someone who may reach it (DNS rebinding).
-        """
-        # Without the port: "[::1]:80" and "[::1]", "localhost:80" and "localhost".
-        name = value if value.endswith("]") else value.rpartition(":")[0] or value
-        host = name.strip("[]").lower()
-        ours = is_loopback(host) or host in (self.config.host.lower(), *self.config.allowed_hosts)
-        if not ours:
-            hint = "Add it to server.allowed_hosts in the configuration."
-            raise HTTPRefusal(421, f"This server is not {shorten(host)}.", hint)
 
     def authenticate(self, request: Request, *roles: str) -> Token:
         """Whose token a request has (RFC 9110, section 11.4). Raises HTTPRefusal: 401."""
@@ -3336,16 +3260,6 @@ class App:
             self.authenticate(request, "read")
 
     # Writing
-
-    def answer_preflight(self, request: Request) -> Response:
-        """Tells a browser that pages of all origins may POST here: a token protects the records."""
-        allowed = {
-            "Access-Control-Allow-Methods": "POST",
-            "Access-Control-Allow-Headers": (
-                "Authorization, Content-Type, Content-Encoding, Idempotency-Key"
-            ),
-        }
-        return Response(204, headers={**CROSS_ORIGIN, **allowed})
 
     def post_logs(self, request: Request) -> Response:
         """Takes records: JSON, forms or lines of text."""
@@ -3443,118 +3357,16 @@ class App:
         error = f"There is no record {shorten(text)}."
         raise HTTPRefusal(404, error, "GET /logs lists records with their ids.")
 
-    def delete_logs(self, request: Request) -> Response:
-        """Deletes the records that a filter finds, with an admin token."""
-        self.authenticate(request, "admin")
-        query = Query(**parse_query_string(request.query, FILTERS))
-        if query == Query():
-            raise BadQuery("DELETE needs a filter.", "Name the records, by service for example.")
-        return json_response(200, {"deleted": self.store.delete(query)})
-
-    def get_stats(self, request: Request) -> Response:
-        """Counts records, by service, severity and time."""
-        self.check_reader(request)
-        values = parse_query_string(request.query, STATS_PARAMETERS)
-        step = values.pop("step", None)
-        query = Query(**values)
-        stats = self.store.stats(query, step)
-        services: Counter[str] = Counter()
-        severities = dict.fromkeys(SEVERITIES, 0)
-        for (service, severity), records in stats.kinds.items():
-            services[service] += records
-            severities[SEVERITY_NAMES[severity]] += records
-        answer = {
-            "total": stats.kinds.total(),
-            "by_service": dict(services.most_common()),
-            "by_severity": severities,
-            "first_timestamp": None if stats.first is None else format_timestamp(stats.first),
-            "last_timestamp": None if stats.last is None else format_timestamp(stats.last),
-        }
-        if step:
-            answer["histogram"] = histogram(stats, query, step)
-        return json_response(200, answer)
-
-    def get_health(self, request: Request) -> Response:
-        """Says whether records can be stored.
-
-        Anyone may ask. So it looks once a second at most while all is well. In trouble it looks
-        again, but not for those who asked before the last look ended.
-        """
-        asked_at = time.monotonic()
-        with self._checking:
-            # A look that was good serves all who ask within a second. A bad one serves only those
-            # who waited for it: who asks after its end makes another.
-            valid_seconds = 0 if self._trouble else 1
-            if self._checked_at + valid_seconds < asked_at:
-                self._trouble = None
-                try:
-                    self.store.probe()
-                except Unavailable as trouble:
-                    self._trouble = trouble
-                self._checked_at = time.monotonic()
-            if self._trouble:
-                raise Unavailable(self._trouble.error, self._trouble.hint)
-        warning = {"warning": self.store.warning} if self.store.warning else {}
-        return json_response(200, {"status": "ok", **warning})
-
-    def get_metrics(self, request: Request) -> Response:
-        """Gives numbers for Prometheus."""
-        self.check_reader(request)
-        values = {
-            **self.metrics.values,
-            ("logs_commits_total", ()): self.committer.commits,
-            ("logs_commit_seconds_total", ()): self.committer.seconds,
-            ("logs_store_records", ()): self.store.count(),
-            ("logs_store_bytes", ()): self.store.size(),
-            ("logs_waiting_batches", ()): self.committer.waiting,
-            ("logs_waiting_bytes", ()): self.limits.held_bytes,
-            ("process_start_time_seconds", ()): self.started_at,
-        }
-        lines: dict[str, list[str]] = {name: [] for name in METRICS}
-        for (name, labels), value in values.items():
-            quoted = ",".join(f'{label}="{escape_label(text)}"' for label, text in labels)
-            quoted = f"{{{quoted}}}" if labels else ""
-            lines[name].append(f"{name}{quoted} {value:.16g}")
-        text = ""
-        for name, explanation in METRICS.items():
-            kind = "counter" if name.endswith("_total") else "gauge"
-            head = [f"# HELP {name} {explanation}", f"# TYPE {name} {kind}"]
-            text += "\n".join([*head, *lines[name], ""])
-        return Response(200, text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
-
 
 SCHEMES = ("token", "bearer", "basic", "splunk")  # The word before a token in Authorization.
 # A page of any origin may see the answer to its POST, and no other answer (the CORS protocol of
 # https://fetch.spec.whatwg.org/).
 CROSS_ORIGIN = {"Access-Control-Allow-Origin": "*"}
-
 Endpoint = Callable[[App, Request], Response]
 ROUTES: dict[str, dict[str, Endpoint]] = {
-    "/logs": {"POST": App.post_logs, "GET": App.get_logs, "DELETE": App.delete_logs},
+    "/logs": {"POST": App.post_logs, "GET": App.get_logs},
     "/logs/ID": {"GET": App.get_record},
-    "/stats": {"GET": App.get_stats},
-    "/estadisticas": {"GET": App.get_stats},  # The Spanish name of /stats.
-    "/health": {"GET": App.get_health},
-    "/metrics": {"GET": App.get_metrics},
 }
-
-METRICS = {  # https://prometheus.io/docs/instrumenting/exposition_formats/
-    "logs_records_accepted_total": "Records stored.",
-    "logs_records_rejected_total": "Records refused, by the field at fault.",
-    "logs_http_requests_total": "Requests answered, but for those with a malformed head.",
-    "logs_commits_total": "Commits to the store.",
-    "logs_commit_seconds_total": "Time taken by all commits.",
-    "logs_store_records": "Records in the store.",
-    "logs_store_bytes": "Size of the store on disk.",
-    "logs_waiting_batches": "Batches that wait for a commit.",
-    "logs_waiting_bytes": "Bodies that come in and large answers that go out.",
-    "process_start_time_seconds": "When the server started, since 1970.",
-}
-
-
-def escape_label(text: str) -> str:
-    """A text as the value of a label in Prometheus' format."""
-    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
 def find_path(path: str) -> str | None:
@@ -3625,6 +3437,150 @@ def next_link(request: Request, query: Query, last: StoredRecord) -> str:
     return f'<{name}?{urllib.parse.urlencode(pairs)}>; rel="next"'
 
 
+# -------- 11b. More endpoints *
+# The core uses `Limits`, `Metrics`, `Health`, `check_host` and `answer_preflight`: what one client
+# may take, counters, whether the store works, and what keeps pages of other sites from reading.
+# This chapter adds a format of records, and lines to the route table.
+
+
+class Limits:
+    """What one client may take of what all share."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._balances: dict[str, tuple[float, float]] = {}  # Of a secret: records, and as of when.
+        self._held: dict[str, int] = {}  # Bytes of a client: of a secret or of an address.
+        self._refused: dict[str, tuple[float, int]] = {}  # Of an address: see `note_refused`.
+        self.held_bytes = 0  # Of all.
+        self.large_bodies = threading.Semaphore(2)  # Of all: more at a time would take memory.
+        self._brakes: dict[str, threading.Lock] = {}  # Of a secret: few, though never removed.
+
+    def spend(self, token: Token, records: int, rate: float | None) -> None:
+        """Takes records out of a token's bucket, which `rate` fills each second.
+
+        A batch may overdraw it, and a negative number gives back. With 0 records it asks only,
+        before the body is read: it raises HTTPRefusal, 429, until an overdraft is paid.
+        """
+        if rate is None:
+            return
+        clock = time.monotonic()
+        with self._lock:
+            balance, since = self._balances.get(token.secret, (rate, clock))
+            balance = min(balance + (clock - since) * rate, rate)
+            if balance <= 0 and not records:
+                error = f"This token may send {rate:g} records a second."
+                seconds = min(int(1 - balance / rate), 5)  # Clients give up on long waits.
+                headers = {"Retry-After": str(seconds)}
+                raise HTTPRefusal(429, error, "Send it again later.", headers)
+            self._balances[token.secret] = (balance - records, clock)
+
+    def hold(self, client: str, size: int) -> None:
+        """Counts bytes that are kept for a client; a negative size takes them off again.
+
+        Raises Unavailable for too many of all clients, or of this one.
+        """
+        with self._lock:
+            held = self._held.get(client, 0) + size
+            if size > 0 and (held > MAX_CLIENT_BYTES or self.held_bytes + size > MAX_HELD_BYTES):
+                raise Unavailable("Too many bytes are in flight, of this client or of all.")
+            self.held_bytes += size
+            self._held[client] = held
+            if not held:
+                del self._held[client]
+
+    def note_refused(self, address: str, path: str) -> None:
+        """Logs that a token was refused: a line a second at most for each address."""
+        clock = time.monotonic()
+        with self._lock:
+            logged_at, unsaid = self._refused.pop(address, (float("-inf"), 0))
+            is_due = clock - logged_at >= 1
+            if len(self._refused) >= MAX_REFUSED_ADDRESSES:
+                del self._refused[next(iter(self._refused))]  # The one that has been quiet longest.
+            self._refused[address] = (clock, 0) if is_due else (logged_at, unsaid + 1)
+        if is_due:
+            before = f", and {unsaid} more since the last line" if unsaid else ""
+            log.warning("a token from %s is refused at %s%s", address, shorten(path), before)
+
+    def brake(self, client: str) -> None:
+        """Makes a client wait that sends many small chunks: its connections one after the other."""
+        with self._brakes.setdefault(client, threading.Lock()):
+            time.sleep(0.002)
+
+
+def check_host(config: Config, value: str) -> None:
+    """Refuses names that are not ours while everyone may read. Raises HTTPRefusal: 421.
+
+    A web page elsewhere could give its own name this server's address, and read the logs in
+    the browser of someone who may reach it (DNS rebinding).
+    """
+    # Without the port: "[::1]:80" and "[::1]", "localhost:80" and "localhost".
+    name = value if value.endswith("]") else value.rpartition(":")[0] or value
+    host = name.strip("[]").lower()
+    ours = is_loopback(host) or host in (config.host.lower(), *config.allowed_hosts)
+    if not ours:
+        hint = "Add it to server.allowed_hosts in the configuration."
+        raise HTTPRefusal(421, f"This server is not {shorten(host)}.", hint)
+
+
+def answer_preflight(_app: App, _request: Request) -> Response:
+    """Tells a browser that pages of all origins may POST here: a token protects the records."""
+    allowed = {
+        "Access-Control-Allow-Methods": "POST",
+        "Access-Control-Allow-Headers": (
+            "Authorization, Content-Type, Content-Encoding, Idempotency-Key"
+        ),
+    }
+    return Response(204, headers={**CROSS_ORIGIN, **allowed})
+
+
+# Control characters, but for tabs and line ends: a terminal would obey them. JSON has this escape.
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+CSV_HEAD = "id,timestamp,received_at,service,severity,message,attributes\r\n"
+
+
+def csv_line(record: StoredRecord) -> str:
+    """A line of CSV (RFC 4180). The attributes are JSON."""
+    line = io.StringIO()
+    texts = [record.service, SEVERITY_NAMES[record.severity], record.message, record.attributes]
+    texts = [CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text) for text in texts]
+    times = format_timestamp(record.timestamp), format_timestamp(record.received_at)
+    csv.writer(line).writerow([record.id, *times, *texts])
+    return line.getvalue()
+
+
+def delete_logs(app: App, request: Request) -> Response:
+    """Deletes the records that a filter finds, with an admin token."""
+    app.authenticate(request, "admin")
+    query = Query(**parse_query_string(request.query, FILTERS))
+    if query == Query():
+        raise BadQuery("DELETE needs a filter.", "Name the records, by service for example.")
+    return json_response(200, {"deleted": app.store.delete(query)})
+
+
+def get_stats(app: App, request: Request) -> Response:
+    """Counts records, by service, severity and time."""
+    app.check_reader(request)
+    values = parse_query_string(request.query, STATS_PARAMETERS)
+    step = values.pop("step", None)
+    query = Query(**values)
+    stats = app.store.stats(query, step)
+    services: Counter[str] = Counter()
+    severities = dict.fromkeys(SEVERITIES, 0)
+    for (service, severity), records in stats.kinds.items():
+        services[service] += records
+        severities[SEVERITY_NAMES[severity]] += records
+    answer = {
+        "total": stats.kinds.total(),
+        "by_service": dict(services.most_common()),
+        "by_severity": severities,
+        "first_timestamp": None if stats.first is None else format_timestamp(stats.first),
+        "last_timestamp": None if stats.last is None else format_timestamp(stats.last),
+    }
+    if step:
+        answer["histogram"] = histogram(stats, query, step)
+    return json_response(200, answer)
+
+
 def histogram(stats: Stats, query: Query, step: int) -> list[dict[str, Json]]:
     """The counts by steps, with empty steps between them where there are not too many."""
     start = stats.first if query.timestamp_start is None else query.timestamp_start
@@ -3642,6 +3598,121 @@ def histogram(stats: Stats, query: Query, step: int) -> list[dict[str, Json]]:
         }
         for begin in begins
     ]
+
+
+class Health:
+    """Whether records can be stored, as the last look at the store found it.
+
+    It looks once a second at most while all is well. In trouble it looks again, but not for those
+    who asked before the last look ended.
+    """
+
+    def __init__(self, store: Store):
+        self._store = store
+        self._looking = threading.Lock()  # It guards what follows.
+        self._looked_at = float("-inf")
+        self._trouble: Unavailable | None = None
+
+    def check(self) -> None:
+        """Raises Unavailable where records can't be stored."""
+        asked_at = time.monotonic()
+        with self._looking:
+            # A look that was good serves all who ask within a second. A bad one serves only those
+            # who waited for it: who asks after its end makes another.
+            valid_seconds = 0 if self._trouble else 1
+            if self._looked_at + valid_seconds < asked_at:
+                self._trouble = None
+                try:
+                    self._store.probe()
+                except Unavailable as trouble:
+                    self._trouble = trouble
+                self._looked_at = time.monotonic()
+            if self._trouble:
+                raise Unavailable(self._trouble.error, self._trouble.hint)
+
+
+def get_health(app: App, _request: Request) -> Response:
+    """Says whether records can be stored.
+
+    Anyone may ask: it needs no token.
+    """
+    app.health.check()
+    warning = {"warning": app.store.warning} if app.store.warning else {}
+    return json_response(200, {"status": "ok", **warning})
+
+
+class Metrics:
+    """Counters for Prometheus, by name and labels."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._services: set[str] = set()
+        self.values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+
+    def add(self, name: str, amount: float = 1, **labels: str) -> None:
+        """Adds to a counter. Services past MAX_METRIC_SERVICES share the label "other"."""
+        with self._lock:
+            service = labels.get("service")
+            if service is not None and service not in self._services:
+                if len(self._services) < MAX_METRIC_SERVICES:
+                    self._services.add(service)
+                else:
+                    labels["service"] = "other"
+            key = name, tuple(labels.items())
+            self.values[key] = self.values.get(key, 0) + amount
+
+
+METRICS = {  # https://prometheus.io/docs/instrumenting/exposition_formats/
+    "logs_records_accepted_total": "Records stored.",
+    "logs_records_rejected_total": "Records refused, by the field at fault.",
+    "logs_http_requests_total": "Requests answered, but for those with a malformed head.",
+    "logs_commits_total": "Commits to the store.",
+    "logs_commit_seconds_total": "Time taken by all commits.",
+    "logs_store_records": "Records in the store.",
+    "logs_store_bytes": "Size of the store on disk.",
+    "logs_waiting_batches": "Batches that wait for a commit.",
+    "logs_waiting_bytes": "Bodies that come in and large answers that go out.",
+    "process_start_time_seconds": "When the server started, since 1970.",
+}
+
+
+def escape_label(text: str) -> str:
+    """A text as the value of a label in Prometheus' format."""
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+def get_metrics(app: App, request: Request) -> Response:
+    """Gives numbers for Prometheus."""
+    app.check_reader(request)
+    values = {
+        **app.metrics.values,
+        ("logs_commits_total", ()): app.committer.commits,
+        ("logs_commit_seconds_total", ()): app.committer.seconds,
+        ("logs_store_records", ()): app.store.count(),
+        ("logs_store_bytes", ()): app.store.size(),
+        ("logs_waiting_batches", ()): app.committer.waiting,
+        ("logs_waiting_bytes", ()): app.limits.held_bytes,
+        ("process_start_time_seconds", ()): app.started_at,
+    }
+    lines: dict[str, list[str]] = {name: [] for name in METRICS}
+    for (name, labels), value in values.items():
+        quoted = ",".join(f'{label}="{escape_label(text)}"' for label, text in labels)
+        quoted = f"{{{quoted}}}" if labels else ""
+        lines[name].append(f"{name}{quoted} {value:.16g}")
+    text = ""
+    for name, explanation in METRICS.items():
+        kind = "counter" if name.endswith("_total") else "gauge"
+        head = [f"# HELP {name} {explanation}", f"# TYPE {name} {kind}"]
+        text += "\n".join([*head, *lines[name], ""])
+    return Response(200, text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+FORMATS["csv"] = Format("text/csv; charset=utf-8", csv_line, CSV_HEAD)
+ROUTES["/logs"]["DELETE"] = delete_logs
+ROUTES["/stats"] = {"GET": get_stats}
+ROUTES["/estadisticas"] = {"GET": get_stats}  # The Spanish name of /stats.
+ROUTES["/health"] = {"GET": get_health}
+ROUTES["/metrics"] = {"GET": get_metrics}
 
 
 # -------- 12. HTTP
@@ -3799,19 +3870,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):  # It may be closed already.
             # Not the method of SSLSocket: it would take the encryption away under a reader.
             socket.socket.shutdown(self.connection, self.ends)
-
-    def has_left(self) -> bool:
-        """Whether the client ended its side of the connection, where the system can tell.
-
-        One that ended only its sending looks like one that is gone, and is taken for it, as by
-        most servers. Small answers are out before `Server.watch` looks.
-        """
-        if not hasattr(select, "POLLRDHUP"):
-            return False
-        poll = select.poll()
-        with contextlib.suppress(OSError, ValueError):  # It may be closed already.
-            poll.register(self.connection, select.POLLRDHUP)
-        return bool(poll.poll(0))
 
     def handle(self) -> None:
         """Takes requests, one after the other, until the client leaves or the server stops."""
@@ -4084,37 +4142,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.flush()
 
 
-def body_too_large() -> TooLarge:
-    """The refusal of a body, or of what it decompresses to."""
-    return TooLarge(f"The body is larger than {MAX_BODY_BYTES >> 20} MiB.", "Send smaller batches.")
-
-
-def decompress(data: bytes) -> bytes:
-    """The bytes of a gzip file, of one or more members, or of deflate with or without zlib's frame.
-
-    It stops at the limit: 10 KiB can hold 10 MiB and more. Raises TooLarge, BadBody.
-    """
-    whole = bytearray()
-    try:
-        for _ in range(MAX_GZIP_MEMBERS):
-            first = int.from_bytes(data[:2], "big")
-            is_gzip = first == 0x1F8B
-            is_zlib = (first >> 8) & 15 == 8 and first % 31 == 0  # RFC 1950, 2.2. Else no frame.
-            wbits = 32 + zlib.MAX_WBITS if is_gzip or is_zlib else -zlib.MAX_WBITS  # 32: by head.
-            stream = zlib.decompressobj(wbits)
-            whole += stream.decompress(data, MAX_BODY_BYTES + 1 - len(whole))
-            if len(whole) > MAX_BODY_BYTES:
-                raise body_too_large()
-            if not stream.eof:
-                raise zlib.error("it is cut short")
-            data = stream.unused_data
-            if not data:
-                return bytes(whole)
-        raise zlib.error(f"it has more than {MAX_GZIP_MEMBERS} members")
-    except zlib.error as error:
-        raise BadBody(f"The body can't be decompressed: {error}.", "Send it as it is.") from None
-
-
 class Server(http.server.ThreadingHTTPServer):
     """Accepts connections up to a bound, and ends what is past its deadline. Raises StartError."""
 
@@ -4187,7 +4214,7 @@ class Server(http.server.ThreadingHTTPServer):
             time.sleep(0.5)
             try:
                 querying = [handler for handler in list(self.handlers) if handler.querying]
-                left = {handler.querying for handler in querying if handler.has_left()}
+                left = {handler.querying for handler in querying if has_left(handler.connection)}
                 self.app.store.stop_queries(left)
                 for handler in list(self.handlers):
                     if handler.deadline < time.monotonic():
@@ -4214,6 +4241,55 @@ class Server(http.server.ThreadingHTTPServer):
             time.sleep(0.02)
         if has_alarm:
             signal.alarm(0)
+
+
+# -------- 12b. Gone clients, compressed bodies *
+# The core uses `has_left`, `decompress` and `body_too_large`.
+
+
+def has_left(connection: socket.socket) -> bool:
+    """Whether the client ended its side of the connection, where the system can tell.
+
+    One that ended only its sending looks like one that is gone, and is taken for it, as by
+    most servers. Small answers are out before `Server.watch` looks.
+    """
+    if not hasattr(select, "POLLRDHUP"):
+        return False
+    poll = select.poll()
+    with contextlib.suppress(OSError, ValueError):  # It may be closed already.
+        poll.register(connection, select.POLLRDHUP)
+    return bool(poll.poll(0))
+
+
+def body_too_large() -> TooLarge:
+    """The refusal of a body, or of what it decompresses to."""
+    return TooLarge(f"The body is larger than {MAX_BODY_BYTES >> 20} MiB.", "Send smaller batches.")
+
+
+def decompress(data: bytes) -> bytes:
+    """The bytes of a gzip file, of one or more members, or of deflate with or without zlib's frame.
+
+    It stops at the limit: 10 KiB can hold 10 MiB and more. Raises TooLarge, BadBody.
+    """
+    whole = bytearray()
+    try:
+        for _ in range(MAX_GZIP_MEMBERS):
+            first = int.from_bytes(data[:2], "big")
+            is_gzip = first == 0x1F8B
+            is_zlib = (first >> 8) & 15 == 8 and first % 31 == 0  # RFC 1950, 2.2. Else no frame.
+            wbits = 32 + zlib.MAX_WBITS if is_gzip or is_zlib else -zlib.MAX_WBITS  # 32: by head.
+            stream = zlib.decompressobj(wbits)
+            whole += stream.decompress(data, MAX_BODY_BYTES + 1 - len(whole))
+            if len(whole) > MAX_BODY_BYTES:
+                raise body_too_large()
+            if not stream.eof:
+                raise zlib.error("it is cut short")
+            data = stream.unused_data
+            if not data:
+                return bytes(whole)
+        raise zlib.error(f"it has more than {MAX_GZIP_MEMBERS} members")
+    except zlib.error as error:
+        raise BadBody(f"The body can't be decompressed: {error}.", "Send it as it is.") from None
 
 
 # -------- 13. Formats of others *
@@ -4619,7 +4695,7 @@ def answer_hec_options(_app: App, _request: Request) -> Response:
 
 def get_hec_health(app: App, request: Request) -> Response:
     """Says whether records can be stored, as Splunk does. Raises Unavailable."""
-    return app.get_health(request)._replace(body=HEC_HEALTHY)
+    return get_health(app, request)._replace(body=HEC_HEALTHY)
 
 
 HEC: dict[str, Endpoint] = {"POST": post_hec, "OPTIONS": answer_hec_options}
