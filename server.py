@@ -55,7 +55,7 @@ a letter belongs to the chapter before it: 4b has what chapter 4 leaves out.
     11 Endpoints        who may ask, what is asked, what is answered
    11b More endpoints *  statistics, health, metrics, deleting; what one client may take
     12 HTTP             requests out of a socket, answers into it
-   12b Gone clients, compressed bodies *  two details
+   12b Chunks, compressed bodies, gone clients *  details of HTTP
     13 Formats of others *  records as OpenTelemetry, Splunk and Loki send them
     14 ClickHouse *     another store, for when one machine is too small
     15 Page *           what a browser shows
@@ -3190,8 +3190,9 @@ class App:
 
         Raises ConnectionError or ssl.SSLError where the client is gone.
         """
+        path = find_path(request.path)
         try:
-            response = self.find_endpoint(request)(self, request)
+            response = self.find_endpoint(request, path)(self, request)
         except Refusal as refusal:
             response = refuse(refusal)
         except (ConnectionError, ssl.SSLError):
@@ -3199,16 +3200,12 @@ class App:
         except Exception:
             log.exception("unexpected error in %s %s", request.method, request.path)
             response = refuse(HTTPRefusal(500, "The server made a mistake.", "See its log."))
-        endpoint = find_path(request.path) or "other"
-        if request.method == "POST" and "POST" in ROUTES.get(endpoint, {}):
-            response = response._replace(headers={**response.headers, **CROSS_ORIGIN})
-        status = str(response.status)
-        self.metrics.add("logs_http_requests_total", endpoint=endpoint, status=status)
+        labels = {"endpoint": path or "other", "status": str(response.status)}
+        self.metrics.add("logs_http_requests_total", 1, labels)
         return response
 
-    def find_endpoint(self, request: Request) -> Endpoint:
-        """The endpoint of a request. Raises HTTPRefusal: 404, 405, 421."""
-        path = find_path(request.path)
+    def find_endpoint(self, request: Request, path: str | None) -> Endpoint:
+        """The endpoint of a request; `path` is its key in ROUTES. Raises HTTPRefusal."""
         methods = ROUTES.get(path or "", {})
         asked = request.headers.get("access-control-request-method")
         is_preflight = request.method == "OPTIONS" and asked == "POST" and "POST" in methods
@@ -3304,10 +3301,10 @@ class App:
             return
         for (_, service, severity), records in batch.kinds.items():
             labels = {"service": service, "severity": SEVERITY_NAMES[severity]}
-            self.metrics.add("logs_records_accepted_total", records, **labels)
+            self.metrics.add("logs_records_accepted_total", records, labels)
         for field, records in parsed.refused_by_field.items():
             labels = {"service": token.service, "reason": field}
-            self.metrics.add("logs_records_rejected_total", records, **labels)
+            self.metrics.add("logs_records_rejected_total", records, labels)
 
     # Reading
 
@@ -3359,9 +3356,6 @@ class App:
 
 
 SCHEMES = ("token", "bearer", "basic", "splunk")  # The word before a token in Authorization.
-# A page of any origin may see the answer to its POST, and no other answer (the CORS protocol of
-# https://fetch.spec.whatwg.org/).
-CROSS_ORIGIN = {"Access-Control-Allow-Origin": "*"}
 Endpoint = Callable[[App, Request], Response]
 ROUTES: dict[str, dict[str, Endpoint]] = {
     "/logs": {"POST": App.post_logs, "GET": App.get_logs},
@@ -3525,12 +3519,13 @@ def check_host(config: Config, value: str) -> None:
 def answer_preflight(_app: App, _request: Request) -> Response:
     """Tells a browser that pages of all origins may POST here: a token protects the records."""
     allowed = {
+        "Access-Control-Allow-Origin": "*",
         "Access-Control-Allow-Methods": "POST",
         "Access-Control-Allow-Headers": (
             "Authorization, Content-Type, Content-Encoding, Idempotency-Key"
         ),
     }
-    return Response(204, headers={**CROSS_ORIGIN, **allowed})
+    return Response(204, headers=allowed)
 
 
 # Control characters, but for tabs and line ends: a terminal would obey them. JSON has this escape.
@@ -3649,7 +3644,7 @@ class Metrics:
         self._services: set[str] = set()
         self.values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
 
-    def add(self, name: str, amount: float = 1, **labels: str) -> None:
+    def add(self, name: str, amount: float, labels: dict[str, str]) -> None:
         """Adds to a counter. Services past MAX_METRIC_SERVICES share the label "other"."""
         with self._lock:
             service = labels.get("service")
@@ -3878,7 +3873,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 if not self.server.tls:  # Its handshake would take too long.
                     self.unread = True  # Its request: so it is drained.
                     self.send(refuse(Unavailable("Too many connections are open.")))
-                    self.drain()
+                    drain(self)
                 return
             super().handle()
 
@@ -3893,7 +3888,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.held_bytes = 0
             self.holder = self.client_address[0]
         if self.unread:
-            self.drain()
+            drain(self)
 
     def parse_request(self) -> bool:
         """Reads the head of a request. False: it was refused, and answered.
@@ -3977,15 +3972,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise malformed("The head has a NUL, or a CR alone.")
         return head
 
-    def read_line(self) -> bytes:
-        """A line before or after a chunk, without its CRLF. Raises Refusal, OSError."""
-        line = self.rfile.readline(MAX_CHUNK_LINE_BYTES)
-        if line[-2:] == b"\r\n" and line.count(b"\r") == 1:
-            return line[:-2]
-        if len(line) == MAX_CHUNK_LINE_BYTES or line[-1:] == b"\n":
-            raise malformed("A chunk is not framed by short lines that end with CRLF.")
-        raise self.cut_off()
-
     def cut_off(self) -> Exception:
         """What an end of file in the middle of a request means."""
         if self.server.app.stopping.is_set():
@@ -4020,7 +4006,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.flush()
         body = io.BytesIO()
-        body.writelines(self.read_chunks() if length is None else self.read_exactly(length))
+        body.writelines(read_chunks(self) if length is None else self.read_exactly(length))
         self.unread = False
         self.allow(float("inf"))
         data = body.getvalue()
@@ -4050,44 +4036,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.app.limits.hold(self.holder, size)
         self.held_bytes += size
 
-    def read_chunks(self) -> Iterator[bytes]:
-        """The bytes of all chunks (RFC 9112, 7.1). Extensions and trailers count for nothing."""
-        total = 0
-        small = 0
-        while True:
-            digits = self.read_line().partition(b";")[0].rstrip(b" \t")
-            if not re.fullmatch(rb"[0-9A-Fa-f]{1,8}", digits):
-                raise malformed("A chunk does not begin with its size.")
-            size = int(digits, 16)
-            total += size
-            if total > MAX_BODY_BYTES:
-                raise body_too_large()
-            if size < SMALL_CHUNK_BYTES:
-                small += 1
-                if small % 16 == 0:  # Many small chunks cost their sender, not the others.
-                    self.server.app.limits.brake(self.holder)
-            if not size:
-                parse_headers(self.read_head(self.rfile.readline(MAX_HEAD_BYTES)))  # Trailers.
-                return
-            yield from self.read_exactly(size)
-            if self.read_line():
-                raise malformed("A chunk is longer than its size.")
-
-    def drain(self) -> None:
-        """Reads on for a moment after a refusal, then closes.
-
-        Closing while the client sends could destroy the answer before the client reads it
-        (RFC 9112, section 9.6).
-        """
-        self.close_connection = True
-        self.allow(DRAIN_SECONDS)
-        socket.socket.shutdown(self.connection, socket.SHUT_WR)
-        while time.monotonic() < self.deadline:
-            if not self.connection.recv(1 << 12):
-                if not self.is_shut:  # The client has ended its sending.
-                    break
-                time.sleep(0.1)  # After `expire` a read does not wait, but more may come.
-
     # Sending
 
     def send(self, response: Response) -> None:
@@ -4100,6 +4048,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Type", response.content_type)
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Cache-Control", "no-store")
+        if self.command == "POST":
+            # A page of any origin may see the answer to its POST, and no other answer (CORS,
+            # https://fetch.spec.whatwg.org/).
+            self.send_header("Access-Control-Allow-Origin", "*")
         for name, value in response.headers.items():
             self.send_header(name, value)
         if response.pieces is None and response.status != 204:  # RFC 9110, 8.6.
@@ -4243,22 +4195,42 @@ class Server(http.server.ThreadingHTTPServer):
             signal.alarm(0)
 
 
-# -------- 12b. Gone clients, compressed bodies *
-# The core uses `has_left`, `decompress` and `body_too_large`.
+# -------- 12b. Chunks, compressed bodies, gone clients *
+# The core uses `read_chunks`, `decompress`, `body_too_large`, `drain` and `has_left`.
 
 
-def has_left(connection: socket.socket) -> bool:
-    """Whether the client ended its side of the connection, where the system can tell.
+def read_chunks(handler: Handler) -> Iterator[bytes]:
+    """The bytes of all chunks (RFC 9112, 7.1). Extensions and trailers count for nothing."""
+    total = 0
+    small = 0
+    while True:
+        digits = read_chunk_line(handler).partition(b";")[0].rstrip(b" \t")
+        if not re.fullmatch(rb"[0-9A-Fa-f]{1,8}", digits):
+            raise malformed("A chunk does not begin with its size.")
+        size = int(digits, 16)
+        total += size
+        if total > MAX_BODY_BYTES:
+            raise body_too_large()
+        if size < SMALL_CHUNK_BYTES:
+            small += 1
+            if small % 16 == 0:  # Many small chunks cost their sender, not the others.
+                handler.server.app.limits.brake(handler.holder)
+        if not size:
+            parse_headers(handler.read_head(handler.rfile.readline(MAX_HEAD_BYTES)))  # Trailers.
+            return
+        yield from handler.read_exactly(size)
+        if read_chunk_line(handler):
+            raise malformed("A chunk is longer than its size.")
 
-    One that ended only its sending looks like one that is gone, and is taken for it, as by
-    most servers. Small answers are out before `Server.watch` looks.
-    """
-    if not hasattr(select, "POLLRDHUP"):
-        return False
-    poll = select.poll()
-    with contextlib.suppress(OSError, ValueError):  # It may be closed already.
-        poll.register(connection, select.POLLRDHUP)
-    return bool(poll.poll(0))
+
+def read_chunk_line(handler: Handler) -> bytes:
+    """A line before or after a chunk, without its CRLF. Raises Refusal, OSError."""
+    line = handler.rfile.readline(MAX_CHUNK_LINE_BYTES)
+    if line[-2:] == b"\r\n" and line.count(b"\r") == 1:
+        return line[:-2]
+    if len(line) == MAX_CHUNK_LINE_BYTES or line[-1:] == b"\n":
+        raise malformed("A chunk is not framed by short lines that end with CRLF.")
+    raise handler.cut_off()
 
 
 def body_too_large() -> TooLarge:
@@ -4290,6 +4262,36 @@ def decompress(data: bytes) -> bytes:
         raise zlib.error(f"it has more than {MAX_GZIP_MEMBERS} members")
     except zlib.error as error:
         raise BadBody(f"The body can't be decompressed: {error}.", "Send it as it is.") from None
+
+
+def drain(handler: Handler) -> None:
+    """Reads on for a moment after a refusal, then closes.
+
+    Closing while the client sends could destroy the answer before the client reads it
+    (RFC 9112, section 9.6).
+    """
+    handler.close_connection = True
+    handler.allow(DRAIN_SECONDS)
+    socket.socket.shutdown(handler.connection, socket.SHUT_WR)
+    while time.monotonic() < handler.deadline:
+        if not handler.connection.recv(1 << 12):
+            if not handler.is_shut:  # The client has ended its sending.
+                break
+            time.sleep(0.1)  # After `expire` a read does not wait, but more may come.
+
+
+def has_left(connection: socket.socket) -> bool:
+    """Whether the client ended its side of the connection, where the system can tell.
+
+    One that ended only its sending looks like one that is gone, and is taken for it, as by
+    most servers. Small answers are out before `Server.watch` looks.
+    """
+    if not hasattr(select, "POLLRDHUP"):
+        return False
+    poll = select.poll()
+    with contextlib.suppress(OSError, ValueError):  # It may be closed already.
+        poll.register(connection, select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 # -------- 13. Formats of others *
