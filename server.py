@@ -5,28 +5,32 @@
     curl -H 'Authorization: Token demo-pagos' -d '{"message": "hola"}' localhost:8000/logs
     curl 'localhost:8000/logs?severity=ERROR&since=2h'
 
-The way of a record, and of its answer:
+The way of a record from its client to the disk, and of the answer back:
 
     client --POST /logs--> Handler --Request--> App --Batch--> Committer --> store.write --> disk
-                           a thread for         token,         one commit    one transaction,
-                           each connection      parsing        for many      then fsync
     client <-----200------ Handler <-Response-- App <----------- returns when it is on disk
+
+    Handler    reads the request; each connection has a thread of its own
+    App        checks the token, makes records of the body
+    Committer  lets many batches share one commit
+    store      writes them in one transaction, then waits for fsync
 
 What a 200 promises: every record counted as accepted is committed, and the transaction is on disk
 (fsync) before the answer leaves. A missing answer proves nothing: the batch may be stored or not.
-Send it again with the same Idempotency-Key, and it is stored once.
+Send the batch again with the same Idempotency-Key: then it is stored once.
 
 Who may ask. Writing needs a token, and so does deleting. While no read token is configured,
-everyone who reaches the port may read, and the server starts on no host but this machine. `tls` in
-the configuration encrypts.
+everyone who reaches the port may read: then the server listens on addresses of this machine only.
+`tls` in config.json turns HTTPS on.
 
-README.md says how to use it. schema.sql has the tables. Each promise of the server is the name of a
-test.
+README.md says how to use it. schema.sql has the tables. The names of the tests are the promises of
+the server.
 
-Threads. One thread accepts connections. Each connection has a thread of its own: it does all the
-work of its requests and sends their answers. Only a search for a text reads with a thread for each
-processor. The thread of `Server.watch` ends what is past its deadline, that of `SQLiteStore.upkeep`
-deletes old records, and one writes the server's own log. The main thread waits for signals.
+Threads. One thread accepts connections. Each connection has a thread of its own: it reads the
+requests, waits for their commits and sends the answers. Only a search for a text reads with a
+thread for each processor. The thread of `Server.watch` ends what is past its deadline, that of
+`SQLiteStore.upkeep` deletes old records, and a last one writes the server's own log. The main
+thread waits for signals.
 
 Locks on the way of a batch: a thread holds `Committer._joining` for a moment, to join a group. The
 first of a group then holds `Committer._turn` while it commits for all of it, and inside that
@@ -34,9 +38,9 @@ first of a group then holds `Committer._turn` while it commits for all of it, an
 wait for `Batch.done` and hold nothing. Readers have connections of their own: they and the writer
 do not wait for each other (WAL).
 
-Chapters. Skip those marked * when you read for the first time: the line below their title says
-what the others use of them. A chapter uses only names of itself and of chapters before it. One with
-a letter belongs to the chapter before it: 4b has what chapter 4 leaves out.
+Chapters. Those without * are the core. Skip the others when you read for the first time: the lines
+below their title say what the core uses of them. A chapter with a letter belongs to the one before
+it: 4b has what chapter 4 leaves out. Else a chapter uses only names of chapters before it.
 
      1 Limits           the bounds that a user meets, with unit and reason
      2 Errors           what can be wrong, without HTTP
@@ -139,64 +143,66 @@ DAY = 24 * HOUR
 # What one request may hold.
 MAX_HEAD_BYTES = 64 << 10  # The request line and all headers together.
 MAX_HEADERS = 100
-# A chunk of a body costs the same work, however small. Where many are smaller than this, the server
-# pauses between them.
+# Each chunk of a body costs the same work, however small it is. A client that sends many chunks
+# smaller than this is slowed down, so that it does not keep a processor busy.
 SMALL_CHUNK_BYTES = 256
 MAX_CHUNK_LINE_BYTES = 4 << 10  # The line before a chunk, with its extensions.
 MAX_BODY_BYTES = 10 << 20  # After decompression. A batch of syslog-ng has 3 MB.
 MAX_GZIP_MEMBERS = 100  # A body of a million empty members would cost seconds.
-MAX_STORED_CHARS = 64 << 20  # Of all records of a body: OTLP repeats shared values in each.
-MAX_VALUE_CHARS = 2 << 20  # The JSON of one record: message and attributes, escaped.
+MAX_STORED_CHARS = 64 << 20  # All records of a body. OTLP sends once what is stored with each.
+MAX_VALUE_CHARS = 2 << 20  # The JSON of one record, as it was sent.
 PIECE_CHARS = 1 << 20  # A longer array is parsed value by value, so that other threads can run.
 MAX_RECORDS = 100_000  # A million tiny records would hold up all others for seconds.
 MAX_MESSAGE_BYTES = 256 << 10
 MAX_ATTRIBUTES_BYTES = 64 << 10
-MAX_NESTING = 500  # Of attributes: SQLite reads JSON that is 1,000 deep.
+MAX_NESTING = 500  # Attributes. SQLite reads JSON that is 1,000 deep: this leaves room.
 MAX_SERVICE_CHARS = 128
-MAX_KEY_CHARS = 255  # Of an Idempotency-Key.
+MAX_KEY_CHARS = 255  # An Idempotency-Key.
 MAX_ERRORS_LISTED = 100  # In the answer to a batch.
 
 # What one query may ask for.
-MAX_ID = 1 << 53  # JavaScript and jq read no larger number exactly.
+MAX_ID = 1 << 53  # JavaScript and jq round greater numbers.
 MAX_LIMIT = 10_000  # Records in a page. limit=0 streams all of them.
 MAX_STEPS = 10_000  # In a histogram.
 MAX_PARAMETERS = 200
 MAX_ATTRIBUTE_FILTERS = 20
 MAX_NAMES = 1_000  # Services, severities and texts together.
-MAX_TEXT_CHARS = 1000  # Of a text to search for.
+MAX_TEXT_CHARS = 1000  # A text to search for.
 
 # What the server takes on at a time.
 MAX_CONNECTIONS = 900  # Each needs a file descriptor. Systems often allow 1,024.
 MAX_ADDRESS_CONNECTIONS = 800  # From one address: no client alone keeps the others out.
-MAX_HELD_BYTES = 64 << 20  # Of all bodies that come in and large answers that go out.
-MAX_CLIENT_BYTES = 32 << 20  # Of those, for one token or address.
+MAX_HELD_BYTES = 64 << 20  # Memory for bodies that come in and for large answers, all together.
+MAX_CLIENT_BYTES = 32 << 20  # The part of it that one token or address may have.
 HELD_ANSWER_BYTES = 64 << 10  # Only larger answers are counted.
-LARGE_BODY_BYTES = 64 << 10  # Of larger ones, two at a time are decompressed and parsed.
+LARGE_BODY_BYTES = 64 << 10  # Larger and compressed bodies are worked on two at a time.
 MAX_WAL_BYTES = 128 << 20  # When SQLite's WAL is larger, queries wait for a checkpoint.
 MAX_METRIC_SERVICES = 1_000  # Services with a label of their own in /metrics.
-MAX_REFUSED_ADDRESSES = 1_000  # Whose refused tokens are counted, for the log.
+MAX_REFUSED_ADDRESSES = 1_000  # For so many the log counts refused tokens.
 SEND_BUFFER_BYTES = 256 << 10  # In the kernel, for a client that does not read.
-READERS = 6  # Connections for what indexes serve.
-SCANNERS = max(2, os.cpu_count() or 2)  # Connections for what must read the records.
-STREAM_RECORDS = 1_000  # That a stream reads at a time.
-STREAM_CHARS = 1 << 20  # Of messages and attributes that a stream reads at a time.
+READERS = 6  # Connections to SQLite for queries that an index serves.
+SCANNERS = max(2, os.cpu_count() or 2)  # Connections for queries that must read the records.
+STREAM_RECORDS = 1_000  # A stream reads so many at a time,
+STREAM_CHARS = 1 << 20  # or fewer, when their messages and attributes have so many characters.
 PAGE_CHARS = 4 << 20  # A page ends early when its records are longer together.
 
 # How long it waits.
-IDLE_SECONDS = 75  # For the next request. Clients lose records on servers that close sooner.
+IDLE_SECONDS = 75  # For the next request. Loggers keep connections for a minute: what they send
+# on one that the server has just closed is lost.
 HEADER_SECONDS = 10  # For the headers, from the first line on.
 REQUEST_SECONDS = 120  # For a whole body: 10 MiB at 700 kbit/s.
-SEND_SECONDS = 30  # For the client to take the next piece of an answer.
+SEND_SECONDS = 30  # For the client to take the next part of an answer.
 PARSE_SECONDS = 10  # For the records of one body.
-QUERY_SECONDS = 10  # For a query; before it, as long for the WAL and for a free connection.
+QUERY_SECONDS = 10  # For a query. It may wait as long for the WAL and for a connection before.
 LOCK_SECONDS = 2  # For another process that has locked the database.
-FOLLOW_SECONDS = 0.1  # A follower's pause after records, so that a rush comes in pages,
-IDLE_FOLLOW_SECONDS = 0.5  # and after a look at records of which none was for it.
-HEARTBEAT_SECONDS = 15  # Between two blank lines to a follower with nothing new.
-DRAIN_SECONDS = 2  # For a client that was refused to end its sending.
+FOLLOW_SECONDS = 0.1  # A follower's pause after records: so a rush comes in pages.
+IDLE_FOLLOW_SECONDS = 0.5  # A follower's pause after new records of which none is for it.
+HEARTBEAT_SECONDS = 15  # A follower that gets no record gets a blank line so often.
+DRAIN_SECONDS = 2  # After a refusal the server reads on so long, and drops what it reads.
 SHUTDOWN_SECONDS = 3  # For requests in flight, when the server stops.
+HANG_SECONDS = 5  # A stop that takes longer is ended by the system.
 RETRY_SECONDS = 2  # What Retry-After asks for. Clients give up on long waits.
-KEY_LIFETIME = DAY  # Of an Idempotency-Key.
+KEY_LIFETIME = DAY  # An Idempotency-Key.
 
 # -------- 2. Errors
 
@@ -205,7 +211,7 @@ class Refusal(Exception):
     """A request that is not carried out. Raised anywhere; `refuse` makes an answer of it.
 
     `error` is a sentence on what is wrong, `hint` a sentence on what to do. `details` are more
-    members of the JSON in the answer. The class tells the kind; chapter 11 gives it a status.
+    members of the JSON in the answer. The class tells the kind: `STATUSES` has a status for each.
     """
 
     def __init__(self, error: str, hint: str, **details: Json):
@@ -255,7 +261,10 @@ class Unavailable(Refusal):
 
 
 class RecordError(Exception):
-    """What is wrong with one record of a batch. `field` is at fault."""
+    """What is wrong with one record. The others of its batch are stored.
+
+    `field` is the name of the wrong field.
+    """
 
     def __init__(self, field: str, error: str, forbidden: bool = False):
         super().__init__(error)
@@ -3087,9 +3096,9 @@ class Request(NamedTuple):
     path: str  # Percent-decoded.
     query: str
     version: str  # "HTTP/1.0" or "HTTP/1.1".
-    headers: Mapping[str, str]  # Names in lower case. Only read it: equal heads share it.
+    headers: Mapping[str, str]  # Names in lower case. Never change it: requests share it.
     body_length: int | None  # None: the body comes in chunks.
-    # Reads the body. The argument says whose bytes they are, for `Limits`. Raises Refusal.
+    # Reads the body. The argument is the client whose bytes `Limits` counts. Raises Refusal.
     read_body: Callable[[str], bytes]
     address: str = ""  # Of the client.
 
@@ -3152,14 +3161,13 @@ class Format(NamedTuple):
     def encode(self, pages: Iterable[list[StoredRecord]]) -> Iterator[bytes]:
         """The records of all pages, in pieces."""
         before = self.opening
+        after = self.opening + self.closing
         for records in pages:
             if records:
                 yield (before + self.separator.join(map(self.line, records))).encode()
                 before = self.separator
-        if before == self.separator:  # NDJSON has neither: then this is nothing, too.
-            yield self.closing.encode()
-        else:  # There was no record.
-            yield (self.opening + self.closing).encode()
+                after = self.closing
+        yield after.encode()
 
 
 FORMATS = {
@@ -3188,14 +3196,15 @@ class App:
     def respond(self, request: Request) -> Response:
         """The answer to a request. Here all errors become answers.
 
-        Raises ConnectionError or ssl.SSLError where the client is gone.
+        Raises ConnectionError where the client is gone.
         """
         path = find_path(request.path)
         try:
-            response = self.find_endpoint(request, path)(self, request)
+            endpoint = self.find_endpoint(request, path)
+            response = endpoint(self, request)
         except Refusal as refusal:
             response = refuse(refusal)
-        except (ConnectionError, ssl.SSLError):
+        except ConnectionError:
             raise
         except Exception:
             log.exception("unexpected error in %s %s", request.method, request.path)
@@ -3209,15 +3218,10 @@ class App:
         methods = ROUTES.get(path or "", {})
         asked = request.headers.get("access-control-request-method")
         is_preflight = request.method == "OPTIONS" and asked == "POST" and "POST" in methods
-        if self.config.reading_is_open:
-            check_host(self.config, request.headers.get("host", "localhost"))
-            is_cross_site = request.headers.get("sec-fetch-site") == "cross-site"
-            # A link to the page may stand anywhere; a token protects what is posted.
-            if is_cross_site and path != "/" and request.method != "POST" and not is_preflight:
-                hint = "Open the address of this server itself."
-                raise HTTPRefusal(403, "A page of another site may not read here.", hint)
         if is_preflight:
             return answer_preflight
+        if self.config.reading_is_open:
+            check_origin(self.config, request)
         if not path:
             hint = f"There are {', '.join(ROUTES)}."
             raise HTTPRefusal(404, f"There is nothing at {shorten(request.path)}.", hint)
@@ -3241,12 +3245,12 @@ class App:
         token = self.config.find_token(secret, *roles)
         if token and scheme.lower() in SCHEMES:
             return token
-        error = "The token is not known here, or not for this." if secret else "A token is needed."
-        # "Authorization: SECRET" has only one word: it stands in `scheme`.
-        if given and not text and scheme.lower() not in SCHEMES:
-            error = "The word Token is missing in Authorization, before the token."
+        error = "A token is needed."
         if given:
             self.limits.note_refused(request.address, request.path)
+            error = "The token is not known here, or may not do this."
+            if scheme.lower() not in SCHEMES:  # "Authorization: T", for example.
+                error = "The word Token is missing in Authorization, before the token."
         hint = f"Send 'Authorization: Token T', with a token of this kind: {' or '.join(roles)}."
         headers = {"WWW-Authenticate": 'Basic realm="logs", Bearer realm="logs"'}
         raise HTTPRefusal(401, error, hint, headers)
@@ -3260,9 +3264,7 @@ class App:
 
     def post_logs(self, request: Request) -> Response:
         """Takes records: JSON, forms or lines of text."""
-        for name, _ in split_query_string(request.query):
-            hint = "Leave it out: what is in the body makes the records."
-            raise BadQuery(f"POST /logs has no parameter {shorten(name)}.", hint)
+        refuse_parameters(request)
         content_type = request.headers.get("content-type", "")
         split = functools.partial(parse_body, content_type=content_type)
         parsed, batch = self.store_body(request, split, parse_record)
@@ -3272,26 +3274,26 @@ class App:
         """Stores the records in a body, and returns when they are on disk. Raises Refusal."""
         token = self.authenticate(request, "service", "shipper")
         rate = self.config.max_records_per_second
-        self.limits.spend(token, 0, rate)
+        self.limits.check_rate(token, rate)
         key = idempotency_key(request)
         body = request.read_body(token.secret)
         is_large = len(body) > LARGE_BODY_BYTES
-        with self.limits.large_bodies if is_large else contextlib.nullcontext():
+        with self.limits.large_body_slots if is_large else contextlib.nullcontext():
             parsed = read_records(split(body), token, parse)
         batch = Batch(parsed.records)
         if key:
             batch.key = hashlib.sha256(token.secret.encode() + b"\0" + key).digest()
             batch.body_hash = hashlib.sha256(body).digest()
-        del body  # Many may wait for a commit: they need no body.
+        del body  # Its memory is free while the batch waits for its commit.
         if batch.records:
             self.limits.spend(token, len(batch.records), rate)
             try:
                 self.committer.commit(batch)
             finally:
-                if batch.replayed or not batch.is_on_disk:  # What was not stored costs nothing.
+                if batch.replayed or not batch.is_on_disk:  # What was not stored is given back.
                     self.limits.spend(token, -len(batch.records), rate)
         self.count(token, parsed, batch)
-        if parsed.rejected and not batch.records:  # An empty body of OTLP has neither.
+        if parsed.rejected and not batch.records:  # An empty body of OTLP has neither: 200.
             raise nothing_stored(parsed, batch)
         return parsed, batch
 
@@ -3333,7 +3335,7 @@ class App:
 
     def follow_lines(self, pages: Iterator[list[StoredRecord]]) -> Iterator[bytes]:
         """A line for each record as it comes, and a blank line where nothing comes for long."""
-        sent_at = float("-inf")
+        sent_at = float("-inf")  # The first line leaves at once: the client sees that it follows.
         for records in pages:
             if self.stopping.is_set():
                 return
@@ -3345,12 +3347,13 @@ class App:
     def get_record(self, request: Request) -> Response:
         """Gives one record."""
         self.check_reader(request)
+        refuse_parameters(request)
         text = request.path.removeprefix("/logs/").removesuffix("/")
         if re.fullmatch(r"[0-9]{1,16}", text):
             number = int(text)
-            one = Query(after=number - 1, last_id=number, by_id=True, limit=1)
-            for record in self.store.page(one)[0]:
-                return Response(200, record.json().encode() + b"\n")
+            records, _ = self.store.page(Query(after=number - 1, last_id=number, by_id=True))
+            if records:
+                return Response(200, records[0].json().encode() + b"\n")
         error = f"There is no record {shorten(text)}."
         raise HTTPRefusal(404, error, "GET /logs lists records with their ids.")
 
@@ -3369,6 +3372,14 @@ def find_path(path: str) -> str | None:
     if path in ROUTES:
         return path
     return "/logs/ID" if re.fullmatch(r"/logs/[^/]+", path) else None
+
+
+def refuse_parameters(request: Request) -> None:
+    """Raises BadQuery for a request that has no parameters to give."""
+    if request.query:
+        name = request.query.partition("=")[0]
+        error = f"{request.method} {request.path} has no parameter {shorten(name)}."
+        raise BadQuery(error, "Leave it out.")
 
 
 def idempotency_key(request: Request) -> bytes:
@@ -3409,7 +3420,7 @@ def nothing_stored(parsed: Parsed, batch: Batch) -> HTTPRefusal:
 
 
 def stream_response(content_type: str, pieces: Iterator[bytes]) -> Response:
-    """A streamed answer. Its first piece is made at once: an error there still gets its status."""
+    """A streamed answer. Its first piece is made now: an error there becomes a 4xx or 5xx."""
     first = next(pieces, b"")
     headers = {"X-Accel-Buffering": "no"}  # nginx passes each piece on as it comes.
     pieces = itertools.chain([first], pieces)
@@ -3417,9 +3428,9 @@ def stream_response(content_type: str, pieces: Iterator[bytes]) -> Response:
 
 
 def next_link(request: Request, query: Query, last: StoredRecord) -> str:
-    """The Link to the page after `last` (RFC 8288), relative to the request.
+    """The Link to the page after `last` (RFC 8288). "since" becomes the moment that it meant.
 
-    "since" becomes the moment that it meant.
+    It is relative to the request: a proxy may have put a prefix before "/logs".
     """
     left_out = ("cursor", "since", "timestamp_start", "timestamp_end")
     pairs = [pair for pair in split_query_string(request.query) if pair[0] not in left_out]
@@ -3432,8 +3443,8 @@ def next_link(request: Request, query: Query, last: StoredRecord) -> str:
 
 
 # -------- 11b. More endpoints *
-# The core uses `Limits`, `Metrics`, `Health`, `check_host` and `answer_preflight`: what one client
-# may take, counters, whether the store works, and what keeps pages of other sites from reading.
+# The core uses `Limits`, `Metrics`, `Health`, `check_origin` and `answer_preflight`: what one
+# client may take, counters, whether the store works, and what pages of other sites may do.
 # This chapter adds a format of records, and lines to the route table.
 
 
@@ -3446,27 +3457,30 @@ class Limits:
         self._held: dict[str, int] = {}  # Bytes of a client: of a secret or of an address.
         self._refused: dict[str, tuple[float, int]] = {}  # Of an address: see `note_refused`.
         self.held_bytes = 0  # Of all.
-        self.large_bodies = threading.Semaphore(2)  # Of all: more at a time would take memory.
+        self.large_body_slots = threading.Semaphore(2)  # Of all: more at a time would take memory.
         self._brakes: dict[str, threading.Lock] = {}  # Of a secret: few, though never removed.
 
-    def spend(self, token: Token, records: int, rate: float | None) -> None:
+    def check_rate(self, token: Token, rate: float | None) -> None:
+        """Raises HTTPRefusal, 429, while a token has sent more than its rate allows."""
+        balance = self.spend(token, 0, rate)
+        if rate is not None and balance <= 0:
+            error = f"This token may send {rate:g} records a second."
+            seconds = min(int(1 - balance / rate), 5)  # Clients give up on long waits.
+            raise HTTPRefusal(429, error, "Send it again later.", {"Retry-After": str(seconds)})
+
+    def spend(self, token: Token, records: int, rate: float | None) -> float:
         """Takes records out of a token's bucket, which `rate` fills each second.
 
-        A batch may overdraw it, and a negative number gives back. With 0 records it asks only,
-        before the body is read: it raises HTTPRefusal, 429, until an overdraft is paid.
+        It gives what is left: a batch may overdraw it. A negative number gives records back.
         """
         if rate is None:
-            return
+            return 0
         clock = time.monotonic()
         with self._lock:
             balance, since = self._balances.get(token.secret, (rate, clock))
-            balance = min(balance + (clock - since) * rate, rate)
-            if balance <= 0 and not records:
-                error = f"This token may send {rate:g} records a second."
-                seconds = min(int(1 - balance / rate), 5)  # Clients give up on long waits.
-                headers = {"Retry-After": str(seconds)}
-                raise HTTPRefusal(429, error, "Send it again later.", headers)
-            self._balances[token.secret] = (balance - records, clock)
+            balance = min(balance + (clock - since) * rate, rate) - records
+            self._balances[token.secret] = (balance, clock)
+            return balance
 
     def hold(self, client: str, size: int) -> None:
         """Counts bytes that are kept for a client; a negative size takes them off again.
@@ -3501,12 +3515,14 @@ class Limits:
             time.sleep(0.002)
 
 
-def check_host(config: Config, value: str) -> None:
-    """Refuses names that are not ours while everyone may read. Raises HTTPRefusal: 421.
+def check_origin(config: Config, request: Request) -> None:
+    """Keeps web pages of other sites from reading, while everyone may read.
 
-    A web page elsewhere could give its own name this server's address, and read the logs in
-    the browser of someone who may reach it (DNS rebinding).
+    Raises HTTPRefusal: 421, 403.
     """
+    # A page could give its own name the address of this server, and read the logs in the browser of
+    # someone who may reach it (DNS rebinding). So only names that are ours are answered.
+    value = request.headers.get("host", "localhost")
     # Without the port: "[::1]:80" and "[::1]", "localhost:80" and "localhost".
     name = value if value.endswith("]") else value.rpartition(":")[0] or value
     host = name.strip("[]").lower()
@@ -3514,6 +3530,12 @@ def check_host(config: Config, value: str) -> None:
     if not ours:
         hint = "Add it to server.allowed_hosts in the configuration."
         raise HTTPRefusal(421, f"This server is not {shorten(host)}.", hint)
+    # A browser does not show the answer to a page of another site. But the page could ask for what
+    # costs much, again and again. It may link to the page here, and a POST needs a token.
+    is_cross_site = request.headers.get("sec-fetch-site") == "cross-site"
+    if is_cross_site and request.path != "/" and request.method != "POST":
+        hint = "Open the address of this server itself."
+        raise HTTPRefusal(403, "A page of another site may not read here.", hint)
 
 
 def answer_preflight(_app: App, _request: Request) -> Response:
@@ -3729,8 +3751,8 @@ def parse_head(head: bytes) -> Request:
     >>> parse_head(b"GET /logs?limit=1 HTTP/1.1\r\nHost: localhost\r\n\r\n")[:5]
     ('GET', '/logs', 'limit=1', 'HTTP/1.1', {'host': 'localhost'})
 
-    It refuses what other servers may read in another way: a request hidden in another one's body
-    begins like that (RFC 9112, section 11.2). Raises HTTPRefusal.
+    It refuses each head that two servers could read in different ways: behind a proxy, one request
+    could hide in another one's body (request smuggling, RFC 9112, 11.2). Raises HTTPRefusal.
     """
     first, _, rest = head.partition(b"\r\n")
     method, target, version = parse_request_line(first.decode("utf-8", "replace"))
@@ -3750,11 +3772,12 @@ def parse_head(head: bytes) -> Request:
     return Request(method, path, query, version, headers, length, no_body)
 
 
-parse_small_head = functools.lru_cache(256)(parse_head)  # Most clients repeat theirs.
+# Most clients send the same head again and again.
+parse_small_head = functools.lru_cache(256)(parse_head)
 
 
 def no_body(client: str) -> bytes:
-    """Stands for a body until the handler puts its own method there."""
+    """Stands for a body: the handler replaces it, since the same head is kept for many requests."""
     raise NotImplementedError
 
 
@@ -3775,7 +3798,7 @@ def parse_request_line(line: str) -> tuple[str, str, str]:
 def parse_headers(lines: bytes) -> dict[str, str]:
     """The headers in lines that end with CRLF, up to an empty line. Raises HTTPRefusal."""
     headers: dict[str, str] = {}
-    for line in lines.decode("latin-1").split("\r\n")[:-2]:  # Not the empty line and its end.
+    for line in lines.decode("latin-1").split("\r\n")[:-2]:  # The last two are empty.
         name, colon, value = line.partition(":")
         if not (colon and name and TOKEN_CHARS.issuperset(name)):
             raise malformed("A header line is not 'Name: value'.")
@@ -3801,7 +3824,7 @@ def body_length(headers: Mapping[str, str], version: str) -> int | None:
     if encoding is None:
         return int(length)
     if "content-length" in headers or version == "HTTP/1.0" or encoding.lower() != "chunked":
-        raise malformed("Transfer-Encoding is 'chunked' in HTTP/1.1, without a Content-Length.")
+        raise malformed("Transfer-Encoding must be 'chunked', and without a Content-Length.")
     return None
 
 
@@ -3818,8 +3841,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     server: Server
     head: Request  # Of the request under way: `parse_request` sets it.
-    deadline: float  # When the present wait ends: `allow` sets it.
-    ends: int  # What `expire` shuts then: reading, or both ways.
+    deadline: float  # When the present wait ends: `set_deadline` sets it.
+    shuts: int  # What `expire` shuts then: reading, or both ways.
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = 64 << 10  # Head and body of most answers leave in one send.
@@ -3829,17 +3852,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.command = ""
         self.request_version = self.protocol_version
         self.idle = True  # No request has begun.
-        # The id of its thread while the answer to a GET is made, and 0 while it is sent, piece by
-        # piece: `Server.watch` stops the query of a client that has left.
+        # The id of its thread while the answer to a GET is made, else 0: `Server.watch` stops the
+        # query of a client that has left.
         self.querying = 0
         self.is_admitted = False  # `Server.admit` sets it: then it counts among the connections.
         self.is_shut = False  # `expire` has ended its reading.
         # Bytes of this request may still come in: then its answer is the last one. True from the
         # first line on, until the head says that there is no body or `read_body` has read it.
         self.unread = False
-        self.holder = self.client_address[0]  # Whose bytes are counted in `Limits`,
-        self.held_bytes = 0  # and how many of this request.
-        self.allow(IDLE_SECONDS)
+        self.client = self.client_address[0]  # Whose bytes `Limits` counts: a token or an address.
+        self.held_bytes = 0  # How many bytes of this request it counts.
+        self.set_deadline(IDLE_SECONDS)
         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         super().setup()
         self.server.handlers.add(self)
@@ -3849,44 +3872,42 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.handlers.discard(self)
         super().finish()
 
-    def allow(self, seconds: float, ends: int = socket.SHUT_RD) -> None:
+    def set_deadline(self, seconds: float, shuts: int = socket.SHUT_RD) -> None:
         """Sets the deadline of what comes now, in place of the one before.
 
-        When it is past, `Server.watch` calls `expire`, which shuts `ends`: a read then waits no
-        more, and gets an end of file, of which `cut_off` makes a 408; a send fails, and the
-        connection is closed.
+        When it is past, `Server.watch` calls `expire`. While the server reads, that shuts reading:
+        a read gets an end of file, and `cut_off` makes a 408 of it. While the server sends, it
+        shuts both ways: the send fails, and the connection ends.
         """
-        self.ends = ends
         self.deadline = time.monotonic() + seconds
+        self.shuts = shuts
 
     def expire(self) -> None:
         """Ends the wait of this handler, from another thread."""
         self.is_shut = True
         with contextlib.suppress(OSError):  # It may be closed already.
-            # Not the method of SSLSocket: it would take the encryption away under a reader.
-            socket.socket.shutdown(self.connection, self.ends)
+            # SSLSocket has a method of its own, which takes the encryption away from a reader.
+            socket.socket.shutdown(self.connection, self.shuts)
 
     def handle(self) -> None:
         """Takes requests, one after the other, until the client leaves or the server stops."""
-        with contextlib.suppress(ConnectionError, ssl.SSLError):  # The client is gone.
-            if not self.server.admit(self):
-                if not self.server.tls:  # Its handshake would take too long.
-                    self.unread = True  # Its request: so it is drained.
-                    self.send(refuse(Unavailable("Too many connections are open.")))
-                    drain(self)
-                return
+        if self.server.admit(self):
             super().handle()
+        elif not self.server.tls:  # With TLS it only closes: a handshake would take too long.
+            self.unread = True
+            self.send(refuse(Unavailable("Too many connections are open.")))
+            drain(self)
 
     def handle_one_request(self) -> None:
         """Takes one request."""
         self.idle = True
-        self.allow(IDLE_SECONDS)
+        self.set_deadline(IDLE_SECONDS)
         try:
             super().handle_one_request()
         finally:
-            self.server.app.limits.hold(self.holder, -self.held_bytes)
+            self.server.app.limits.hold(self.client, -self.held_bytes)
             self.held_bytes = 0
-            self.holder = self.client_address[0]
+            self.client = self.client_address[0]
         if self.unread:
             drain(self)
 
@@ -3905,10 +3926,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.idle = False
         self.command = ""  # Not that of the request before.
         self.unread = True
-        # A first line without its end was cut off. `cut_off` compares the clock with the deadline
-        # to tell a 408 from a client that left: it must see that of `handle_one_request`.
-        if first[-1:] == b"\n":
-            self.allow(HEADER_SECONDS)
+        self.set_deadline(HEADER_SECONDS)
         try:
             data = self.read_head(first)
             head = parse_small_head(data) if len(data) < 1000 else parse_head(data)
@@ -3919,7 +3937,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.request_version = head.version
         self.head = head
         self.unread = head.body_length != 0
-        self.allow(float("inf"))  # From here on it is the server that works.
+        self.set_deadline(float("inf"))  # None: from here on it is the server that works.
         wishes = head.headers.get("connection", "").lower()
         self.close_connection = head.version == "HTTP/1.0" or "close" in wishes
         return True
@@ -3931,7 +3949,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.querying = threading.get_ident() if self.command in ("GET", "HEAD") else 0
         response = self.server.app.respond(request)
         self.querying = 0
-        if len(response.body) > HELD_ANSWER_BYTES:  # A slow client keeps it in memory.
+        if len(response.body) > HELD_ANSWER_BYTES:  # It is in memory until the client has read it.
             try:
                 self.hold(len(response.body))
             except Unavailable as refusal:
@@ -3942,9 +3960,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Answers in JSON what the base class refuses: 414, and 501 for a method nobody knows."""
-        self.unread = True  # Its body, which nobody will read: so it is drained.
+        self.unread = True  # Nobody will read its body.
         error = message or http.client.responses[code]
-        self.send(refuse(HTTPRefusal(code, f"{error}.", "Send HTTP/1.1 as RFC 9112 has it.")))
+        self.send(refuse(malformed(f"{error}.", code)))
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # The base class's name.
         """Logs nothing: a line for each request would cost more than the request."""
@@ -3976,17 +3994,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """What an end of file in the middle of a request means."""
         if self.server.app.stopping.is_set():
             return Unavailable("The server is stopping.")
-        if time.monotonic() > self.deadline:
+        if self.is_shut:
             error = "The request did not come in time; nothing was stored."
             return HTTPRefusal(408, error, "Send it faster, or in smaller pieces.")
         return ConnectionResetError()
 
-    def read_body(self, holder: str) -> bytes:
-        """The body, out of its chunks and decompressed. Its bytes are counted as `holder`'s.
+    def read_body(self, client: str) -> bytes:
+        """The body, out of its chunks and decompressed. Its bytes are counted as this client's.
 
         Raises Refusal, ConnectionError.
         """
-        self.holder = holder
+        self.client = client
         headers = self.head.headers
         length = self.head.body_length
         if length == 0 and "content-length" not in headers:
@@ -3999,20 +4017,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise Unsupported(error, "Send gzip, deflate or none.")
         if length is not None and length > MAX_BODY_BYTES:
             raise body_too_large()
-        self.allow(REQUEST_SECONDS)
+        self.set_deadline(REQUEST_SECONDS)
         expects = headers.get("expect", "").lower() == "100-continue"
         if expects and self.request_version == "HTTP/1.1":
             self.send_response_only(100)
             self.end_headers()
             self.wfile.flush()
         body = io.BytesIO()
-        body.writelines(read_chunks(self) if length is None else self.read_exactly(length))
+        try:
+            body.writelines(read_chunks(self) if length is None else self.read_exactly(length))
+        except OSError as error:  # Of the socket, or of its TLS.
+            raise ConnectionResetError from error
         self.unread = False
-        self.allow(float("inf"))
+        self.set_deadline(float("inf"))
         data = body.getvalue()
         if encoding == "identity":
             return data
-        with self.server.app.limits.large_bodies:  # It can become 10 MiB, before it is counted.
+        with self.server.app.limits.large_body_slots:  # 1 MiB can become 10, before it is counted.
             whole = decompress(data)
             self.hold(max(len(whole) - len(data), 0))
         return whole
@@ -4021,8 +4042,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """So many bytes, in pieces. Each is counted as it comes, not before."""
         while length:
             data = self.rfile.read1(min(length, 1 << 18))  # What one `recv` gives.
-            # What comes after `expire` is still read: the end of file waits for a pause.
-            if not data or time.monotonic() > self.deadline:
+            # After `expire` there may still be bytes to read: a slow client does not go on.
+            if not data or self.is_shut:
                 raise self.cut_off()
             self.hold(len(data))
             length -= len(data)
@@ -4033,7 +4054,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
         Raises Unavailable.
         """
-        self.server.app.limits.hold(self.holder, size)
+        self.server.app.limits.hold(self.client, size)
         self.held_bytes += size
 
     # Sending
@@ -4061,7 +4082,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
-        self.allow(SEND_SECONDS, socket.SHUT_RDWR)
+        self.set_deadline(SEND_SECONDS, socket.SHUT_RDWR)
         if self.command == "HEAD":
             self.wfile.flush()
         elif response.pieces is None:
@@ -4079,7 +4100,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         try:
             for data in filter(None, pieces):
                 self.write(b"%x\r\n%b\r\n" % (len(data), data) if is_chunked else data)
-                self.allow(float("inf"))  # It is the store that works now.
+                self.set_deadline(float("inf"))  # Now it is the store that works.
         except Refusal as refusal:
             log.error("an answer was broken off: %s", refusal)
             raise ConnectionAbortedError from None
@@ -4089,7 +4110,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def write(self, data: bytes) -> None:
         """Sends bytes, after what `wfile` keeps. Each piece has a deadline of its own."""
         for start in range(0, len(data), SEND_BUFFER_BYTES):
-            self.allow(SEND_SECONDS, socket.SHUT_RDWR)
+            self.set_deadline(SEND_SECONDS, socket.SHUT_RDWR)
             self.wfile.write(data[start : start + SEND_BUFFER_BYTES])
             self.wfile.flush()
 
@@ -4181,8 +4202,8 @@ class Server(http.server.ThreadingHTTPServer):
         """
         self.app.stopping.set()
         has_alarm = hasattr(signal, "alarm")
-        if has_alarm:  # A thread may hang, for want of memory say: then this ends the process.
-            signal.alarm(5)
+        if has_alarm:  # Without memory a thread may hang: then this ends the process.
+            signal.alarm(HANG_SECONDS)
         self.shutdown()
         self.server_close()
         deadline = time.monotonic() + SHUTDOWN_SECONDS
@@ -4214,7 +4235,7 @@ def read_chunks(handler: Handler) -> Iterator[bytes]:
         if size < SMALL_CHUNK_BYTES:
             small += 1
             if small % 16 == 0:  # Many small chunks cost their sender, not the others.
-                handler.server.app.limits.brake(handler.holder)
+                handler.server.app.limits.brake(handler.client)
         if not size:
             parse_headers(handler.read_head(handler.rfile.readline(MAX_HEAD_BYTES)))  # Trailers.
             return
@@ -4271,7 +4292,7 @@ def drain(handler: Handler) -> None:
     (RFC 9112, section 9.6).
     """
     handler.close_connection = True
-    handler.allow(DRAIN_SECONDS)
+    handler.set_deadline(DRAIN_SECONDS)
     socket.socket.shutdown(handler.connection, socket.SHUT_WR)
     while time.monotonic() < handler.deadline:
         if not handler.connection.recv(1 << 12):

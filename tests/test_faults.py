@@ -844,12 +844,12 @@ class Bounds(unittest.TestCase):
                 with self.subTest(records=records):
                     limits.spend(token, records, 10)
                     with self.assertRaises(module.Refusal) as caught:
-                        limits.spend(token, 0, 10)
+                        limits.check_rate(token, 10)
                     self.assertEqual(caught.exception.headers["Retry-After"], seconds)
             clock.monotonic.return_value += 1_000_000  # it was silent for days
             limits.spend(token, 10, 10)
             with self.assertRaises(module.Refusal):
-                limits.spend(token, 0, 10)
+                limits.check_rate(token, 10)
 
 
 if __name__ == "__main__":
