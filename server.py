@@ -118,8 +118,8 @@ import threading
 import time
 import urllib.parse
 import zlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
@@ -2380,13 +2380,12 @@ def read_page(db: sqlite3.Connection, query: Query, parts: list[Part], most_char
     return records, False
 
 
-def plan(db: sqlite3.Connection, query: Query, by_kind: bool = False) -> Plan:
+def plan(db: sqlite3.Connection, query: Query) -> Plan:
     """Which parts together give what a query asks for, each with its index.
 
     It names the index, since SQLite's planner has no statistics. A query by service or severity
     becomes a query for each pair of them that occurs. Each reads one stretch of logs_by_kind in
     the order of the page, and SQLite merges them: a rare kind costs no more than a common one.
-    `by_kind` asks for such pairs in any case: then counting need not read a record.
     """
     query = by_receipt(db, query)
     ids = (MAX_ID if query.last_id is None else query.last_id) - (query.after or 0)
@@ -2398,7 +2397,7 @@ def plan(db: sqlite3.Connection, query: Query, by_kind: bool = False) -> Plan:
         return Plan(by_table)
     if query.by_id:
         return Plan(by_table, is_scan=query.searches_text)
-    if by_kind or query.kind_filters() != Query():
+    if query.kind_filters() != Query():
         kinds = find_kinds(db, query)
         if len(kinds) <= MAX_KINDS // (1 + query.texts):  # Each repeats all tests in the statement.
             index = "logs INDEXED BY logs_by_kind"
@@ -2746,9 +2745,10 @@ def merge_pages(query: Query, pages: list[Page]) -> Page:
 
 
 # -------- 9. Counts *
-# The core uses `Stats`: what a store counts. main makes the store that chapter 10 completes.
+# The core uses `Stats`: what a store counts.
 
-Span = tuple[int | None, int, int]  # Its length (None: the records count), start, end (exclusive).
+Span = tuple[int, int, int]  # The length of the spans in it, start, end (exclusive).
+LENGTHS = (*SPANS, 1)  # Where no span of the table fits, each microsecond's records are counted.
 
 
 @dataclasses.dataclass
@@ -2780,26 +2780,23 @@ class Stats:
                 raise TooManySteps
 
 
-def cut_into_spans(start: int, end: int, lengths: tuple[int, ...]) -> Iterator[Span]:
-    """Cuts a time into whole spans, the longest that fit, and what is left at its ends.
+def cut_into_spans(start: int, end: int, lengths: Sequence[int]) -> Iterator[Span]:
+    """Cuts a time into whole spans: the longest that fit, and shorter ones at its ends.
 
-    >>> list(cut_into_spans(50, 3700, (3600, 60)))
-    [(60, 60, 3660), (None, 50, 60), (None, 3660, 3700)]
+    >>> list(cut_into_spans(50, 3700, [3600, 60, 1]))
+    [(60, 60, 3660), (1, 50, 60), (1, 3660, 3700)]
     """
     if start >= end:
         return
-    if not lengths:
-        yield None, start, end
-        return
-    length = lengths[0]
+    length, *shorter = lengths
     first = -(-start // length) * length
     last = end // length * length
-    if first >= last:
-        yield from cut_into_spans(start, end, lengths[1:])
-        return
-    yield length, first, last
-    yield from cut_into_spans(start, first, lengths[1:])
-    yield from cut_into_spans(last, end, lengths[1:])
+    if first < last:
+        yield length, first, last
+    else:
+        first = last = end  # No span of this length fits.
+    yield from cut_into_spans(start, first, shorter)
+    yield from cut_into_spans(last, end, shorter)
 
 
 class SQLiteCounts(SQLiteRecords):
@@ -2823,10 +2820,7 @@ class SQLiteCounts(SQLiteRecords):
         return stats
 
     def count(self) -> int:
-        with self.reading() as db:
-            sql = "SELECT ifnull(sum(records), 0) FROM counts WHERE span = ?"
-            [records] = db.execute(sql, [DAY]).fetchone()
-            return int(records)
+        return sum(self.stats(Query()).kinds.values())
 
 
 def step_of(time: str, step: int) -> str:
@@ -2843,21 +2837,23 @@ def count_by_spans(db: sqlite3.Connection, query: Query, step: int | None) -> St
     start = MIN_TIMESTAMP if query.timestamp_start is None else query.timestamp_start
     end = MAX_TIMESTAMP if query.timestamp_end is None else query.timestamp_end
     stats = Stats(Counter())
-    for span in cut_into_spans(start, end + 1, SPANS):
-        rows = count_span(db, query, span, ["service", "severity", "{records}"], "1, 2")
-        for service, severity, records in rows:
-            stats.kinds[service, severity] += records
+    if start > end:
+        return stats
+    rows, values = select_spans(query, cut_into_spans(start, end + 1, LENGTHS))
+    sql = f"SELECT service, severity, sum(records) FROM ({rows}) GROUP BY 1, 2"
+    for service, severity, records in db.execute(sql, values):
+        stats.kinds[service, severity] = records
     if not stats.kinds:
         return stats
     stats.first = first_timestamp(db, query, "asc")
     stats.last = first_timestamp(db, query, "desc")
     if step:
-        # {time} and {records} stay as they are here: `count_span` fills them.
-        columns = [step_of("{time}", step)]
-        columns += [f"{{records}} FILTER (WHERE severity = {n})" for n in SEVERITY_NAMES]
-        lengths = tuple(length for length in SPANS if step % length == 0)
-        for span in cut_into_spans(stats.first, stats.last + 1, lengths):
-            stats.add_steps(count_span(db, query, span, columns, "1"))
+        lengths = [length for length in LENGTHS if step % length == 0]
+        rows, values = select_spans(query, cut_into_spans(stats.first, stats.last + 1, lengths))
+        columns = [step_of("time", step)]
+        columns += [f"sum(records) FILTER (WHERE severity = {n})" for n in SEVERITY_NAMES]
+        sql = f"SELECT {', '.join(columns)} FROM ({rows}) GROUP BY 1"
+        stats.add_steps(db.execute(sql, values))
     return stats
 
 
@@ -2868,32 +2864,32 @@ def first_timestamp(db: sqlite3.Connection, query: Query, order: str) -> int:
     return record.timestamp
 
 
-def count_span(
-    db: sqlite3.Connection, query: Query, span: Span, columns: list[str], groups: str
-) -> Iterable[Any]:
-    """Counts the records of a span of time, by the table of counts or by an index.
+def select_spans(query: Query, spans: Iterable[Span]) -> tuple[str, list[Json]]:
+    """SQL for what a query finds in spans of time: a time, service, severity, number of records.
 
-    In `columns`, {records} stands for their number and {time} for their time.
+    Where the table of counts has no such span, it reads the index of each kind, which has all that
+    is asked for: no record is read.
     """
-    length, start, end = span
-    if length:
-        chosen = ", ".join(columns).format(records="sum(records)", time="start")
-        test, values = where(query.kind_filters())
-        sql = f"""
-            SELECT {chosen} FROM counts
-            WHERE span = ? AND start >= ? AND start < ? AND {test} GROUP BY {groups}
-        """
-        return db.execute(sql, [length, start, end, *values])
-    chosen = ", ".join(columns).format(records="count(*)", time="timestamp")
-    query = dataclasses.replace(query, timestamp_start=start, timestamp_end=end - 1)
+    test, kinds = where(query.kind_filters())
     selects: list[str] = []
-    values = []
-    # Up to MAX_KINDS kinds, their index has all that is asked for here: no record is read.
-    for table, part in plan(db, query, by_kind=True).parts:
-        test, test_values = where(part)
-        selects.append(f"SELECT {chosen} FROM {table} WHERE {test} GROUP BY {groups}")
-        values += test_values
-    return db.execute(" UNION ALL ".join(selects), values) if selects else []
+    values: list[Json] = []
+    for length, start, end in spans:
+        if length > 1:
+            selects.append(f"""
+                SELECT start AS time, service, severity, records FROM counts
+                WHERE span = ? AND start >= ? AND start < ? AND {test}
+            """)
+            values += [length, start, end, *kinds]
+        else:
+            selects.append(f"""
+                SELECT timestamp AS time, service, severity, 1 AS records FROM (
+                    SELECT DISTINCT service, severity FROM counts
+                    WHERE span = ? AND start >= ? AND start < ? AND {test})
+                CROSS JOIN logs INDEXED BY logs_by_kind USING (service, severity)
+                WHERE timestamp >= ? AND timestamp <= ?
+            """)
+            values += [DAY, start // DAY * DAY, end, *kinds, start, end - 1]
+    return " UNION ALL ".join(selects), values
 
 
 def count_records(db: sqlite3.Connection, parts: list[Part], step: int | None) -> Stats:
@@ -2921,6 +2917,9 @@ UPKEEP_SECONDS = 0.25  # Between two looks: some 15 MB can come in meanwhile, of
 UPKEEP_RECORDS = 2_000  # That are deleted in one step, so that no writer waits long.
 WAL_PAUSE_SECONDS = 30  # After a try to move the WAL that another process did not let end.
 SPARE_PAGES = 1_000  # Free pages that stay in the file for the next records.
+LEAP_SECONDS = 3600  # A leap of the clock ahead that lasts longer is believed.
+AGE_NOTES = 10_000  # In the time that records are kept: within 30 days one each 4 minutes.
+OLDEST = "id < (SELECT min(id) FROM logs) + ?"  # The first so many of the table: ids grow.
 
 
 class SQLiteStore(SQLiteCounts):
@@ -2930,6 +2929,10 @@ class SQLiteStore(SQLiteCounts):
         super().__init__(config)
         self._shrunk = False  # Freed pages are in the WAL: a checkpoint is due.
         self._clock = (now(), time.monotonic())  # When the two clocks agreed last.
+        self._notes: deque[tuple[float, int]] = deque()  # Monotonic moments, the newest id of each.
+        self._old_id = 0  # All ids up to it are too old by the notes.
+        self._start_id = self.newest()
+        self._dated_id = MAX_ID  # For the ids up to it, received_at tells the age.
         self._wal_pause_until = 0.0  # By the monotonic clock.
         threading.Thread(target=self.upkeep, daemon=True).start()
 
@@ -2938,47 +2941,66 @@ class SQLiteStore(SQLiteCounts):
         while not self._closing:
             try:
                 self.bound_wal()
-                while self.upkeep_step():
-                    self.bound_wal()
-                    time.sleep(0.01)  # Writers take their turn.
+                pause = 0.01 if self.upkeep_step() else UPKEEP_SECONDS  # Writers take their turn.
             except Exception as error:  # The next try may succeed.
                 log.error("retention: %s", error)
-                time.sleep(1)
-            time.sleep(UPKEEP_SECONDS)
+                pause = 1
+            time.sleep(pause)
 
     def upkeep_step(self) -> bool:
         """One step. It gives whether there may be more to do. Raises Unavailable."""
         moment = self.steady_now()
-        days = self.config.max_age_days
         megabytes = self.config.max_size_mb
         most_bytes = float("inf") if megabytes is None else megabytes * (1 << 20)
         with self.transaction() as db:
-            pages, free = count_pages(db)
-            deleted = 0
-            if days is not None:
-                deleted = delete_oldest(db, UPKEEP_RECORDS, int(max(moment - days * DAY, 0)))
+            [pages] = db.execute("PRAGMA page_count").fetchone()
+            [free] = db.execute("PRAGMA freelist_count").fetchone()
+            used_bytes = (pages - free) * PAGE_BYTES
+            deleted = self.delete_old(db, moment)
             # The WAL may have a part (`most_wal_bytes`); of what is left, 5 % are for a rush.
-            excess = (pages - free) * PAGE_BYTES - 0.95 * (most_bytes - self.most_wal_bytes())
+            excess = used_bytes - 0.95 * (most_bytes - self.most_wal_bytes())
             if excess > 0 and not deleted:
-                deleted = self.delete_excess(db, excess / ((pages - free) * PAGE_BYTES))
+                deleted = self.delete_excess(db, excess / used_bytes)
             db.execute("DELETE FROM keys WHERE created_at < ?", [moment - KEY_LIFETIME])
-            pages, free = count_pages(db)
         has_spare = free > SPARE_PAGES or (free > 0 and pages * PAGE_BYTES > most_bytes)
         self.give_back(has_spare)
         return bool(deleted) or has_spare
 
+    def delete_old(self, db: sqlite3.Connection, moment: int) -> int:
+        """Deletes some records that are older than max_age_days. Gives how many.
+
+        A record is so old by its received_at, or by the notes. Where the clock was ahead,
+        received_at is of the future until the clock has reached it. A restart begins new notes.
+        """
+        if self.config.max_age_days is None:
+            return 0
+        age = self.config.max_age_days * DAY
+        seconds = age / SECOND
+        clock = time.monotonic()
+        if not self._notes or clock - self._notes[-1][0] > seconds / AGE_NOTES:
+            newest, _ = db.execute(LAST_RECORD).fetchone()
+            self._notes.append((clock, newest))
+        while clock - self._notes[0][0] > seconds:  # The last one is younger: it stays.
+            _, self._old_id = self._notes.popleft()
+        test = f"{OLDEST} AND (id <= ? OR (id <= ? AND received_at < ?))"
+        before = int(max(moment - age, 0))
+        return delete_where(db, test, [UPKEEP_RECORDS, self._old_id, self._dated_id, before])
+
     def steady_now(self) -> int:
         """The present moment, for deleting by age: a clock that leaps ahead is not believed.
 
-        A leap that lasts for an hour is believed: then the clock was wrong before.
+        A leap that lasts for LEAP_SECONDS is believed: then the clock was wrong before. What came
+        by it may have a received_at of long ago: only the notes tell how old it is.
         """
         moment, clock = now(), time.monotonic()
         agreed, agreed_clock = self._clock
         expected = agreed + int((clock - agreed_clock) * SECOND)
-        if abs(moment - expected) < MINUTE or clock - agreed_clock > HOUR / SECOND:
-            self._clock = moment, clock
-            return moment
-        return min(moment, expected)
+        if abs(moment - expected) >= MINUTE and clock - agreed_clock < LEAP_SECONDS:
+            return min(moment, expected)
+        if moment - expected >= MINUTE:
+            self._dated_id = self._start_id
+        self._clock = moment, clock
+        return moment
 
     def most_wal_bytes(self) -> float:
         """What the WAL may have: a part of the size that the configuration allows."""
@@ -3010,9 +3032,8 @@ class SQLiteStore(SQLiteCounts):
 
     def delete_excess(self, db: sqlite3.Connection, part: float) -> int:
         """Deletes that part of the records, oldest first, and old keys without a record left."""
-        sql = "SELECT ifnull((SELECT max(id) FROM logs) - (SELECT min(id) FROM logs), 0) + 1"
-        [records] = db.execute(sql).fetchone()
-        deleted = delete_oldest(db, min(UPKEEP_RECORDS, int(part * records) + 1), MAX_TIMESTAMP)
+        low, high = db.execute(ID_RANGE).fetchone()
+        deleted = delete_where(db, OLDEST, [min(UPKEEP_RECORDS, int(part * (high - low)) + 1)])
         sql = """
             DELETE FROM keys WHERE key IN (SELECT key FROM keys ORDER BY created_at LIMIT ?)
             AND first_id + records <= ifnull((SELECT min(id) FROM logs), ?)
@@ -3052,20 +3073,6 @@ class SQLiteStore(SQLiteCounts):
                 self._shrunk = bool(is_busy) or moved < frames
 
 
-def count_pages(db: sqlite3.Connection) -> tuple[int, int]:
-    """How many pages the file has, and how many of them are free."""
-    [pages] = db.execute("PRAGMA page_count").fetchone()
-    [free] = db.execute("PRAGMA freelist_count").fetchone()
-    return pages, free
-
-
-def delete_oldest(db: sqlite3.Connection, most: int, before: int) -> int:
-    """Deletes the oldest records, at most so many, that were received before a moment."""
-    # received_at grows with id, so the oldest records are the first of the table.
-    test = "id < (SELECT min(id) FROM logs) + ? AND received_at < ?"
-    return delete_where(db, test, [most, before])
-
-
 def delete_where(db: sqlite3.Connection, test: str, values: list[int]) -> int:
     """Deletes records and takes them off the counts. Gives how many they were."""
     kinds = count_minutes(db, test, values)
@@ -3082,8 +3089,7 @@ def count_minutes(db: sqlite3.Connection, test: str, values: list[int]) -> dict[
         SELECT {step_of("timestamp", MINUTE)}, service, severity, count(*)
         FROM logs NOT INDEXED WHERE {test} GROUP BY 1, 2, 3
     """
-    rows = db.execute(sql, values)
-    return {(minute, service, severity): records for minute, service, severity, records in rows}
+    return {tuple(kind): records for *kind, records in db.execute(sql, values)}
 
 
 # -------- 11. Endpoints
@@ -3852,7 +3858,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.command = ""
         self.request_version = self.protocol_version
         self.idle = True  # No request has begun.
-        # The id of its thread while the answer to a GET is made, else 0: `Server.watch` stops the
+        # The id of its thread while it works on a GET or DELETE, else 0: `Server.watch` stops the
         # query of a client that has left.
         self.querying = 0
         self.is_admitted = False  # `Server.admit` sets it: then it counts among the connections.
@@ -3946,7 +3952,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Answers one request: the method of all `do_...`, since ROUTES says who takes which."""
         address = self.client_address[0]
         request = self.head._replace(read_body=self.read_body, address=address)
-        self.querying = threading.get_ident() if self.command in ("GET", "HEAD") else 0
+        self.querying = 0 if self.command == "POST" else threading.get_ident()
         response = self.server.app.respond(request)
         self.querying = 0
         if len(response.body) > HELD_ANSWER_BYTES:  # It is in memory until the client has read it.

@@ -830,10 +830,14 @@ class OneText(ServerTests):
 class WhoLeaves(ServerTests):
     """Nothing waits for a search that its client has left."""
 
-    settings: ClassVar[dict[str, Json]] = {"constants": {"QUERY_SECONDS": 60, "NARROW_IDS": 100}}
+    settings: ClassVar[dict[str, Json]] = {
+        "constants": {"QUERY_SECONDS": 60, "NARROW_IDS": 100},
+        "admin_tokens": [ADMIN],
+    }
     # A hundred texts in each message, each of which is looked for in turn: that takes long.
     WORDS: ClassVar[list[str]] = [f"é{n:03d}" for n in range(100)]
-    SEARCH = urllib.parse.urlencode([("contains", word) for word in [*WORDS, "é nowhere"]])
+    SEARCH_FOR_ALL = urllib.parse.urlencode([("contains", word) for word in WORDS])
+    SEARCH = f"{SEARCH_FOR_ALL}&contains=%C3%A9+nowhere"
 
     @classmethod
     def setUpClass(cls):
@@ -863,6 +867,26 @@ class WhoLeaves(ServerTests):
                             wire.socket.setsockopt(*option)
                     eventually(lambda: self.answered(path, 503) > stopped, 3)  # noqa: B023
                     self.assertEqual(self.answered(path, 200), whole)
+
+    def test_a_deletion_whose_client_left_ends_within_seconds_and_all_counts_are_right(self):
+        message = " ".join(self.WORDS) + "x" * 3_000
+        for _ in range(4):
+            answer = self.server.post([{"message": message}] * 1_000, OTHER_TOKEN)
+            self.assertEqual(answer.status, 200)
+
+        def left() -> int:
+            return self.server.sql("SELECT count(*) FROM logs WHERE service = 'web'")[0][0]
+
+        stopped = self.answered("/logs", 503)
+        with Wire(self.server) as wire:
+            wire.send(
+                f"DELETE /logs?service=web&{self.SEARCH_FOR_ALL} HTTP/1.1\r\n"
+                f"Host: localhost\r\nAuthorization: Token {ADMIN}\r\n\r\n".encode()
+            )
+            eventually(lambda: left() < 4_000)
+        eventually(lambda: self.answered("/logs", 503) > stopped, 3)
+        self.assertIn(left(), range(1, 4_000))
+        check_database(self, self.server)
 
     def test_who_ends_only_its_sending_gets_what_is_not_a_long_search(self):
         for path in ("/logs?limit=3", "/stats", "/logs?limit=0"):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import sqlite3
+import sys
+import time
 import unittest
 from unittest import mock
 
@@ -16,6 +19,7 @@ from tests.support import (
     batch_of,
     commit,
     eventually,
+    folder_of,
     record,
     store_of,
 )
@@ -25,7 +29,8 @@ class Forgetting(unittest.TestCase):
     """Retention, step by step and without a clock: `upkeep_step` is what its thread does."""
 
     def store(self, **retention):
-        store = store_of(self)
+        with mock.patch.object(module.SQLiteStore, "upkeep"):  # Its thread ends at once.
+            store = store_of(self)
         store.config = dataclasses.replace(store.config, **retention)
         return store
 
@@ -91,6 +96,69 @@ class Forgetting(unittest.TestCase):
         self.receive(store, 31, *[record()] * 5000)
         self.receive(store, 0, record("new"))
         self.assertEqual(len(self.messages(store)), 5001)
+
+
+# Runs a server whose clock is ahead of the machine's by what the time of a file says.
+LEAPING = """
+import pathlib, sys, time
+_, ahead, _, _, _, launcher, *sys.argv[1:] = sys.argv
+true_time = time.time_ns
+time.time_ns = lambda: true_time() + pathlib.Path(ahead).stat().st_mtime_ns
+exec(launcher)
+"""
+
+
+class Leaps(unittest.TestCase):
+    """A server process whose clock leaps."""
+
+    def start(self, max_age_seconds: float, **constants: Json) -> None:
+        folder = folder_of(self)
+        self.ahead = folder / "ahead"
+        self.ahead.touch()
+        self.leap(0)
+        self.server = self.enterContext(
+            Server(
+                folder,
+                wrapper=(sys.executable, "-c", LEAPING, str(self.ahead)),
+                constants=constants,
+                retention={"max_age_days": max_age_seconds / 86_400},
+            )
+        )
+
+    def leap(self, seconds: int) -> None:
+        """Lets the clock be so far ahead from now on."""
+        os.utime(self.ahead, (0, seconds))
+
+    def post(self, message: str) -> None:
+        self.assertEqual(self.server.post({"message": message}).status, 200)
+
+    def messages(self) -> list[str]:
+        return [text for (text,) in self.server.sql("SELECT message FROM logs ORDER BY id")]
+
+    def test_after_a_leap_ahead_and_back_each_record_goes_by_its_age(self) -> None:
+        self.start(max_age_seconds=4)
+        self.post("before")
+        self.leap(7_200)
+        self.post("during")
+        self.assertEqual(self.messages(), ["before", "during"])
+        self.leap(0)
+        self.post("after")
+        received = self.server.sql("SELECT received_at FROM logs ORDER BY id DESC LIMIT 2")
+        self.assertEqual(received[0], received[1], "the time of receipt does not go back")
+        time.sleep(2)  # The age of the records is what is tested.
+        self.assertEqual(self.messages(), ["before", "during", "after"])
+        self.post("young")
+        eventually(lambda: self.messages() == ["young"], 4)
+        eventually(lambda: self.messages() == [], 6)
+
+    def test_what_came_by_a_clock_that_was_behind_stays_when_it_is_put_right(self) -> None:
+        self.start(max_age_seconds=86_400, LEAP_SECONDS=1)
+        self.post("of another start")
+        self.server.restart()
+        self.post("behind")
+        self.leap(366 * 86_400)
+        self.post("right")
+        eventually(lambda: self.messages() == ["behind", "right"], 20, self.messages)
 
 
 class Retention(unittest.TestCase):
