@@ -334,21 +334,6 @@ def is_loopback(host: str) -> bool:
     return host.lower() == "localhost"
 
 
-def is_text(value: Json) -> bool:
-    """Whether a value is a text, not empty and without blanks around it."""
-    return isinstance(value, str) and value == value.strip() != "" and is_unicode(value)
-
-
-def is_unicode(text: str) -> bool:
-    """Whether a text can be written in UTF-8: it has no half of a surrogate pair."""
-    return text.encode("utf-8", "ignore").decode() == text
-
-
-def is_whole(value: Json, most: int) -> bool:
-    """Whether a value is a whole number from 0 to `most`. True is none here, though in Python."""
-    return type(value) is int and 0 <= value <= most
-
-
 REQUIRED = object()  # In place of a default: the key must be there.
 
 
@@ -360,7 +345,17 @@ class Setting(NamedTuple):
     default: Json = REQUIRED
 
 
-TEXT = Setting("a text, not empty and without blanks around it", is_text)
+def is_text(value: Json) -> bool:
+    """Whether a value is a printable text, not empty and without blanks around it."""
+    return isinstance(value, str) and value == value.strip() != "" and value.isprintable()
+
+
+def is_whole(value: Json, most: int) -> bool:
+    """Whether a value is a whole number from 0 to `most`. True is none here, though in Python."""
+    return type(value) is int and 0 <= value <= most
+
+
+TEXT = Setting("a printable text, not empty and without blanks around it", is_text)
 TEXTS = Setting("a list of such texts", lambda v: isinstance(v, list) and all(map(is_text, v)), [])
 BOUND = Setting(
     "a number above 0, or null for no bound",
@@ -368,7 +363,7 @@ BOUND = Setting(
     None,
 )
 SECTION = Setting("an object", lambda value: isinstance(value, dict), {})
-ANYTHING = Setting("anything", lambda value: True, None)  # The simulator checks it.
+ANY = Setting("anything", lambda value: True, None)  # The simulator checks it.
 SETTINGS: dict[str, dict[str, Setting]] = {
     "": {"server": SECTION, "services": SECTION, "simulator": SECTION},
     "server": {
@@ -389,20 +384,17 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         "max_size_mb": BOUND._replace(default=1024),
     },
     "server.tls": {"certificate": TEXT, "key": TEXT},
-    "services.NAME": {
-        "token": TEXT,
-        **dict.fromkeys(["iterations", "delay_seconds", "logs"], ANYTHING),
-    },
-    "simulator": {"url": ANYTHING},
+    "services.NAME": {"token": TEXT, "iterations": ANY, "delay_seconds": ANY, "logs": ANY},
+    "simulator": {"url": ANY},
 }
 
 
 def read_section(values: Json, path: str, mistakes: list[str], shape: str = "") -> dict[str, Json]:
     """The settings in an object of the file; the default where one is missing or wrong.
 
-    `path` is where the object stands; `shape` is its key in SETTINGS where that is not the path,
-    as "services.NAME" is for each service. `mistakes` gets a line for each mistake. In the result,
-    a required key that is missing or wrong has the value REQUIRED.
+    `path` is where the object stands; `shape` is its key in SETTINGS where that is not the path.
+    `mistakes` gets a line for each mistake. A required key that is missing or wrong has the value
+    REQUIRED.
     """
     settings = SETTINGS[shape or path]
     place = f"{path}." if path else ""
@@ -412,23 +404,22 @@ def read_section(values: Json, path: str, mistakes: list[str], shape: str = "") 
         return read
     for key, value in values.items():
         if key not in settings:
-            close = difflib.get_close_matches(key, settings, 1)
-            guess = f"; did you mean {close[0]}?" if close else ""
-            mistakes.append(f"{place}{key}: unknown key{guess}")
+            mistakes.append(f"{place}{key}: unknown key; known are {', '.join(settings)}")
         elif settings[key].is_right(value):
             read[key] = value
         else:  # The value itself is not shown: it may be a token.
-            kind = type(value).__name__
-            mistakes.append(f"{place}{key}: must be {settings[key].words}, not this {kind}")
-    for key, setting in settings.items():
-        if setting.default is REQUIRED and key not in values:
+            mistakes.append(f"{place}{key}: must be {settings[key].words}")
+    for key, value in read.items():
+        if value is REQUIRED and key not in values:
             mistakes.append(f"{place}{key}: missing")
     return read
 
 
-def read_services(services: dict[str, Json], mistakes: list[str]) -> list[Token]:
-    """The tokens of all services."""
+def read_tokens(server: Json, services: Json, mistakes: list[str]) -> list[Token]:
+    """The tokens of all roles and of all services."""
     tokens = []
+    for role in ("read", "shipper", "admin"):
+        tokens += [Token(secret, role) for secret in server[f"{role}_tokens"]]
     for name, values in services.items():
         service = read_section(values, f"services.{name}", mistakes, "services.NAME")
         tokens.append(Token(service["token"], "service", name))
@@ -470,12 +461,7 @@ def load_config(path: pathlib.Path, **overrides: Json) -> Config:
     retention = read_section(server["retention"], "server.retention", mistakes)
     read_section(top["simulator"], "simulator", mistakes)
     tls = read_section(server["tls"], "server.tls", mistakes) if server["tls"] else {}
-    tokens = [
-        Token(secret, role)
-        for role in ("read", "shipper", "admin")
-        for secret in server[f"{role}_tokens"]
-    ]
-    tokens += read_services(top["services"], mistakes)
+    tokens = read_tokens(server, top["services"], mistakes)
     if isinstance(server["host"], str):
         mistakes += unsafe_tokens(tokens, server["host"])
     if mistakes:
@@ -4332,14 +4318,49 @@ MALFORMED = (AttributeError, LookupError, TypeError, ValueError, OverflowError, 
 
 
 # Protobuf (https://protobuf.dev/programming-guides/encoding/). A message is a row of fields. Each
-# begins with a tag, which is 8 * its number + its wire type. Wire type 0 is followed by a varint, 1
-# and 5 by 8 and 4 bytes, and 2 by a length and so many bytes: a text, or another message. A varint
-# is a whole number in 1 to 10 bytes with 7 bits each, the lowest first; the eighth bit says that
-# more bytes follow. Tags and lengths are varints too. Names are not sent: MESSAGES has those of the
-# JSON form, and what each field holds, a scalar or a message. Fields that it does not have are
-# skipped. "lazy" bytes are a message that is read later: so one bad record does not spoil the
-# others, and not all of them are in memory as JSON.
+# begins with a tag: 8 * its number + its wire type. Wire type 0 is followed by a varint, 1 and 5 by
+# 8 and 4 bytes, and 2 by a length and so many bytes: a text, or another message. Tags and lengths
+# are varints too.
 
+
+def read_varint(data: bytes, at: int) -> tuple[int, int]:
+    r"""A number in 1 to 10 bytes, the lowest 7 bits first, and where it ends: at a byte below 128.
+
+    >>> read_varint(b"\xac\x02", 0)  # 0x2c + 128 * 2
+    (300, 2)
+    """
+    if at < len(data) and data[at] < 128:  # Most are that short.
+        return data[at], at + 1
+    number = 0
+    for place, byte in enumerate(data[at : at + 10]):
+        number |= (byte & 127) << 7 * place
+        if byte < 128:
+            return number, at + place + 1
+    raise ValueError("it is cut short, or has a number of more than 10 bytes")
+
+
+def read_fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """The number and wire type of each field, and where its content begins and ends. ValueError."""
+    while at < end:
+        tag, begin = read_varint(data, at)
+        wire_type = tag & 7
+        if wire_type == 0:
+            _, at = read_varint(data, begin)
+        elif wire_type == 2:
+            length, begin = read_varint(data, begin)
+            at = begin + length
+        elif wire_type in (1, 5):
+            at = begin + (8 if wire_type == 1 else 4)
+        else:  # 3 and 4 are groups.
+            raise ValueError(f"wire type {wire_type} is not taken")
+        if at > end:
+            raise ValueError("it is cut short")
+        yield tag >> 3, wire_type, begin, at
+
+
+# Names are not sent: here are those of the JSON form, and what each field holds, a scalar or a
+# message. Other fields are skipped. A "lazy" field is a message that is read later: so one bad
+# record does not spoil the others, and not all of them are in memory as JSON.
 MESSAGES = {
     "Request": {1: ("resourceLogs", "lazy")},
     "ResourceLogs": {1: ("resource", "Resource"), 2: ("scopeLogs", "ScopeLogs")},
@@ -4362,10 +4383,10 @@ MESSAGES = {
     "KeyValueList": {1: ("values", "KeyValue")},
 }  # fmt: skip
 REPEATED = frozenset(["resourceLogs", "scopeLogs", "logRecords", "attributes", "values"])
-# The wire type of each scalar, and how its JSON form is made of a varint, or of the bytes.
-SCALARS: dict[str, tuple[int, Callable[[Any], Json]]] = {
-    "int": (0, lambda number: (number + 2**63) % 2**64 - 2**63),  # In two's complement.
-    "bool": (0, bool),
+# The wire type of each scalar, and how its JSON form is made of its bytes.
+SCALARS: dict[str, tuple[int, Callable[[bytes], Json]]] = {
+    "int": (0, lambda data: (read_varint(data, 0)[0] + 2**63) % 2**64 - 2**63),  # Has a sign.
+    "bool": (0, lambda data: read_varint(data, 0)[0] != 0),
     "fixed64": (1, lambda data: int.from_bytes(data, "little")),
     "double": (1, lambda data: json_number(*struct.unpack("<d", data))),
     "text": (2, lambda data: data.decode("utf-8", "replace")),
@@ -4375,40 +4396,9 @@ SCALARS: dict[str, tuple[int, Callable[[Any], Json]]] = {
 }
 
 
-def read_varint(data: bytes, at: int) -> tuple[int, int]:
-    r"""A number, in the lower 7 bits of each byte, and where it ends: at a byte below 128.
-
-    >>> read_varint(b"\xac\x02", 0)  # 0x2c + 128 * 2
-    (300, 2)
-    """
-    if at < len(data) and data[at] < 128:  # Most are that short.
-        return data[at], at + 1
-    number = 0
-    for place, byte in enumerate(data[at : at + 10]):
-        number |= (byte & 127) << 7 * place
-        if byte < 128:
-            return number, at + place + 1
-    raise ValueError("it is cut short, or has a number of more than 10 bytes")
-
-
-def read_field(data: bytes, at: int) -> tuple[int, int, int, int, int]:
-    """The field that begins at an offset: its number, wire type and varint, and its bytes.
-
-    The bytes of its content begin and end at the last two. Raises ValueError.
-    """
-    tag, begin = read_varint(data, at)
-    wire_type = tag & 7
-    varint = 0
-    if wire_type == 0:
-        varint, end = read_varint(data, begin)
-    elif wire_type == 2:
-        length, begin = read_varint(data, begin)
-        end = begin + length
-    elif wire_type in (1, 5):
-        end = begin + (8 if wire_type == 1 else 4)
-    else:
-        raise ValueError(f"wire type {wire_type} is not taken")  # 3 and 4 are groups.
-    return tag >> 3, wire_type, varint, begin, end
+def json_number(number: float) -> Json:
+    """A number, or the text that stands for NaN or Infinity: JSON has no such numbers."""
+    return number if abs(number) < float("inf") else json.dumps(number)
 
 
 def read_message(kind: str, data: bytes, at: int, end: int, depth: int = 0) -> dict[str, Json]:
@@ -4421,65 +4411,50 @@ def read_message(kind: str, data: bytes, at: int, end: int, depth: int = 0) -> d
     """
     if depth > MAX_NESTING:
         raise ValueError("it is nested too deep")
+    fields = MESSAGES[kind]
     message: dict[str, Json] = {}
-    while at < end:
-        number, wire_type, varint, begin, at = read_field(data, at)
-        if at > end:
-            raise ValueError("it is cut short")
-        if number not in MESSAGES[kind]:
+    for number, wire_type, begin, after in read_fields(data, at, end):
+        if number not in fields:
             continue
-        name, form = MESSAGES[kind][number]
+        name, form = fields[number]
         expected, convert = SCALARS.get(form, (2, None))
         if wire_type != expected:
             raise ValueError(f"{name} has wire type {wire_type}")
         if convert:
-            value = convert(data[begin:at] if expected else varint)
+            value = convert(data[begin:after])
         else:
-            value = read_message(form, data, begin, at, depth + 1)
+            value = read_message(form, data, begin, after, depth + 1)
         if name not in REPEATED:
             message[name] = value
-        else:
-            message.setdefault(name, []).append(value)
-            check_repeated(name, len(message[name]))
+            continue
+        values = message.setdefault(name, [])
+        values.append(value)
+        if len(values) > MAX_RECORDS:  # An empty one has two bytes, and takes much memory.
+            raise TooLarge(f"There are over {MAX_RECORDS:,} {name}.", "Send smaller batches.")
     return message
 
 
-def check_repeated(name: str, count: int) -> None:
-    """A bound for a repeated field: an empty one costs two bytes, and much memory.
-
-    Raises TooLarge for records, and ValueError for what one record has.
-    """
-    if name not in ("attributes", "values"):
-        check_count(count)
-    elif count > MAX_RECORDS:
-        raise ValueError(f"it has over {MAX_RECORDS:,} {name}")
-
-
-def json_number(number: float) -> Json:
-    """A number, or the text that stands for NaN or Infinity: JSON has no such numbers."""
-    return number if abs(number) < float("inf") else json.dumps(number)
-
-
 def read_lazy(kind: str, message: Json) -> Json:
-    """A message that is still in bytes, as its JSON form; what is in that form already, as it is.
-
-    Raises ValueError, TooLarge.
-    """
+    """The JSON form of a message that may still be in bytes. Raises ValueError, TooLarge."""
     return read_message(kind, message, 0, len(message)) if isinstance(message, bytes) else message
 
 
 def write_varint(number: int) -> bytes:
     """A number as `read_varint` reads it."""
-    low = bytes([number & 127 | (128 if number > 127 else 0)])
-    return low + write_varint(number >> 7) if number > 127 else low
+    if number < 128:
+        return bytes([number])
+    return bytes([number & 127 | 128]) + write_varint(number >> 7)
 
 
-def write_field(number: int, data: bytes) -> bytes:
-    """A field of a message that holds a text or another message."""
-    return write_varint(8 * number + 2) + write_varint(len(data)) + data
+def write_field(number: int, content: int | bytes) -> bytes:
+    """A field that holds a number, or a text or another message."""
+    if isinstance(content, int):
+        return write_varint(8 * number + 0) + write_varint(content)
+    return write_varint(8 * number + 2) + write_varint(len(content)) + content
 
 
-# OTLP, from OpenTelemetry: as JSON, or as protobuf, of which `read_message` makes the same JSON.
+# OTLP, from OpenTelemetry (https://opentelemetry.io/docs/specs/otel/logs/data-model/), as JSON, or
+# as protobuf, of which `read_message` makes the same JSON.
 
 
 def post_otlp(app: App, request: Request) -> Response:
@@ -4503,9 +4478,7 @@ def post_otlp(app: App, request: Request) -> Response:
     headers = replayed_header(batch)
     error = "{field}: {error}".format_map(parsed.errors[0]) if parsed.rejected else ""
     if is_protobuf:
-        # A message in field 1: the number of the refused in its field 1, and a text in field 2.
-        tag = write_varint(8 * 1 + 0)
-        partial_success = tag + write_varint(parsed.rejected) + write_field(2, error.encode())
+        partial_success = write_field(1, parsed.rejected) + write_field(2, error.encode())
         body = write_field(1, partial_success) if parsed.rejected else b""
         return Response(200, body, content_type=PROTOBUF, headers=headers)
     # An int64 is a text in the JSON of protobuf.
@@ -4517,20 +4490,15 @@ ROUTES["/v1/logs"] = {"POST": post_otlp}
 
 
 def holds_protobuf(body: bytes, is_declared: bool) -> bool:
-    """Whether a request of OTLP is protobuf, which begins with the tag of its first field, 10.
-
-    JSON can begin with a line end, which is 10 too, and then has a brace.
-    """
+    """Whether a request of OTLP is protobuf. That begins with 10, the tag of its first field."""
     if is_declared:  # Some clients declare the wrong one.
         return body[:1] not in (b"{", b"[")
+    # JSON can begin with a line end, which is 10 too.
     return body[:1] == b"\n" and body.lstrip()[:1] not in (b"{", b"[")
 
 
 def split_otlp(body: bytes, is_protobuf: bool) -> list[Json]:
-    """The log records of ExportLogsServiceRequests, each with what it shares with others.
-
-    Raises Refusal (https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding).
-    """
+    """The log records of a body, each with what it shares with others. Raises Refusal."""
     values: list[Json] = []
     scopes = 0
     try:
@@ -4564,12 +4532,9 @@ def check_shared(attributes: dict[str, Json]) -> None:
 
 
 def parse_otlp(value: Json, token: Token) -> Record:
-    """Makes a record of what `split_otlp` gave. Raises RecordError.
-
-    The fields are those of https://opentelemetry.io/docs/specs/otel/logs/data-model/.
-    """
+    """Makes a record of what `split_otlp` gave. Raises RecordError."""
     shared, scope, lazy = value
-    if isinstance(lazy, bytes) and len(lazy) > MAX_VALUE_CHARS:
+    if isinstance(lazy, bytes) and len(lazy) > MAX_VALUE_CHARS:  # Its JSON would hold the GIL.
         raise RecordError("record", f"is longer than {MAX_VALUE_CHARS >> 20} MiB")
     try:
         record = read_lazy("LogRecord", lazy)
@@ -4602,16 +4567,14 @@ def otlp_severity(number: Json, text: Json) -> dict[str, Json]:
     """The field of a record for a SeverityNumber, which may be its name, or for a SeverityText.
 
     >>> otlp_severity("SEVERITY_NUMBER_WARN2", ""), otlp_severity(9, "note")
-    ({'level': 'WARN2'}, {'severity': 'INFO'})
+    ({'severity': 'WARNING'}, {'severity': 'INFO'})
 
     Raises ValueError.
     """
-    name = str(number)
-    if name.startswith("SEVERITY_NUMBER_") and not name.endswith("UNSPECIFIED"):
-        return {"level": name.removeprefix("SEVERITY_NUMBER_")}
-    if not name.startswith("SEVERITY_NUMBER_") and int(number) > 0:
-        return {"severity": SEVERITY_NAMES[parse_severity(int(number), "severity_number")]}
-    return {"level": text} if text else {}
+    value = number.removeprefix("SEVERITY_NUMBER_") if isinstance(number, str) else number
+    if value in (-1, 0, "0", "UNSPECIFIED"):
+        return {"level": text} if text else {}
+    return {"severity": SEVERITY_NAMES[parse_severity(value, "severity_number")]}
 
 
 def otlp_value(value: dict[str, Json]) -> Json:
@@ -4658,25 +4621,21 @@ def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
         return whole
     # In `parse_record` the "attributes" win over other members. Here the program's own win.
     shared = {name: value for name, value in outer["attributes"].items() if name not in fields}
-    for name in ("service", "service.name"):
-        if token.role == "service" and name in fields:
-            shared[name] = fields.pop(name)
     own = fields.get("service")
     own_name = own.get("name") if isinstance(own, dict) else own
-    if token.role == "shipper" and not own_name and not fields.get("service.name"):
-        if own:  # An object without a name.
+    if token.role == "service" or not (own_name or fields.get("service.name")):
+        if own:
             shared["service"] = own
-        fields["service"] = outer["service"]
+        fields["service"] = whole.service
     fields["attributes"] = {**shared, **attributes}
     try:
         record = parse_record(fields, token)
     except RecordError:
         return whole
-    if record.timestamp is None:
-        record = record._replace(timestamp=whole.timestamp)
-    if "severity" not in aliases:
-        record = record._replace(severity=whole.severity)
-    return record
+    return record._replace(
+        timestamp=whole.timestamp if record.timestamp is None else record.timestamp,
+        severity=record.severity if "severity" in aliases else whole.severity,
+    )
 
 
 def read_object(value: Json) -> dict[str, Json]:
@@ -4687,7 +4646,7 @@ def read_object(value: Json) -> dict[str, Json]:
     """
     if isinstance(value, dict):
         return dict(value)
-    if isinstance(value, str) and value[:1] == "{" and len(value) <= MAX_VALUE_CHARS:
+    if isinstance(value, str) and value[:1] == "{":
         with contextlib.suppress(ValueError, RecursionError):
             members: dict[str, Json] = json.loads(value)
             return replace_surrogates(members) if "\\u" in value else members
@@ -4714,7 +4673,6 @@ def post_hec(app: App, request: Request) -> Response:
 
 
 HEC_INVALID = 6  # The code of a fault in the data. No client tells it from the other codes.
-HEC_HEALTHY = b'{"text":"HEC is healthy","code":17}\n'
 
 
 def answer_hec_options(_app: App, _request: Request) -> Response:
@@ -4723,8 +4681,9 @@ def answer_hec_options(_app: App, _request: Request) -> Response:
 
 
 def get_hec_health(app: App, request: Request) -> Response:
-    """Says whether records can be stored, as Splunk does. Raises Unavailable."""
-    return get_health(app, request)._replace(body=HEC_HEALTHY)
+    """Says to clients of Splunk whether events can be stored."""
+    healthy = b'{"text":"HEC is healthy","code":17}\n'
+    return get_health(app, request)._replace(body=healthy)
 
 
 HEC: dict[str, Endpoint] = {"POST": post_hec, "OPTIONS": answer_hec_options}
@@ -4741,22 +4700,20 @@ def parse_hec(value: Json, token: Token) -> Record:
     """
     if not isinstance(value, dict):
         raise RecordError("record", f"must be a JSON object, not {shorten(value)}")
-    attributes = {name: value[name] for name in value if name not in ("event", "time", "fields")}
     event = value.get("event")
     if event is None or (isinstance(event, str) and not event.strip()):
         raise RecordError("event", "is missing or blank")
-    known = value.get("fields") or {}
-    if not isinstance(known, dict):
-        raise RecordError("fields", f"must be a JSON object, not {shorten(known)}")
-    attributes |= known
-    if isinstance(event, dict) and "line" in event:
-        attributes |= event
-        event = attributes.pop("line")
-    elif isinstance(event, dict) and isinstance(event.get("message"), dict):
+    attributes = {name: value[name] for name in value if name not in ("event", "time")}
+    if isinstance(value.get("fields"), dict):
+        attributes |= attributes.pop("fields")
+    if isinstance(event, dict):
+        inner = event.get("message")
+        if "line" in event:
+            attributes |= event
+            event = attributes.pop("line")
         # Loggers for Splunk wrap a record so: {"message": {the record}, "severity": ...}.
-        inner = event["message"]
-        if "message" in inner or "msg" in inner:
-            event = {name: event[name] for name in event if name != "message"} | inner
+        elif isinstance(inner, dict) and ("message" in inner or "msg" in inner):
+            event = {**event, "message": None, **inner}
     outer = {"timestamp": value.get("time") or None, "attributes": attributes}
     if token.role == "shipper":
         names = [attributes.pop("service", None), attributes.get("tag")]
@@ -4802,9 +4759,9 @@ def split_loki(body: bytes) -> list[Json]:
 def parse_loki(value: Json, token: Token) -> Record:
     """Makes a record of an entry and its labels. Raises RecordError."""
     labels, entry = value
-    is_whole = isinstance(entry, list) and len(entry) in (2, 3) and None not in entry[:2]
-    metadata = entry[2] if is_whole and len(entry) == 3 else {}
-    if not is_whole or not isinstance(metadata, dict | None):
+    is_entry = isinstance(entry, list) and len(entry) in (2, 3) and None not in entry[:2]
+    metadata = entry[2] if is_entry and len(entry) == 3 else {}
+    if not is_entry or not isinstance(metadata, dict | None):
         raise RecordError("values", 'must be ["NANOSECONDS", "LINE"] or with an object as third')
     attributes = labels | (metadata or {})
     outer = {"timestamp": entry[0], "attributes": attributes}
@@ -4872,7 +4829,7 @@ class ClickHouseStore(Store):
             }
             self._ask(CREATE_PROBES)
             self._ask(CREATE_LOGS.format(ttl=format_ttl(config.max_age_days)))
-            newest = self._newest("id % 16 = ?", [self._number])
+            newest = self._newest()
         except (ValueError, Unavailable) as error:
             raise StartError(f"server.store: {error}") from None
         self._next = newest // NUMBERS + 1  # In microseconds since 2026.
@@ -4909,11 +4866,11 @@ class ClickHouseStore(Store):
 
     def _send(self, target: str, body: bytes) -> tuple[int, bytes]:
         """Sends a request, a second time where an idle connection was closed meanwhile."""
-        for is_last_try in (False, True):
+        try:
+            connection = self._idle.get_nowait()
+        except queue.Empty:
             connection = http.client.HTTPConnection(*self._address, timeout=QUERY_SECONDS + 2)
-            if not is_last_try:
-                with contextlib.suppress(queue.Empty):
-                    connection = self._idle.get_nowait()
+        for is_last_try in (False, True):
             try:
                 connection.request("POST", target, body, self._headers)
                 response = connection.getresponse()
@@ -4921,7 +4878,7 @@ class ClickHouseStore(Store):
                 self._idle.put(connection)
                 return response.status, data
             except (OSError, http.client.HTTPException) as error:
-                connection.close()
+                connection.close()  # The next request opens it again.
                 if is_last_try or isinstance(error, TimeoutError):
                     break
         raise Unavailable("ClickHouse at {}:{} can't be reached.".format(*self._address))
@@ -4935,8 +4892,7 @@ class ClickHouseStore(Store):
             try:
                 if time.monotonic() > deadline:
                     raise Unavailable("ClickHouse takes too long.")
-                if not self._is_replay(group[0]):
-                    self._insert(group)
+                self._insert(group)
             except Unavailable as outage:  # The other groups are stored, or have been.
                 log.error("a batch was not stored: %s", outage)
                 fail(group, outage)
@@ -4945,7 +4901,7 @@ class ClickHouseStore(Store):
                     batch.failure = error
 
     def _insert(self, group: list[Batch]) -> None:
-        """Inserts the records of a group, which has one key or none."""
+        """Inserts the records of a group, which has one key or none. A known key adds nothing."""
         token = (group[0].key or os.urandom(32)).hex()
         received_at = now()
         first = max(received_at - IDS_BEGIN, self._next)
@@ -4963,54 +4919,46 @@ class ClickHouseStore(Store):
         self._next = number
         insert = f"INSERT INTO logs ({COLUMNS}, batch, body) FORMAT JSONCompactEachRow"
         for attempt in ("", ".2", ".3"):
+            if self._is_stored(group[0]):
+                return
             self._ask(insert, rows="\n".join(rows), token=token + attempt)
             if not group[0].key:
                 return
-            first_id = group[0].first_id
-            if self._is_replay(group[0]):  # They are there. Another server may have been first.
-                group[0].replayed = group[0].first_id != first_id
-                return
-            # ClickHouse was killed between the token and the records: it takes another token.
-        raise Unavailable("ClickHouse does not store this batch.")
+            # Where ClickHouse was killed between the token and the records, they are not there: it
+            # takes another token.
+        if not self._is_stored(group[0]):
+            raise Unavailable("ClickHouse does not store this batch.")
 
-    def _is_replay(self, batch: Batch) -> bool:
-        """Whether the batch's key is there. Then it has the ids of then, or a failure."""
+    def _is_stored(self, batch: Batch) -> bool:
+        """Whether the batch's key is there. Then the batch gets the ids of there, or a failure."""
         if not batch.key:
             return False
         sql = "SELECT min(id), max(id), any(body), count() FROM logs WHERE batch = ?"
         [[first_id, last_id, body, records]] = self._ask(sql, [batch.key.hex()])
         if not records:
             return False
+        batch.replayed = batch.first_id != first_id  # Another server may have been first, too.
         batch.first_id = first_id
         batch.last_id = last_id
         batch.stored = records
-        batch.replayed = True
         batch.failure = None if body == batch.body_hash.hex() else KeyReused()
         return True
 
-    def _newest(self, test: str = "1 = 1", values: Iterable[Json] = ()) -> int:
-        """The newest id of those that pass a test. What is older than LATE is not looked at."""
+    def _newest(self) -> int:
+        """The newest id. What is older than LATE is not looked at."""
         floor = self._floor()
-        sql = f"SELECT max(id) FROM logs WHERE id > ? AND {test}"  # The index takes the first.
-        [[newest]] = self._ask(sql, [floor, *values])
+        [[newest]] = self._ask("SELECT max(id) FROM logs WHERE id > ?", [floor])
         return max(int(newest), floor)
 
-    def page(self, query: Query) -> Page:
-        return self._select(query)
-
     def stream(self, query: Query) -> Iterator[list[StoredRecord]]:
-        last_id = self._newest() if query.last_id is None else query.last_id
-        query = dataclasses.replace(query, last_id=last_id, limit=STREAM_RECORDS)
+        query = dataclasses.replace(query, last_id=self._newest(), limit=STREAM_RECORDS)
         more = True
         while more:
             records, more = self.page(query)
             if records:
-                last = records[-1]
+                cursor = (records[-1].timestamp, records[-1].id)
                 yield records
-                if query.by_id:
-                    query = dataclasses.replace(query, after=last.id)
-                else:
-                    query = dataclasses.replace(query, cursor=(last.timestamp, last.id))
+                query = dataclasses.replace(query, cursor=cursor)
 
     def follow(self, query: Query) -> Iterator[list[StoredRecord]]:
         """As the base class has it. Commits of several servers overtake each other.
@@ -5034,7 +4982,7 @@ class ClickHouseStore(Store):
                 seen[record.id % NUMBERS] = max(record.id, seen[record.id % NUMBERS])
             floor = self._floor()
             try:
-                records, more = self._select(query, seen)
+                records, more = self.page(query, seen)
             except Unavailable:  # It looks again later.
                 records, more = [], True
             yield records
@@ -5047,8 +4995,8 @@ class ClickHouseStore(Store):
         """An id: what is smaller and not committed yet never will be."""
         return (now() - IDS_BEGIN) * NUMBERS - LATE
 
-    def _select(self, query: Query, seen: list[int] | None = None) -> Page:
-        """A page; for a follower, of ids that are greater than `seen` of their number."""
+    def page(self, query: Query, seen: list[int] | None = None) -> Page:
+        """As the base class has it; for a follower, ids that are over `seen` of their number."""
         test, values = clickhouse_where(query)
         if seen:
             numbers = ", ".join(map(str, range(NUMBERS)))
@@ -5063,17 +5011,14 @@ class ClickHouseStore(Store):
 
     def stats(self, query: Query, step: int | None = None) -> Stats:
         test, values = clickhouse_where(query)
-        stats = Stats(Counter())
         sql = f"""
             SELECT service, severity, count(), min(timestamp), max(timestamp)
             FROM logs WHERE {test} GROUP BY 1, 2
         """
         rows = self._ask(sql, values)
-        for service, severity, records, _, _ in rows:
-            stats.kinds[service, severity] = records
-        if rows:
-            stats.first = min(row[3] for row in rows)
-            stats.last = max(row[4] for row in rows)
+        stats = Stats(Counter({(row[0], row[1]): row[2] for row in rows}))
+        stats.first = min((row[3] for row in rows), default=None)
+        stats.last = max((row[4] for row in rows), default=None)
         if rows and step:
             shift = -(MIN_TIMESTAMP // step) * step
             columns = [f"timestamp - (timestamp + {shift}) % CAST({step} AS BIGINT)"]
@@ -5133,37 +5078,26 @@ def clickhouse_where(query: Query) -> tuple[str, list[Json]]:
     """The SQL test of a query's filters, in ClickHouse."""
     test, values = where(query)
     tests = [test]
-    for text in query.contains:
-        tests.append("positionCaseInsensitiveUTF8(message, ?) > 0")
-        values.append(text)
-    for text in query.not_contains:
-        tests.append("positionCaseInsensitiveUTF8(message, ?) = 0")
-        values.append(text)
-    for pair in query.attributes:
-        tests.append(HAS_MEMBER)
-        values += member_values(*pair)
-    for pair in query.not_attributes:
-        tests.append(f"NOT ({HAS_MEMBER})")
+    has_text = "positionCaseInsensitiveUTF8(message, ?) > 0"
+    tests += [has_text] * len(query.contains)
+    tests += [f"NOT {has_text}"] * len(query.not_contains)
+    tests += [HAS_MEMBER] * len(query.attributes)
+    tests += [f"NOT ({HAS_MEMBER})"] * len(query.not_attributes)
+    values += query.contains + query.not_contains
+    for pair in query.attributes + query.not_attributes:
         values += member_values(*pair)
     return " AND ".join(tests), values
 
 
 def member_values(key: str, value: str) -> list[str]:
     """The values of HAS_MEMBER. As in SQLite, a value is a text, or JSON that is written so."""
-    members = [f"{encode_json(key)}:{encode_json(value)}"]
-    members.append(f"{encode_json(key)}:{value}" if is_json(value) else members[0])
+    members = [f"{encode_json(key)}:{encode_json(value)}"] * 2
+    with contextlib.suppress(ValueError, RecursionError):
+        json.loads(value)
+        members[1] = f"{encode_json(key)}:{value}"  # It is JSON.
     either = "|".join(map(re.escape, members))
     pattern = rf'(?:{either})[,}}]|"(?:[^"\\]|\\.)*"|[\[\]{{}}]'
     return [*members, pattern, pattern]
-
-
-def is_json(text: str) -> bool:
-    """Whether a text is JSON."""
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 # -------- 15. Page *
@@ -5847,14 +5781,11 @@ def check(config: Config) -> int:
 def parse_arguments() -> argparse.Namespace:
     """The options of the command line. It ends the program, status 2, where they are wrong."""
     parser = argparse.ArgumentParser(description="A log server.")
-    here = pathlib.Path(__file__)
-    parser.add_argument("--config", type=pathlib.Path, default=here.with_name("config.json"))
+    parser.add_argument("--config", type=pathlib.Path, default=SCHEMA.with_name("config.json"))
     parser.add_argument("--host", help="the address to listen on")
     parser.add_argument("--port", type=int, help="the port; 0 for any that is free")
     parser.add_argument("--store", help="a file, or http://user:password@host:8123/database")
-    parser.add_argument(
-        "--check", action="store_true", help="read the whole database, repair its counts, and end"
-    )
+    parser.add_argument("--check", action="store_true", help="repair a database's counts, and end")
     options = parser.parse_args()
     if options.store and "://" not in options.store:
         options.store = os.path.abspath(options.store)  # Relative to where it was typed.

@@ -49,14 +49,13 @@ import math
 import pathlib
 import random
 import re
-import shutil
 import signal
 import threading
 import time
 import urllib.request
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 # -------- 1. Constants
@@ -68,8 +67,8 @@ GIVE_UP_AFTER_SECONDS = 60.0
 FIRST_PAUSE_SECONDS = 0.2  # the longest pause before the second try; it doubles from try to try
 LONGEST_PAUSE_SECONDS = 3.0  # it grows no further, so that a restarted server is found soon
 STOP_WITHIN_SECONDS = 3.0  # from Ctrl-C to the summary, even if a request still has no answer
-POLL_SECONDS = 0.1  # between two checks for signals, and between progress lines on a terminal
-PROGRESS_SECONDS = 2.0  # between progress lines in a file, where no line replaces another
+POLL_SECONDS = 0.1  # between two checks for signals
+PROGRESS_SECONDS = 2.0  # between progress lines
 TEMPORARY_STATUSES = (0, 429, 502, 503, 504)  # 0: no answer; any other failure would come again
 SEVERITIES = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 COLUMNS = ("planned", "delivered", "failed", "retries", "replayed", *SEVERITIES)  # of the summary
@@ -78,11 +77,6 @@ ADDRESS = r"https?://[\w.:\[\]-]+(/[\w/.~%-]*)?"  # no "?" and no "#", because "
 RUN = uuid.uuid4().hex[:8]  # an attribute of each record, to find the records of this run
 
 # -------- 2. Configuration
-
-SIMULATOR_KEYS = ("url",)
-SERVICE_KEYS = ("token", "iterations", "delay_seconds", "logs")
-LOG_KEYS = ("severity", "message", "weight")
-
 
 class ConfigError(Exception):
     """The configuration cannot be used. The text of the error has a line for each mistake."""
@@ -99,16 +93,6 @@ class Service(NamedTuple):
     logs: Sequence[Mapping[str, Any]]  # the kinds of records: severity, message, weight
 
 
-def settings_of(path: str, section: Any, keys: Sequence[str], mistakes: list[str]) -> list[Any]:
-    """Returns the value of each key, None if it is missing. Adds a mistake for each other key."""
-    if not isinstance(section, dict):
-        section = {}
-    for key in section:
-        if key not in keys:
-            mistakes.append(f"{path}.{key}: unknown key; known are {', '.join(keys)}")
-    return [section.get(key) for key in keys]
-
-
 def is_range(value: Any, *types: type) -> bool:
     """Returns whether a value is [least, most], 0 or more, of these types: true is not an int."""
     if not isinstance(value, list) or not all(type(number) in types for number in value):
@@ -116,27 +100,41 @@ def is_range(value: Any, *types: type) -> bool:
     return len(value) == 2 and 0 <= value[0] <= value[1] < math.inf
 
 
-def check_service(path: str, values: Any, mistakes: list[str]) -> None:
-    """Adds a line to `mistakes` for each mistake in a service."""
-    token, iterations, delay, logs = settings_of(path, values, SERVICE_KEYS, mistakes)
-    if not isinstance(token, str) or not re.fullmatch("[!-~]+", token):
-        mistakes.append(f'{path}.token: must be ASCII text without blanks, such as "demo-pagos"')
-    if not is_range(iterations, int):
-        mistakes.append(f"{path}.iterations: must be whole numbers [least, most], like [10, 20]")
-    if not is_range(delay, int, float):
-        mistakes.append(f"{path}.delay_seconds: must be numbers [least, most], like [0.1, 0.5]")
-    if not isinstance(logs, list) or not logs:
-        mistakes.append(f"{path}.logs: must be a list that is not empty")
-        return
-    for index, log in enumerate(logs):
-        place = f"{path}.logs[{index}]"
-        severity, message, weight = settings_of(place, log, LOG_KEYS, mistakes)
-        if severity not in SEVERITIES:
-            mistakes.append(f"{place}.severity: must be one of {', '.join(SEVERITIES)}")
-        if not isinstance(message, str) or not message.strip():
-            mistakes.append(f"{place}.message: must be text that is not empty")
-        if type(weight) not in (int, float) or not 0 < weight < math.inf:
-            mistakes.append(f"{place}.weight: must be a number over 0")
+def is_text(value: Any, pattern: str) -> bool:
+    """Returns whether a value is text that the pattern matches from its begin to its end."""
+    return isinstance(value, str) and re.fullmatch(pattern, value, re.ASCII) is not None
+
+
+# For each key that an object of config.json must have: what its value must be, and a test for it.
+Checks = Mapping[str, tuple[str, Callable[[Any], bool]]]
+SIMULATOR: Checks = {
+    "url": ('an address such as "http://127.0.0.1:8000"', lambda v: is_text(v, ADDRESS)),
+}
+SERVICE: Checks = {
+    "token": ('ASCII text without blanks, such as "demo-pagos"', lambda v: is_text(v, "[!-~]+")),
+    "iterations": ("whole numbers [least, most], like [10, 20]", lambda v: is_range(v, int)),
+    "delay_seconds": ("numbers [least, most], like [0.1, 0.5]", lambda v: is_range(v, int, float)),
+    "logs": ("a list that is not empty", lambda v: isinstance(v, list) and v != []),
+}
+LOG: Checks = {
+    "severity": (f"one of {', '.join(SEVERITIES)}", lambda v: v in SEVERITIES),
+    "message": ("text that is not empty", lambda v: isinstance(v, str) and v.strip() != ""),
+    "weight": ("a number over 0", lambda v: type(v) in (int, float) and 0 < v < math.inf),
+}
+
+
+def find_mistakes(path: str, section: Any, checks: Checks) -> Iterator[str]:
+    """Yields a line for each mistake in an object of config.json."""
+    values = section if isinstance(section, dict) else {}
+    for key in values:
+        if key not in checks:
+            yield f"{path}.{key}: unknown key; known are {', '.join(checks)}"
+    for key, (words, is_right) in checks.items():
+        if not is_right(values.get(key)):
+            yield f"{path}.{key}: must be {words}"
+        elif key == "logs":
+            for index, log in enumerate(values[key]):
+                yield from find_mistakes(f"{path}.logs[{index}]", log, LOG)
 
 
 def load(path: pathlib.Path, url: str | None) -> list[Service]:
@@ -147,22 +145,20 @@ def load(path: pathlib.Path, url: str | None) -> list[Service]:
         raise ConfigError(f"{path}: cannot be read as JSON: {error}") from None
     if not isinstance(config, dict):
         raise ConfigError(f"{path}: must be a JSON object")
-    mistakes: list[str] = []
-    simulator = config.get("simulator") if url is None else {"url": url}
-    [address] = settings_of("simulator", simulator, SIMULATOR_KEYS, mistakes)
-    if not isinstance(address, str) or not re.fullmatch(ADDRESS, address, re.ASCII):
-        mistakes.append('simulator.url: must be an address such as "http://127.0.0.1:8000"')
+    simulator: Any = config.get("simulator") if url is None else {"url": url}
+    mistakes = list(find_mistakes("simulator", simulator, SIMULATOR))
     services = config["services"] if isinstance(config.get("services"), dict) else {}
     for name, values in list(services.items()):
         if isinstance(values, dict) and list(values) == ["token"]:
             del services[name]  # It is a program that sends its own records: no simulation.
         else:
-            check_service(f"services.{name}", values, mistakes)
+            mistakes += find_mistakes(f"services.{name}", values, SERVICE)
     if not services:
         mistakes.append("services: must be an object with at least one service to simulate")
     if mistakes:
         raise ConfigError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
-    return [Service(name, address.rstrip("/"), **services[name]) for name in services]
+    address = simulator["url"].rstrip("/")
+    return [Service(name, address, **services[name]) for name in services]
 
 
 # -------- 3. One POST
@@ -277,14 +273,6 @@ class ServiceThread(threading.Thread):
 
 
 # -------- 5. The main thread
-def print_line(line: str, stays: bool = True) -> None:
-    """Prints a line. On a terminal, the next line replaces a line that does not stay."""
-    if sys.stdout.isatty():
-        width = shutil.get_terminal_size().columns - 1  # after the last column, a new line begins
-        line = "\r" + (line if stays else line[:width]).ljust(width)
-    print(line, end="" if sys.stdout.isatty() and not stays else "\n", flush=True)
-
-
 def join(threads: Sequence[ServiceThread], stop: threading.Event, signals: Sequence[int]) -> None:
     """Waits for all threads and prints their progress. After a signal, it stops them."""
     printed = {""}  # each trouble is printed once; "" means no trouble
@@ -296,15 +284,16 @@ def join(threads: Sequence[ServiceThread], stop: threading.Event, signals: Seque
         alive = [thread for thread in threads if thread.is_alive()]
         for trouble in {thread.trouble for thread in threads} - printed:
             printed.add(trouble)
-            print_line(f"waiting: {trouble}")
-        counts = [f"{t.name} {t.tally['delivered']}/{t.tally['planned']}" for t in threads]
-        if sys.stdout.isatty() or time.monotonic() >= print_at:
-            print_line(" | ".join(counts), stays=False)
+            print(f"waiting: {trouble}", flush=True)
+        if time.monotonic() >= print_at or not alive:
+            counts = [f"{t.name} {t.tally['delivered']}/{t.tally['planned']}" for t in threads]
+            # On a terminal, the next line replaces this one.
+            end = "\r" if alive and sys.stdout.isatty() else "\n"
+            print(" | ".join(counts), end=end, flush=True)
             print_at = time.monotonic() + PROGRESS_SECONDS
         if signals and not stop.is_set():
             stop.set()
             leave_at = time.monotonic() + STOP_WITHIN_SECONDS
-    print_line(" | ".join(counts))
 
 
 def print_summary(threads: Sequence[ServiceThread]) -> int:

@@ -511,7 +511,6 @@ class Hec(Formats):
         {"event": ""},
         {"event": " \n"},
         {"event": "m", "time": "soon"},
-        {"event": "m", "fields": [1]},
         {"event": "x" * ((256 << 10) + 1)},
         {"event": "m", "host": "x" * 129},
         5,

@@ -698,24 +698,6 @@ class TheConfiguration(unittest.TestCase):
                 self.assertIn("--speed", err)
 
 
-class ATerminal(unittest.TestCase):
-    def test_a_line_of_progress_is_cut_to_the_terminal_and_replaces_the_one_before(self):
-        out = io.StringIO()
-        out.isatty = lambda: True
-        narrow = mock.Mock(columns=11)
-        size = mock.patch("simulator.shutil.get_terminal_size", return_value=narrow)
-        with contextlib.redirect_stdout(out), size:
-            simulator.print_line("a line of more than ten", stays=False)
-            simulator.print_line("short")
-        self.assertEqual(out.getvalue(), "\ra line of \rshort     \n")
-
-    def test_a_file_gets_whole_lines(self):
-        with contextlib.redirect_stdout(io.StringIO()) as out:
-            simulator.print_line("progress", stays=False)
-            simulator.print_line("trouble")
-        self.assertEqual(out.getvalue(), "progress\ntrouble\n")
-
-
 class AnOlderPython(support.OlderPythonTests):
     program = "simulator.py"
 
