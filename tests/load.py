@@ -307,3 +307,33 @@ def forget_peak(server: Server) -> None:
 def peak_mib(server: Server) -> int:
     """The most memory that the server has had at a time, MiB; 0 where the system does not tell."""
     return proc(server, "VmHWM") // 1024
+
+
+class Others:
+    """A client that asks for /health again and again, as others work; `slowest` is its longest
+    wait, in seconds that the server has worked meanwhile: the machine may do other things."""
+
+    def __init__(self, server: Server):
+        self.server = server
+        self.slowest = 0.0
+        self.failures: list[Answer] = []
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Others:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join(30)
+
+    def _run(self) -> None:
+        connection = self.server.connection()
+        while not self._stopping.wait(0.01):
+            began = seconds_at_work(self.server)
+            answer = request(connection, "GET", "/health")
+            self.slowest = max(self.slowest, seconds_at_work(self.server) - began)
+            if answer.status != 200:
+                self.failures.append(answer)
+        connection.close()

@@ -392,6 +392,12 @@ def timestamp(moment: int) -> str:
     return (EPOCH + moment * MICROSECOND).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
+@functools.cache
+def tree_of(path: pathlib.Path) -> ast.Module:
+    """The code of a file as a tree. Each file is parsed once; nobody may change the tree."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def rows(heading: str) -> list[list[str]]:
     """The cells of the table in the README below a line that begins so."""
     table = README.partition(f"\n{heading}")[2].partition("\n| --- ")[2].partition("\n\n")[0]

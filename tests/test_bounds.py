@@ -30,12 +30,14 @@ import server as module
 from tests.load import (
     POST,
     Follower,
+    Others,
     Wire,
     Writers,
     check_database,
     forget_peak,
     peak_mib,
     seconds_at_work,
+    together,
 )
 from tests.support import (
     OTHER_TOKEN,
@@ -49,6 +51,7 @@ from tests.support import (
     ServerTests,
     all_records,
     batch_of,
+    command,
     commit,
     configuration,
     eventually,
@@ -80,36 +83,6 @@ begun = threading.Barrier(int(uploads), lambda: print("begins", flush=True))
 for _ in range(int(uploads)):
     threading.Thread(target=upload).start()
 """
-
-
-class Others:
-    """A client that asks for /health again and again, as others work; `slowest` is its longest
-    wait, in seconds that the server has worked meanwhile: the machine may do other things."""
-
-    def __init__(self, server: Server):
-        self.server = server
-        self.slowest = 0.0
-        self.failures: list[Answer] = []
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Others:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        self._thread.join(30)
-
-    def _run(self) -> None:
-        connection = self.server.connection()
-        while not self._stopping.wait(0.01):
-            began = seconds_at_work(self.server)
-            answer = request(connection, "GET", "/health")
-            self.slowest = max(self.slowest, seconds_at_work(self.server) - began)
-            if answer.status != 200:
-                self.failures.append(answer)
-        connection.close()
 
 
 def filled(member: str, opening: str = "[", closing: str = "]") -> bytes:
@@ -569,11 +542,11 @@ class Deleting(ServerTests):
 class Starting(unittest.TestCase):
     """A start that fails leaves nothing behind, and says why in one line."""
 
-    def start(self, folder: pathlib.Path, program: str, *wrapper: str, **settings) -> str:
+    def start(self, folder: pathlib.Path, *program: str, **settings) -> str:
         """Runs a server that must not start. Gives the one line that it says."""
         path = folder / "config.json"
         path.write_text(json.dumps(configuration(**settings)), encoding="utf-8")
-        status, out, err = run([*wrapper, sys.executable, program, "--config", str(path)])
+        status, out, err = run([*program, "--config", str(path)])
         self.assertEqual((status, out), (2, ""), err)
         self.assertEqual(err.count("\n"), 1, err)
         self.assertEqual(sorted(p.name for p in folder.glob("logs.db*")), [])
@@ -582,13 +555,14 @@ class Starting(unittest.TestCase):
     def test_a_port_in_use_leaves_no_database(self):
         with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as taken:
             port = taken.getsockname()[1]
-            line = self.start(folder_of(self), str(ROOT / "server.py"), port=port)
+            line = self.start(folder_of(self), *command(), port=port)
         self.assertIn(f":{port}", line)
 
     def test_a_missing_schema_leaves_no_database(self):
         folder = folder_of(self)
         shutil.copy(ROOT / "server.py", folder)
-        self.assertIn("schema.sql", self.start(folder, str(folder / "server.py")))
+        said = self.start(folder, sys.executable, str(folder / "server.py"))
+        self.assertIn("schema.sql", said)
 
     def test_too_few_open_files_are_said_at_once(self):
         program = """
@@ -596,15 +570,14 @@ import os, resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
 os.execv(sys.argv[1], sys.argv[1:])
 """
-        wrapper = (sys.executable, "-c", program)
-        line = self.start(folder_of(self), str(ROOT / "server.py"), *wrapper)
+        line = self.start(folder_of(self), sys.executable, "-c", program, *command())
         self.assertIn("ulimit -n", line)
 
     def test_a_log_that_nobody_reads_stops_neither_requests_nor_the_end(self):
         with tempfile.TemporaryDirectory(prefix="logs-") as folder:
             path = pathlib.Path(folder, "config.json")
             path.write_text(json.dumps(configuration()), encoding="utf-8")
-            line = [sys.executable, str(ROOT / "server.py"), "--config", str(path)]
+            line = [*command(), "--config", str(path)]
             pipe = subprocess.PIPE
             process = subprocess.Popen(line, stdout=pipe, stderr=pipe, encoding="utf-8")
             self.addCleanup(process.kill)
@@ -967,7 +940,7 @@ class OneGroup(unittest.TestCase):
 class OneLineTooMany(ServerTests):
     """Empty lines between two requests."""
 
-    settings: ClassVar[dict[str, Json]] = {"constants": {"HEADER_SECONDS": 0.5, "IDLE_SECONDS": 3}}
+    settings: ClassVar[dict[str, Json]] = {"constants": {"HEADER_SECONDS": 0.3, "IDLE_SECONDS": 2}}
 
     def test_an_empty_line_between_two_requests_counts_for_nothing_however_late_the_next_is(self):
         get = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -976,7 +949,7 @@ class OneLineTooMany(ServerTests):
                 wire.send(get + b"\r\n")
                 answer = wire.answer()
                 self.assertEqual(answer and answer.status, 200)
-                time.sleep(1.2)  # Longer than a head may take.
+                time.sleep(0.7)  # Longer than a head may take.
             answer = wire.send(get).answer()
             self.assertEqual(answer and answer.status, 200)
 
@@ -1060,7 +1033,7 @@ class Checking(unittest.TestCase):
 
     def check(self, server: Server) -> tuple[int, str, str]:
         path = str(server.folder / "config.json")
-        return run([sys.executable, str(ROOT / "server.py"), "--config", path, "--check"])
+        return run([*command(), "--config", path, "--check"])
 
     def test_counts_that_another_program_has_made_wrong_are_right_again(self):
         with Server(retention={"max_age_days": 1, "max_size_mb": None}) as server:
@@ -1106,30 +1079,25 @@ class Twins(unittest.TestCase):
     """Two servers start on one file that is not there yet."""
 
     def test_both_of_two_first_starts_on_one_file_work(self):
-        for _ in range(12):
-            with tempfile.TemporaryDirectory(prefix="logs-") as folder:
-                path = pathlib.Path(folder, "config.json")
-                path.write_text(json.dumps(configuration()), encoding="utf-8")
-                line = [sys.executable, str(ROOT / "server.py"), "--config", str(path)]
-                pipe = subprocess.PIPE
-                both = [
-                    subprocess.Popen(line, stdout=pipe, stderr=pipe, encoding="utf-8")
-                    for _ in range(2)
-                ]
-                said = [one.stdout.readline() for one in both if one.stdout]
-                for one in both:
-                    one.terminate()
-                errors = [one.communicate(timeout=20)[1] for one in both]
-                self.assertEqual([line[:9] for line in said], ["listening"] * 2, errors)
+        path = folder_of(self) / "config.json"
+        path.write_text(json.dumps(configuration()), encoding="utf-8")
+        # Two stores of one process start closer together than two processes do, and lock the same.
+        with mock.patch.object(module.SQLiteStore, "upkeep"):
+            for number in range(100):
+                config = module.load_config(path, store=f"{number}.db")
+                for store in together(2, lambda _: module.SQLiteStore(config)):  # noqa: B023
+                    store.close()
 
 
 class Ending(unittest.TestCase):
     """SIGTERM ends the server, whatever hangs."""
 
     PROGRAM = """
-import sys, time
+import signal, sys, time
 sys.path.insert(0, sys.argv.pop(1))
 import server
+alarm = signal.alarm
+signal.alarm = lambda seconds: alarm(min(seconds, 1))  # A user waits for 5 s, this test for 1.
 server.Server.process_request = lambda *_: time.sleep(1000)
 sys.exit(server.main())
 """
@@ -1226,7 +1194,8 @@ class FairShares(unittest.TestCase):
                 connection.sendall(b"1\r\na\r\n" * 8000)
 
     def test_connections_that_are_refused_do_not_keep_a_free_place(self):
-        with Server(constants={"MAX_CONNECTIONS": 3, "DRAIN_SECONDS": 30}) as server:
+        constants = {"MAX_CONNECTIONS": 3, "DRAIN_SECONDS": 30, "SHUTDOWN_SECONDS": 0.2}
+        with Server(constants=constants) as server:
             wires = [self.enterContext(Wire(server)) for _ in range(3)]
             for wire in wires:
                 wire.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")

@@ -12,7 +12,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import functools
-import inspect
 import json
 import os
 import pathlib
@@ -30,7 +29,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import server
-from tests.support import README, ROOT, SHIPPER, TOKEN, Server, rows
+from tests.support import README, ROOT, SHIPPER, TOKEN, Server, rows, tree_of
 
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"# ([\w.]+\.(?:py|sh)): ")
@@ -75,13 +74,22 @@ def commands(block: str) -> Iterator[tuple[str, str]]:
         yield "".join([lines[0], *(line[2:] for line in lines[1:length])]), "".join(lines[length:])
 
 
+@functools.cache
 def names_of_tests(pattern: str) -> set[str]:
     """The functions in the files of tests that begin with "test"."""
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in ROOT.glob(pattern)]
-    functions = [
-        node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)
-    ]
-    return {function.name for function in functions if function.name.startswith("test")}
+    nodes = [node for path in ROOT.glob(pattern) for node in ast.walk(tree_of(path))]
+    functions = [node.name for node in nodes if isinstance(node, ast.FunctionDef)]
+    return {name for name in functions if name.startswith("test")}
+
+
+def extent(name: str) -> tuple[int, int]:
+    """The first and the last line of a class, a function or a method of the server."""
+    body: list[Any] = tree_of(ROOT / "server.py").body
+    for part in name.split("."):
+        kinds = (ast.ClassDef, ast.FunctionDef)
+        [node] = [node for node in body if isinstance(node, kinds) and node.name == part]
+        body = node.body
+    return node.lineno, node.end_lineno or 0
 
 
 class Session:
@@ -217,7 +225,7 @@ class Names(unittest.TestCase):
         self.assertEqual([name for name in names if f"`{name}`" not in rest], [])
 
     def test_every_test_that_is_named_is_there(self) -> None:
-        known = names_of_tests("tests/**/test_*.py")
+        known = names_of_tests("tests/test_*.py") | names_of_tests("tests/integration/test_*.py")
         files = {path.stem for path in ROOT.glob("tests/**/test_*.py")}
         self.assertEqual(set(re.findall(r"\btest_\w+", README)) - known - files, set())
 
@@ -289,22 +297,13 @@ class Names(unittest.TestCase):
         for idea, place, cost, test, exercise in tour:
             with self.subTest(idea):
                 chapter, _, names = place.partition(" ")
-                found = [self.extent(name.strip("`")) for name in names.split(", ")]
+                found = [extent(name.strip("`")) for name in names.split(", ")]
                 self.assertEqual(cost, ", ".join(str(last - first + 1) for first, last in found))
                 for first, _ in found:
                     banners = [line for line in lines[:first] if line.startswith("# -------- ")]
                     self.assertEqual(banners[-1].split()[2], f"{chapter}.")
                 self.assertRegex(test, r"^`test_\w+`$")  # Another test sees that it is there.
                 self.assertIn(exercise, [number for number, *_ in exercises])
-
-    def extent(self, name: str) -> tuple[int, int]:
-        """The first and the last line of a class, a function or a method of the server."""
-        body: list[Any] = ast.parse((ROOT / "server.py").read_text(encoding="utf-8")).body
-        for part in name.split("."):
-            kinds = (ast.ClassDef, ast.FunctionDef)
-            [node] = [node for node in body if isinstance(node, kinds) and node.name == part]
-            body = node.body
-        return node.lineno, node.end_lineno or 0
 
     def test_what_a_newcomer_reads_first_is_short(self) -> None:
         first, _, rest = README.partition("\n## More recipes\n")
@@ -317,13 +316,15 @@ class Names(unittest.TestCase):
         self.assertEqual([line for line in prose.splitlines() if len(line) > 100], [])
 
     def test_every_thread_and_lock_is_there(self) -> None:
+        lines = (ROOT / "server.py").read_text(encoding="utf-8").splitlines()
         names = [cell for cell, _ in rows("Which thread does what") + rows("| lock |")]
         places = [name.strip("`") for name in names if "`" in name]
         self.assertGreater(len(places), 4)
         for place in places:
             with self.subTest(place):
                 kind, _, name = place.partition(".")
-                self.assertIn(name, inspect.getsource(getattr(server, kind)))
+                first, last = extent(kind)
+                self.assertIn(name, "\n".join(lines[first - 1 : last]))
                 self.assertIn(f"`{place}`", server.__doc__ or "")
 
     def test_every_word_has_its_meaning(self) -> None:
