@@ -427,6 +427,7 @@ def older_pythons() -> dict[str, str]:
             program = "import sys; print('%d.%d' % sys.version_info[:2])"
             if path and run([path, "-c", program]) == (0, f"{version}\n", ""):
                 found[version] = path
+                break
     return found
 
 

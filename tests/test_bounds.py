@@ -263,13 +263,6 @@ class OneLongArray(unittest.TestCase):
 class OneQuery(ServerTests):
     """What a query may ask for, and who sees the answer."""
 
-    def test_at_most_twenty_filters_on_attributes_are_taken(self):
-        for number, status in ((20, 200), (21, 400), (150, 400)):
-            for path in ("/logs", "/stats"):
-                parameters = [(f"attr.k{n}", "v") for n in range(number)]
-                answer = self.server.get(f"{path}?{urllib.parse.urlencode(parameters)}")
-                self.assertEqual(answer.status, status, answer.text)
-
     def test_a_follower_after_a_record_that_is_not_there_yet_is_told_so(self):
         newest = self.accept({"message": "m"})[0]["id"]
         for after in (newest + 1, 1 << 53):
@@ -552,12 +545,6 @@ class Starting(unittest.TestCase):
         self.assertEqual(sorted(p.name for p in folder.glob("logs.db*")), [])
         return err
 
-    def test_a_port_in_use_leaves_no_database(self):
-        with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as taken:
-            port = taken.getsockname()[1]
-            line = self.start(folder_of(self), *command(), port=port)
-        self.assertIn(f":{port}", line)
-
     def test_a_missing_schema_leaves_no_database(self):
         folder = folder_of(self)
         shutil.copy(ROOT / "server.py", folder)
@@ -593,30 +580,6 @@ os.execv(sys.argv[1], sys.argv[1:])
             process.send_signal(signal.SIGTERM)
             self.assertEqual(process.wait(8), 0)
             process.stderr.close()
-
-    def test_a_hangup_says_what_changed_and_what_needs_a_restart(self):
-        with Server() as server:
-            path = server.folder / "config.json"
-
-            def hang_up(**settings: Json) -> str:
-                before = len(server.errors)
-                path.write_text(json.dumps(configuration(**settings)), encoding="utf-8")
-                server.process.send_signal(signal.SIGHUP)
-                eventually(lambda: len(server.errors) > before)
-                return server.errors[-1]
-
-            self.assertRegex(hang_up(), r"(?i)changed: nothing$")
-            line = hang_up(max_records_per_second=7, number=3)
-            changed, _, later = line.rpartition(";")
-            self.assertIn("max_records_per_second", changed)
-            self.assertIn("number", changed)
-            self.assertIn("number", later)
-            self.assertIn("next start", later)
-            self.assertNotIn("max_records", later)
-            line = hang_up(max_records_per_second=7, number=3, read_tokens=[READER])
-            self.assertIn("tokens", line)
-            self.assertNotIn(READER, line, "a secret is not shown")
-            self.assertEqual(server.get("/logs").status, 401, "it holds at once")
 
 
 class OneFile(unittest.TestCase):
@@ -1134,6 +1097,22 @@ class HangUp(unittest.TestCase):
                 line = self.hang_up(server, host="localhost")
                 self.assertRegex(line, r"host\b.*; host only at the next start$")
             self.assertRegex(self.hang_up(server), r"changed: nothing$")
+
+    def test_a_hangup_says_what_changed_and_what_needs_a_restart(self):
+        with Server() as server:
+            self.assertRegex(self.hang_up(server), r"(?i)changed: nothing$")
+            line = self.hang_up(server, max_records_per_second=7, number=3)
+            changed, _, later = line.rpartition(";")
+            self.assertIn("max_records_per_second", changed)
+            self.assertIn("number", changed)
+            self.assertIn("number", later)
+            self.assertIn("next start", later)
+            self.assertNotIn("max_records", later)
+            settings = {"max_records_per_second": 7, "number": 3, "read_tokens": [READER]}
+            line = self.hang_up(server, **settings)
+            self.assertIn("tokens", line)
+            self.assertNotIn(READER, line, "a secret is not shown")
+            self.assertEqual(server.get("/logs").status, 401, "it holds at once")
 
     @unittest.skipUnless(shutil.which("openssl"), "there is no openssl to make a certificate")
     def test_a_renewed_certificate_is_served_at_once_and_a_bad_one_never(self):

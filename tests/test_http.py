@@ -304,8 +304,9 @@ class Connections(HTTPTest):
             self.assertLess(time.monotonic() - began, 5)
             return False
 
-        with Server(constants={"SEND_SECONDS": 1}) as server, socket.socket() as deaf:
-            # A thousand answers fit into what is left.
+        constants = {"SEND_SECONDS": 1, "SEND_BUFFER_BYTES": 16 << 10}
+        with Server(constants=constants) as server, socket.socket() as deaf:
+            # A hundred answers fit into what is left.
             deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             deaf.connect(("127.0.0.1", server.port))
             deaf.setblocking(False)
@@ -393,7 +394,7 @@ class Connections(HTTPTest):
         number = self.server.post({"message": "m"}).json["first_id"]
         for path in (
             "/", "/logs", f"/logs/{number}", "/logs/0", "/stats", "/estadisticas", "/health",
-            "/logs?limit=x",
+            "/logs?limit=1", "/logs?limit=x", "/logs?format=csv", "/nothing",
         ):
             with self.subTest(path), Wire(self.server) as wire:
                 wire.send(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
@@ -542,6 +543,8 @@ class Sizes(HTTPTest):
                         encoded, Content_Encoding=encoding.split(" of")[0].split()[-1]
                     )
                     self.assertEqual(answer.status, status, answer.text)
+                    if status == 413:
+                        self.assertIn("10 MiB", answer.json["error"])
             with self.subTest(name, encoding="chunked"):
                 halves = chunk(body[:999]), chunk(body[999:]), chunk(b"")
                 self.assertEqual(

@@ -37,6 +37,7 @@ from tests.support import (
     ServerTests,
     configuration,
     eventually,
+    folder_of,
     service,
 )
 
@@ -73,6 +74,7 @@ MANY_STARTS = """
 import contextlib, io, json, sys, traceback
 sys.path.insert(0, sys.argv[1])
 import server
+server.LOCK_SECONDS = 0.1  # How long a file that has no tables is looked at again.
 server.Server.serve_forever = lambda *_: None  # What starts after all stops at once.
 server.Server.shutdown = lambda *_: None
 outcomes = []
@@ -129,7 +131,7 @@ class Folders(unittest.TestCase):
     """Tests with a folder of their own."""
 
     def setUp(self) -> None:
-        self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory(prefix="logs-")))
+        self.folder = folder_of(self)
 
     def subfolder(self, name: str) -> pathlib.Path:
         """A folder of one case."""
@@ -283,6 +285,7 @@ class Mistakes(Folders):
             said = refusal(self.folder, "--port", str(server.port))
             self.assertEqual(said.count("\n"), 1)
             self.assertIn(str(server.port), said)
+            self.assertEqual(snapshot(self.folder), {}, "nothing is made")
             second = [
                 sys.executable,
                 str(ROOT / "server.py"),
@@ -625,7 +628,7 @@ class Stop(Folders):
             self.assertLess(time.monotonic() - began, 10, "it waited for who asks for nothing")
 
     def test_who_is_cut_off_in_a_request_by_the_stop_gets_503(self) -> None:
-        with Server() as server, Wire(server) as half:
+        with Server(constants={"SHUTDOWN_SECONDS": 1}) as server, Wire(server) as half:
             half.send(b"GET /he")
             # Whoever connects later is answered later: then the half request is being read.
             server.get("/health")
@@ -666,16 +669,6 @@ class Reload(unittest.TestCase):
         self.assertEqual([self.status(token) for token in (TOKEN, OTHER_TOKEN, SHIPPER)], [401] * 3)
         self.assertEqual(self.server.get("/logs").status, 401, "a read token closes reading")
         self.assertEqual(self.server.get("/logs", Authorization="Token reader-2").status, 200)
-
-    def test_what_waits_for_the_next_start_is_said_each_time(self) -> None:
-        for times in (1, 2):
-            self.reload(configuration(port=1, number=3))
-            eventually(lambda times=times: self.waits() == times)  # type: ignore[misc]
-
-    def waits(self) -> int:
-        """How often the server has said that port and number wait."""
-        words = "number, port only at the next start"
-        return sum(words in line for line in self.server.errors)
 
     def test_limits_are_read_again(self) -> None:
         self.reload(configuration(max_records_per_second=0.5))
