@@ -9,7 +9,15 @@ import pathlib
 import sys
 import unittest
 
-FILES = sorted(pathlib.Path(__file__).parent.glob("test_*.py"), key=os.path.getsize)
+FILES = sorted(pathlib.Path(__file__).parent.glob("test_*.py"))
+# What takes longest begins first: no processor waits for it at the end.
+LONG = (
+    "test_bounds.OneBody", "test_bounds.OneText", "test_bounds.WhoLeaves",
+    "test_faults.AStoreThatCanNotCommit", "test_faults.Killed", "test_formats.Protobuf",
+    "test_get.Follow", "test_get.Model", "test_http.Deadlines", "test_http.HostileBodies",
+    "test_recipes.Pipe", "test_recipes.Python", "test_simulator.ARun", "test_start.ForeignFiles",
+    "test_start.Stop",
+)  # fmt: skip
 
 
 class Name(str):
@@ -76,6 +84,12 @@ def named(entry: object) -> object:
 def load_tests(
     loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: str | None
 ) -> unittest.TestSuite:
-    """Gives the tests of all files, class by class; those of large files begin first."""
-    files = [loader.loadTestsFromName(f"tests.{file.stem}") for file in reversed(FILES)]
-    return SideBySide(tests_of_class for file in files for tests_of_class in file)
+    """Gives the tests of all files, class by class; the long ones begin first."""
+    files = [loader.loadTestsFromName(f"tests.{file.stem}") for file in FILES]
+    classes = [tests_of_class for file in files for tests_of_class in file]
+    return SideBySide(sorted(classes, key=takes_long, reverse=True))
+
+
+def takes_long(tests_of_class: unittest.TestSuite) -> bool:
+    """Whether these are the tests of one of the LONG classes."""
+    return any(f"<tests.{name} " in str(tests_of_class) for name in LONG)
