@@ -158,6 +158,16 @@ def receive_request(connection: socket.socket) -> bytes:
 
 
 class ARun(unittest.TestCase):
+    server: Server
+    before: float  # when the one run began, whose records the first tests look at; in microseconds
+    result: tuple[int, str, str]
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = cls.enterClassContext(sample_server())
+        cls.before = time.time() * 1e6
+        cls.result = simulate("--url", cls.server.url, "--speed", "50")
+
     def assert_each_once(self, server: Server, out: str) -> None:
         """The simulator, /stats and the database have the same number of records, all different."""
         delivered = totals(out)["delivered"]
@@ -167,35 +177,33 @@ class ARun(unittest.TestCase):
         self.assertEqual(len(server.sql(numbers)), delivered)
 
     def test_delivers_what_the_configuration_asks_for_and_says_how_many(self):
-        with sample_server() as server:
-            status, out, err = simulate("--url", server.url, "--speed", "50")
-            self.assertEqual((status, err), (0, ""))
-            self.assert_each_once(server, out)
-            table = totals(out)
-            stats = server.get("/stats").json
-            self.assertEqual((table["failed"], table["retries"], table["replayed"]), (0, 0, 0))
-            for severity in simulator.SEVERITIES:
-                self.assertEqual(table[severity], stats["by_severity"].get(severity, 0), severity)
-            for name, service in CONFIG["services"].items():
-                least, most = service["iterations"]
-                self.assertTrue(least <= stats["by_service"][name] <= most, name)
-            last = find(r"^(\d+) records delivered, each exactly once: http://[^/]+(\S+)$", out)
-            self.assertEqual(int(last[1]), table["delivered"])
-            self.assertEqual(server.get(last[2]).json["total"], table["delivered"])
+        status, out, err = self.result
+        self.assertEqual((status, err), (0, ""))
+        self.assert_each_once(self.server, out)
+        table = totals(out)
+        stats = self.server.get("/stats").json
+        self.assertEqual((table["failed"], table["retries"], table["replayed"]), (0, 0, 0))
+        for severity in simulator.SEVERITIES:
+            self.assertEqual(table[severity], stats["by_severity"].get(severity, 0), severity)
+        for name, service in CONFIG["services"].items():
+            least, most = service["iterations"]
+            self.assertTrue(least <= stats["by_service"][name] <= most, name)
+        last = find(r"^(\d+) records delivered, each exactly once: http://[^/]+(\S+)$", out)
+        self.assertEqual(int(last[1]), table["delivered"])
+        self.assertEqual(self.server.get(last[2]).json["total"], table["delivered"])
 
     def test_sends_the_messages_of_the_configuration_with_the_time_of_the_event(self):
-        before = time.time() * 1e6
         known = set()
         for name, service in CONFIG["services"].items():
             known |= {(name, log["severity"], log["message"]) for log in service["logs"]}
-        with sample_server() as server:
-            simulate("--url", server.url, "--speed", "50")
-            for record in server.get("/logs?limit=0").json:
-                self.assertIn((record["service"], record["severity"], record["message"]), known)
-            too_early = "SELECT count(*) FROM logs WHERE timestamp < ?"
-            self.assertEqual(server.sql(too_early, before), [(0,)])
-            too_late = "SELECT count(*) FROM logs WHERE timestamp > received_at"
-            self.assertEqual(server.sql(too_late), [(0,)])
+        records = self.server.get("/logs?limit=0").json
+        self.assertTrue(records)
+        for record in records:
+            self.assertIn((record["service"], record["severity"], record["message"]), known)
+        too_early = "SELECT count(*) FROM logs WHERE timestamp < ?"
+        self.assertEqual(self.server.sql(too_early, self.before), [(0,)])
+        too_late = "SELECT count(*) FROM logs WHERE timestamp > received_at"
+        self.assertEqual(self.server.sql(too_late), [(0,)])
 
     def test_one_seed_sends_the_same_messages_twice_and_both_times_they_are_stored(self):
         seven = ("--speed", "50", "--seed", "7")
