@@ -202,7 +202,7 @@ class Wire:
         assert wire.answer().status == 200
     """
 
-    def __init__(self, server: Server, timeout: float = 20):
+    def __init__(self, server: Server, timeout: float = 60):
         self.socket = socket.create_connection(("127.0.0.1", server.port), timeout)
         self.reader = self.socket.makefile("rb")
 

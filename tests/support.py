@@ -219,7 +219,8 @@ class Server:
 
     # Requests
 
-    def connection(self, timeout: float = 30) -> http.client.HTTPConnection:
+    def connection(self, timeout: float = 120) -> http.client.HTTPConnection:
+        """A connection to it. A test that bounds a time says so itself: a machine may be busy."""
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
 
     def request(

@@ -273,11 +273,11 @@ import time
 begun = time.monotonic()
 for number in range(12_000):
     logging.info("m")
-assert time.monotonic() - begun < 5
+assert time.monotonic() - begun < 30, "a record waits"  # 2,000 find no place.
 """
         begun = time.monotonic()
         said = self.finish(self.run_program(code)).splitlines()
-        self.assertLess(time.monotonic() - begun, 15)
+        self.assertLess(time.monotonic() - begun, 45)
         for problem in ("refused", "what comes now is lost", "may be lost"):
             self.assertTrue([line for line in said if problem in line], said)
         self.assertLess(len(said), 200)
