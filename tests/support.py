@@ -30,6 +30,7 @@ import unittest
 import urllib.parse
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
+from unittest import mock
 
 import server as module
 
@@ -334,10 +335,12 @@ def folder_of(case: unittest.TestCase) -> pathlib.Path:
 
 
 def store_of(case: unittest.TestCase) -> module.SQLiteStore:
-    """A store in this process, without a server."""
+    """A store in this process, without a server, and without its thread of upkeep: nothing but
+    the test changes it."""
     path = folder_of(case) / "config.json"
     path.write_text(json.dumps(configuration()), encoding="utf-8")
-    store = module.SQLiteStore(module.load_config(path))
+    with mock.patch.object(module.SQLiteStore, "upkeep"):
+        store = module.SQLiteStore(module.load_config(path))
 
     def close() -> None:
         if not store._closing:  # To close it again would take two seconds.

@@ -1220,7 +1220,8 @@ class OneByOne(unittest.TestCase):
             raise module.Unavailable("The database is locked.")
 
         batches = [batch_of(record()) for _ in range(20)]
-        module.Committer(write)._commit_together(batches)
+        with self.assertLogs(module.log, "ERROR"):
+            module.Committer(write)._commit_together(batches)
         self.assertEqual(sizes, [20, 1])
         self.assertEqual({type(batch.failure) for batch in batches}, {module.Unavailable})
 

@@ -163,9 +163,7 @@ class TheStoreItself(unittest.TestCase):
             "DELETE FROM sqlite_master",
             "SELECT load_extension('x')",
         ):
-            # The thread of upkeep uses the connection too. Without the lock, one could wait for the
-            # GIL and the other for SQLite's own lock.
-            with self.subTest(statement), store._write_lock, self.assertRaises(sqlite3.Error):
+            with self.subTest(statement), self.assertRaises(sqlite3.Error):
                 store._db.execute(statement)
         self.assertEqual([r.message for r in all_records(store)], ["keep me"])
         commit(store, batch_of(record("it still writes")))
@@ -271,9 +269,8 @@ class Commits(unittest.TestCase):
         with mock.patch.object(module.os, "fsync", wraps=module.os.fsync) as fsync:
             store = store_of(self)
         self.assertEqual(fsync.call_count, 1, "the folder, after the new file is in its place")
-        with store._write_lock:  # The thread of upkeep uses the connection too.
-            store._db.set_authorizer(None)
-            self.assertEqual(store._db.execute("PRAGMA synchronous").fetchone(), (2,), "FULL")
+        store._db.set_authorizer(None)
+        self.assertEqual(store._db.execute("PRAGMA synchronous").fetchone(), (2,), "FULL")
 
     def stop_overdue(self, store: module.SQLiteStore, over: threading.Event) -> None:
         """Does now and then what a thread of the server does."""
