@@ -5113,36 +5113,30 @@ html { scroll-padding: 15rem 0 3rem; scrollbar-gutter: stable; }
 * { box-sizing: border-box; min-width: 0; overflow-wrap: anywhere; }
 body { margin: auto; padding: 0 1rem 4rem; background: Canvas; font: 14px/1.5 system-ui; }
 #top { position: sticky; top: 0; z-index: 1; padding-bottom: .4rem; background: Canvas; }
-header, form, form div, fieldset, figcaption, nav { display: flex; flex-wrap: wrap; gap: .4rem; }
+header, form, form div, nav, figcaption { display: flex; flex-wrap: wrap; gap: .4rem; }
 header, form, form div, figcaption { align-items: center; }
 h1 { margin: .3rem auto .3rem 0; font-size: 1.25rem; }
 a { color: inherit; text-decoration-color: #8888; }
-input, select, button, label { padding: .2rem .5rem; border: 1px solid #8886; border-radius: 6px; }
 input, select, button { max-width: 100%; background: Canvas; color: inherit; font: inherit; }
+input, select, button, label, .chip { padding: .2em .5em; border: 1px solid #8886; }
 [type=search] { flex: 1 12rem; }
-fieldset { flex: 0 1 auto; max-height: 5.6rem; margin: 0; padding: 0; border: 0; overflow: auto; }
-label { flex: none; max-width: 100%; padding: .1rem .3rem; color: var(--tone); }
-label > * { margin: 0 .3em; vertical-align: middle; accent-color: var(--tone); }
-label:has(:checked) { border-color: var(--tone); }
+[type=datetime-local]:focus-within { outline: 2px solid Highlight; }
+#chips { flex: 0 0 100%; max-height: 6rem; overflow: auto; }
+b, .chip { color: var(--tone); text-decoration: none; }
+[aria-current] { border-color: var(--tone); background: color-mix(in srgb, var(--tone) 9%, #0000); }
 output:not(:empty) { padding: .2rem .6rem; border-left: 3px solid #d9822b; }
 small, time, i, dt, figcaption, ::placeholder { color: var(--dim); font-style: normal; }
-b { color: var(--tone); }
-.CRITICAL b { color: Canvas; background: var(--tone); }
 mark { background: light-dark(#ffe28a, #6a5200); color: inherit; }
-figure { position: relative; margin: 0; padding: 1.5rem 0 .5rem; font-size: 12px; }
-#bars { display: flex; gap: 1px; height: 5rem; touch-action: pan-y; user-select: none; }
+figure, dd { position: relative; margin: 0; }
+figure { padding: 1.5rem 0 .5rem; font-size: 12px; }
+#bars, #axis { display: flex; justify-content: space-between; }
+#bars { gap: 1px; height: 5rem; touch-action: pan-y; user-select: none; }
 #bars:empty, #bars:empty + #axis { display: none; }
 #bars a { display: flex; flex: 1; flex-direction: column-reverse; }
-/* The bars from the grip to the pointer. */
-#bars :is(a:hover, .grip, .grip ~ :has(~ :hover), :hover ~ :has(~ .grip)) { background: #8884; }
-#bars :hover::after, #bars:not(:hover) :focus::after {
-  position: absolute;
-  top: 0;
-  left: 0;
-  content: attr(aria-label);
-}
-[type=datetime-local]:focus-within { outline: 2px solid Highlight; }
-#axis { display: flex; justify-content: space-between; border-top: 1px solid #8886; }
+/* The bars from the one that is pressed to the pointer. */
+#bars :is(a:hover, :active ~ :has(~ :hover), a:hover ~ :has(~ :active)) { background: #8884; }
+#bars:not(:hover) :focus::after, #bars a:hover::after { content: attr(aria-label); }
+#bars ::after { position: absolute; inset: 0 auto auto 0; }
 rect { min-height: 1px; background: var(--tone); }
 /* With rows, or while they load, there is no other text. Without, it says why there is none. */
 main:is(:not(:empty), [aria-busy=true]) ~ :is(p, section),
@@ -5159,192 +5153,159 @@ i { width: 14ch; }
 :has(#wrap:checked) summary span { white-space: pre-wrap; }
 :is(.ERROR, .CRITICAL, :hover) > summary { background: color-mix(in srgb, var(--tone) 9%, #0000); }
 dl { display: grid; grid: auto / fit-content(40%) 1fr; gap: 0 2ch; }
-dd { margin: 0; }
 @media (max-width: 640px) {
-  fieldset, form div { flex: 0 0 100%; flex-wrap: nowrap; overflow: auto; scrollbar-width: none; }
-  form div > * { flex: none; }
+  #chips, form div { flex: 0 0 100%; flex-wrap: nowrap; overflow: auto; scrollbar-width: none; }
+  form div *, .chip { flex: none; }
   summary span { display: block; }
-  b { width: auto; }
-  i { width: auto; max-width: calc(100vw - 21rem); }
+  b, i { width: auto; }
+  i { max-width: calc(100vw - 21rem); }
 }
 """
 
 # What stands between ‹ and › is for `render`: it puts the words of the reader's language there.
 SCRIPT = r"""
 const SEVERITIES = ['CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG'];
-const STEPS = [1, 5, 15, 60, 300, 900, 1800, 3600, 10800, 86400, 604800, 2592000, 8640000000];  // s
-const EVER = '999999w';  // As "since": all until a minute from now, by the server's clock.
+const STEPS = [1, 5, 15, 60, 300, 900, 1800, 3600, 10800, 86400, 604800, 2592000, 31536000, 8.64e9];
 const ANSI = /\x1b(?:\[[0-?]*[ -\/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))/g;  // A terminal's codes.
 const TIMES = {since: null, timestamp_start: null, timestamp_end: null};
-const LIST = {order: null, limit: null, cursor: null, format: null, follow: null, after: null};
-const page = {};  // The elements by id or name, and the boxes of the chips by "name=value".
+const LIST = {order: null, limit: null};  // Only the list has these.
+const page = {};  // The elements by id or name.
 document.querySelectorAll('[id], [name]').forEach(part => page[part.id || part.name] = part);
-const groups = {severity: page.severity, service: page.service};
+let query;  // What the address asks for: each filter is one of its pairs.
+let taken;  // The values of it that fields show. Chips show the others.
+let wanted;  // A pattern of the texts that it searches for.
+let counts = {severity: {}, service: {}};  // Of their values.
 let work = new AbortController();  // Stops the requests for what is shown.
-let query, wanted;  // What the address asks for, and a pattern of the texts that it searches for.
-let lastId, waiting;  // The newest id that is shown; the records that came while one is open.
+let latest;  // The list as it was last shown, as JSON.
+let hasFailed = false;  // Whether the last look did.
+let total, severe;  // How many records there were then, and how many errors at the last look.
+let waiting = 0;  // How many records came since the list was shown.
 let errors = 0;  // How many came since the reader last did something.
-let skew = 0;  // How many ms the server's clock is ahead.
-let began;  // When the list was loaded, by the server's clock: what came before is no news.
-let timer, typing;  // They are set while the counts are due, and while a time is being typed.
+let wake;  // Ends the pause between two looks.
+let grip;  // The bar where the pointer was pressed.
+const iso = time => new Date(time).toISOString();
 const local = time => new Date(time).toLocaleString('sv');  // 2026-11-24 03:14:12 in local time
-const fieldTime = time => time && local(time).replace(' ', 'T');
-const newest = () => Math.max(lastId, ...waiting.map(record => record.id));  // That came here.
-const soon = () => new Date(Date.now() + skew + 60000).toISOString();
-const wholeDay = time => time?.padEnd(20, 'T23:59:59Z');  // A date alone, as an end.
-const isPast = () => Date.parse(wholeDay(query.get('timestamp_end'))) < Date.now() + skew;
-const sleep = (ms, value) => new Promise(wake => setTimeout(wake, ms, value));
-const refresh = () => count().catch(tell).finally(() => timer = null);
-const boxes = () => page.filters.querySelectorAll('label input');
-const link = (href, text, ariaLabel) => make('a', {href, ariaLabel}, text);
+const ending = () => Date.parse(query.get('timestamp_end')?.padEnd(20, 'T23:59:59Z'));
+const isOver = () => ending() < Date.now() || query.get('order') === 'asc';
+const link = (href, text) => make('a', {href}, text);
+const opened = () => page.list.querySelector('[open]');
+const isHeld = () => opened() || scrollY > 300;  // Nothing moves while one reads.
+const shown = ({id}) => document.getElementById(id);
+const exact = (name, value, part) =>  // A number that JavaScript would round stays a text.
+  Number.isInteger(value) && !Number.isSafeInteger(value) ? part?.source ?? value : value;
 function make(tag, properties, ...children) {  // Makes an element; a string becomes text only.
   const element = Object.assign(document.createElement(tag), properties);
   element.append(...children);
   return element;
 }
-function changed(changes) {  // Gives the page's query with other values; null removes a filter.
-  const query = new URLSearchParams(location.search);
-  for (const name in changes) query.set(name, changes[name]);
-  for (const name in changes) if (changes[name] === null) query.delete(name);
-  return '?' + query;
+function fill(parent, children) {  // Replaces what is in it. An id that has the focus keeps it.
+  const {activeElement} = document;
+  if (parent.querySelector(':active')) return;  // Nothing moves under a pressed button.
+  parent.replaceChildren(...children);
+  shown(activeElement)?.focus({preventScroll: true});
 }
-function address(path, changes) {  // Gives where the server answers the page's query.
-  const query = new URLSearchParams(changed(changes));
-  if (!query.has('since') && !query.has('timestamp_end')) query.set('since', EVER);
-  return `${path}?${query}`;
+function changed(changes, path = '') {  // Gives the query with other values; null takes one out.
+  const next = new URLSearchParams(query);
+  // All until a minute from now, by the server's clock. Else a false future would come first.
+  if (path && !next.has('since') && !next.has('timestamp_end')) next.set('since', '999999w');
+  for (const name in changes) next.set(name, changes[name]);
+  for (const name in changes) if (changes[name] === null) next.delete(name);
+  return `${path}?${next}`;
 }
-async function ask(url) {  // Sends a GET with the reader's token; throws what an error says.
+async function ask(url, seconds = 20) {  // Sends a GET with the token; throws what an error says.
   const headers = {Authorization: `Bearer ${sessionStorage.token ?? ''}`};
-  const answer = await fetch(url, {headers, credentials: 'omit', signal: work.signal});
-  skew = Date.parse(answer.headers.get('Date')) - Date.now() || 0;
+  const signal = AbortSignal.any([work.signal, AbortSignal.timeout(1000 * seconds)]);
+  const answer = await fetch(url, {headers, credentials: 'omit', signal});
   if (!answer.ok) throw {status: answer.status, ...await answer.json().catch(() => ({}))};
   return answer;
 }
 function tell({name, status, error = '', hint = ''}) {  // Shows an error; gives whether to retry.
   if (name === 'AbortError') return false;
-  let text = status ? `${error} ${hint}`.trim() : '‹The server does not answer. Trying again.›';
-  const [, wrong, value = ''] = /parameter (\S+?)(?: can't be (.*))?\.$/.exec(error) ?? [];
-  const what = `${page[wrong]?.ariaLabel ?? wrong ?? error} ${value}`.trim();
-  if (status === 400) text = `‹Not possible: ${what}. Choose again, or begin again with “Logs”.›`;
-  if (status === 401) text = '‹Reading needs a token that is known here. Enter yours.›';
-  if (status === 404) text = '‹This record is not there any more.›';
-  if (status === 401 && sessionStorage.token) text = '‹This token may not read. Enter another.›';
-  if (page.notice.value !== text) page.notice.value = text;
+  const [, field, value = ''] = /parameter (\S+?)(?: can't be (.*))?\.$/.exec(error) ?? [];
+  const what = `${page[field]?.ariaLabel ?? field ?? error} ${value}`.trim();
+  page.notice.value = {
+    undefined: '‹The server does not answer. Trying again.›',
+    400: `‹Not possible: ${what}. Choose again, or begin again with “Logs”.›`,
+    401: sessionStorage.token ? '‹Enter a token that may read.›' : '‹Enter your read token.›',
+    404: '‹This record is not there any more.›',
+  }[status] ?? `${error} ${hint}`.trim();
   page.token.hidden = status !== 401;
+  hasFailed = status !== 200 && status !== 404;
   report(!status);
   return [undefined, 429, 502, 503, 504].includes(status);
 }
-function report(isAway) {  // Says beside the switch why nothing new comes, in the title what did.
-  let text = waiting.length ? `‹${waiting.length} more when the open record closes›` : '';
-  if (isPast()) text = '‹not live: the range ends in the past›';
+function report(isAway) {  // Says beside the switch why nothing new shows, in the title what came.
+  let text = waiting > 0 ? `‹${waiting} more: close the open record and scroll up›` : '';
+  if (isOver()) text = '‹not live: what comes now is not in this list›';
   if (isAway) text = '‹the server is away›';
   page.state.value = page.live.checked ? text : '';
   document.title = errors ? `(${errors}) Logs` : 'Logs';
 }
-function forget() {  // Counts new errors from now on: the reader is here.
-  errors = 0;
-  report();
-}
-async function load(after = null) {  // Shows the records, or adds those after an id.
+async function load() {  // Shows the records of the query, and looks for others.
   work.abort();
   work = new AbortController();
-  lastId = after;
-  waiting = [];
-  page.list.ariaBusy = true;
   const {signal} = work;
-  // A browser has six connections for one server: a hidden page looks only now and then.
-  if (document.hidden) await sleep(10000);
-  while (!signal.aborted && await show(signal).catch(tell))
-    await sleep(document.hidden ? 20000 : 1000);
-}
-async function show(signal) {  // The stream opens before the page, so that no record is lost.
-  const url = 'logs' + changed({...LIST, follow: 1, after: lastId && newest()});
-  const stream = page.live.checked && !isPast() && await ask(url);
-  const isNew = lastId === null;
-  if (isNew) began = Date.now() + skew - 2000;
-  const limit = query.get('limit') === '0' ? 10000 : query.get('limit');
-  const list = address('logs', {format: null, follow: null, after: null, limit});
-  if (isNew) page.list.replaceChildren(...await rows(list));
-  page.list.ariaBusy = false;
-  tell({status: 200});  // Takes the notice away.
-  refresh();
-  if (isNew && location.hash) await reveal(location.hash.slice(1)).catch(tell);
-  if (stream) await listen(stream, signal);
-  return stream;
-}
-async function reveal(id) {  // Opens a record. One of another page is shown above this one.
-  const find = () => document.getElementById(id);
-  if (!find()) page.list.prepend(row(await (await ask(`logs/${id}`)).json()));
-  find().open = true;
-  find().scrollIntoView({block: 'center'});
-}
-async function listen(stream, signal) {  // Takes its records until it falls silent.
-  const reader = stream.body.pipeThrough(new TextDecoderStream()).getReader();
-  for (let rest = ''; true;) {
-    const silence = sleep(document.hidden ? 2000 : 40000, {done: true});
-    const {done, value} = await Promise.race([reader.read(), silence]);
-    signal.throwIfAborted();
-    if (done) return reader.cancel();
-    const lines = (rest + value).split('\n');
-    rest = lines.pop();
-    const records = lines.filter(line => line).map(line => JSON.parse(line));
-    const added = records.filter(({id}) => id > newest());
-    const news = added.filter(({received_at}) => Date.parse(received_at) > began);
-    errors += news.filter(({severity}) => /ERROR|CRITICAL/.test(severity)).length;
-    waiting.push(...added);
-    settle();
+  page.list.ariaBusy = true;
+  latest = severe = null;
+  for (let isLive = true; isLive && !signal.aborted;) {
+    const start = Date.now();
+    isLive = await look().catch(tell);
+    // What costs the server much is asked seldom.
+    const ms = document.hidden ? 20000 : 1000 + 4 * (Date.now() - start);
+    await new Promise(end => setTimeout(wake = end, ms));
   }
 }
-function settle() {  // Places the records that wait, unless one is open: nothing moves meanwhile.
-  const isHeld = page.list.querySelector('[open]');
-  const most = 3000 + Number(query.get('limit'));  // Of rows: a browser gets slow with more.
-  if (!isHeld && waiting.length + page.list.children.length > most && scrollY < 300) return load();
-  if (!isHeld) waiting.splice(0).forEach(place);
-  report();
+async function look() {  // Shows what there is now; gives whether to look again.
+  const answer = await ask(changed({}, 'logs'));
+  const text = await answer.clone().text();
+  const isFirst = page.list.ariaBusy === 'true';
+  const isHere = isFirst || !isHeld();
+  if (isFirst || hasFailed) tell({status: 200});  // Takes the notice away.
+  if (text !== latest && isHere) await show(answer);
+  if (isFirst && location.hash) await reveal(location.hash.slice(1)).catch(tell);
+  if (text !== latest) await count(isHere);
+  if (isHere) latest = text;
+  return page.live.checked && !isOver();
 }
-function place(record) {  // Puts a new record in its place, unless that is on another page.
-  if (record.id <= lastId) return;
-  lastId = record.id;
-  timer ??= setTimeout(refresh, 2000);
-  if (!query.has('timestamp_end') && record.timestamp > soon()) return;
-  const added = row(record);
-  const isAscending = query.get('order') === 'asc';
-  const isBelow = ({key}) => isAscending ? key > added.key : key < added.key;
-  const below = [...page.list.children].find(isBelow);
-  if (below || page.more.hidden) page.list.insertBefore(added, below ?? null);
-}
-async function rows(url) {  // Fetches a page of records; its Link header names the next page.
-  const answer = await ask(url);
-  const records = await answer.json();
-  page.more.value = answer.headers.get('Link')?.split(/[<>]/)[1] ?? '';
+async function show(answer, isMore) {  // Puts a page of records among those that are there.
+  const records = JSON.parse(await answer.text(), exact);
+  const isFull = page.list.children.length > 10000;  // A browser gets slow with more.
+  // The rows are of another query, or records between them and these were not read.
+  const isOther = page.list.ariaBusy === 'true' || isFull || !records.some(shown);
+  if (isOther && !isMore) page.list.replaceChildren();
+  if (isOther || isMore) page.more.value = answer.headers.get('Link')?.split(/[<>]/)[1] ?? '';
   page.more.hidden = !page.more.value;
-  lastId ??= Math.max(0, ...records.map(record => record.id));
-  return records.map(row);
+  page.list.ariaBusy = false;
+  let next = isMore ? null : page.list.firstChild;
+  for (const record of records) {
+    if (!shown(record)) page.list.insertBefore(row(record), next);
+    next = shown(record).nextSibling;
+  }
 }
-function marked(text) {  // Gives the parts of a text, with marks on what is searched for.
-  return text.split(wanted).map((part, n) => n % 2 ? make('mark', {}, part) : part);
+async function reveal(id) {  // Opens a record. One of another page is shown above this one.
+  const read = async () => JSON.parse(await (await ask(`logs/${id}`)).text(), exact);
+  if (!shown({id})) page.list.prepend(row(await read()));
+  shown({id}).open = true;
+  shown({id}).scrollIntoView({block: 'center'});
 }
+const marked = text =>  // Gives the parts of a text, with marks on what is searched for.
+  text.split(wanted).map((part, n) => n % 2 ? make('mark', {}, part) : part);
 function row(record) {  // Makes the row of a record; its details follow when it is opened.
   const {id, timestamp, severity, service, message} = record;
   const lines = message.replace(ANSI, '').split('\n');
-  const number = Math.max(lines.findIndex(line => line.search(wanted) >= 0), 0);
-  const start = Math.max(lines[number].search(wanted) - 40, 0);
-  const text = (start ? '…' : '') + lines[number].slice(start, start + 2000);
-  const count = lines.length;
-  const size = number ? `‹line ${number + 1} of ${count}›` : `‹${count} lines›`;
+  const line = lines.find(line => line.search(wanted) >= 0) ?? lines[0];
+  const start = Math.max(line.search(wanted) - 40, 0);
+  const text = (start ? '…' : '') + line.slice(start, start + 2000);
+  const size = lines.length > 1 ? `‹${lines.length} lines›` : '';
   const time = make('time', {title: timestamp}, local(timestamp) + timestamp.slice(19, 23));
   const cells = [time, make('b', {}, severity), make('i', {}, service),
-    make('span', {}, ...marked(text)), make('small', {}, count > 1 ? size : '')];
+    make('span', {}, ...marked(text)), make('small', {}, size)];
   const summary = make('summary', {}, ...cells.flatMap(cell => [cell, ' ']));
-  const key = timestamp + String(id).padStart(16);
-  const details = make('details', {id, key, className: severity}, summary);
-  details.addEventListener('toggle', () => details.append(...facts(record)), {once: true});
-  details.addEventListener('toggle', settle);
-  return details;
+  return make('details', {id, record, className: severity}, summary);
 }
 function facts(record) {  // Makes a record's details.
   const {id, timestamp, received_at, service, message, attributes} = record;
-  const near = seconds => new Date(Date.parse(timestamp) + 1000 * seconds).toISOString();
+  const near = seconds => iso(Date.parse(timestamp) + 1000 * seconds);
   const around = `?timestamp_start=${near(-60)}&timestamp_end=${near(60)}#${id}`;
   const itself = `${changed({...TIMES, ...LIST, timestamp_end: timestamp})}#${id}`;
   const json = {onclick: copy, value: JSON.stringify(record)};
@@ -5357,197 +5318,198 @@ function facts(record) {  // Makes a record's details.
 }
 function fact([name, value]) {  // Makes a name and its value, with links to filter by it.
   const text = value instanceof Object ? JSON.stringify(value, null, 2) : String(value);
-  const found = link(changed({service: null, not_service: null, [name]: text}), text);
-  const others = link(changed({[`not_${name}`]: text}), ' ≠', `‹all but ${text}›`);
+  const same = link(changed({service: null, not_service: null, [name]: text}), text);
+  const others = link(changed({[`not_${name}`]: text}), ' ≠');
   const isFilter = /^(service$|attr\.)/.test(name) && !(value instanceof Object);
-  return [make('dt', {}, name), make('dd', {}, ...isFilter ? [found, others] : [text])];
+  return [make('dt', {}, name), make('dd', {}, ...isFilter ? [same, others] : [text])];
 }
-async function count() {  // Shows the counts of the chips, and the histogram.
-  const known = {};  // Answers by address: a group whose filters are not set counts as all do.
-  const once = url => known[url] ??= ask(url).then(answer => answer.json());
-  const stats = changes => once(address('stats', {...LIST, ...changes}));
-  const changes = [{}, {severity: null, min_severity: null}, {service: null, not_service: null}];
-  const [all, {by_severity}, {by_service}] = await Promise.all(changes.map(stats));
-  const numbers = new Map(SEVERITIES.map(name => [chip('severity', name), by_severity[name]]));
-  for (const name in by_service) numbers.set(chip('service', name), by_service[name]);
-  for (const box of boxes()) {
-    const number = numbers.get(box);
-    box.parentElement.lastChild.textContent = number?.toLocaleString() ?? '';
-    box.parentElement.hidden = number === undefined && !box.checked;
-  }
-  const future = {...TIMES, timestamp_start: soon(), timestamp_end: '9999-12-31T23:59:59.999999Z'};
+async function count(isHere) {  // Shows the counts of the chips, and the histogram.
+  const answers = {};  // By address: a group whose filters are not set counts as all do.
+  const once = url => answers[url] ??= ask(url).then(answer => answer.json());
+  const stats = changes => once(changed({...LIST, ...changes}, 'stats'));
+  const groups = [{}, {severity: null, min_severity: null}, {service: null, not_service: null}];
+  const [all, {by_severity}, {by_service}] = await Promise.all(groups.map(stats));
+  // A service that is known stays where it is, so that no chip moves.
+  const known = Object.fromEntries(Object.keys(counts.service).map(name => [name, 0]));
+  counts = {severity: by_severity, service: {...known, ...by_service}};
+  chips();
+  const {first_timestamp: first, last_timestamp: last} = all;
+  const now = all.by_severity.ERROR + all.by_severity.CRITICAL;
+  errors += Math.max(0, now - (severe ?? now));
+  severe = now;
+  if (isHere) total = all.total;
+  waiting = all.total - total;
+  report();
+  const start = iso(Math.max(Date.now(), new Date(last)) + 60000);
+  const future = {...TIMES, timestamp_start: start, timestamp_end: '9999-12-31T23:59:59.999999Z'};
   const later = query.has('timestamp_end') ? 0 : (await stats(future)).total;
-  page.later.textContent = later ? `‹${later.toLocaleString()} with a later time›` : '';
   page.later.hidden = !later;
+  page.later.textContent = `‹${later.toLocaleString()} with a later time›`;
   page.later.href = changed(future);
-  await draw(all, stats);
-}
-async function draw({total, first_timestamp: first, last_timestamp: last}, stats) {  // The bars.
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
-  const ends = total ? `, ${local(first)} – ${local(last)} (${zone})` : '';
-  page.bars.parentElement.hidden = false;
-  page.caption.textContent = `‹${total.toLocaleString()} found›${ends}`;
-  const step = STEPS.find(step => new Date(last) - new Date(first) < 80000 * step);
-  const range = {since: null, timestamp_start: first, timestamp_end: last};
+  const ends = last ? `, ${local(first)} – ${local(last)} (${zone})` : '';
+  page.caption.textContent = `‹${all.total.toLocaleString()} found›${ends}`;
+  const step = STEPS.find(step => new Date(last) - new Date(first) < 80000 * step);  // Seconds.
   const name = step % 86400 ? `${step}s` : `${step / 86400}d`;
-  const {histogram} = total ? await stats({...range, step: name}) : {histogram: []};
-  if (page.bars.querySelector('.grip')) return;  // Nothing moves while one drags.
+  const range = {since: null, timestamp_start: first, timestamp_end: last, step: name};
+  const {histogram} = last ? await stats(range) : {histogram: []};
   const sums = histogram.map(counts => SEVERITIES.reduce((sum, name) => sum + counts[name], 0));
-  const focused = [...page.bars.children].indexOf(document.activeElement);
-  page.bars.replaceChildren(...histogram.map(counts => bar(counts, step, 100 / Math.max(...sums))));
+  fill(page.bars, histogram.map(counts => bar(counts, step, 100 / Math.max(...sums))));
   page.bars.lastChild?.setAttribute('tabindex', 0);
-  page.bars.children[focused]?.focus();
   const cut = step < 60 ? [11, 19] : step < 86400 ? [5, 16] : [0, 10];
-  const time = part => Date.parse(histogram[0]?.start) + 1000 * step * histogram.length * part;
-  const label = part => make('small', {}, local(time(part)).slice(...cut));
-  page.axis.replaceChildren(...[0, .25, .5, .75, 1].map(label));
+  const label = part => local(histogram.at(part * (histogram.length - 1))?.start).slice(...cut);
+  page.axis.replaceChildren(...[0, .25, .5, .75, 1].map(part => make('small', {}, label(part))));
 }
 function bar({start, ...counts}, step, scale) {  // Makes a bar, a link to the records of its time.
-  const found = SEVERITIES.filter(name => counts[name]);
-  const ariaLabel = `${local(start)}: ${found.map(name => `${counts[name]} ${name}`).join(', ')}`;
-  const end = new Date(Date.parse(start) + 1000 * step - 1).toISOString().replace('Z', '999Z');
+  const names = SEVERITIES.filter(name => counts[name]);
+  const ariaLabel = `${local(start)}: ${names.map(name => `${counts[name]} ${name}`).join(', ')}`;
+  const end = iso(Date.parse(start) + 1000 * step - 1).replace('Z', '999Z');
   const href = changed({since: null, timestamp_start: start, timestamp_end: end});
   const box = name => make('rect', {className: name, style: `height: ${scale * counts[name]}%`});
-  const properties = {href, start, end, ariaLabel, tabIndex: -1, draggable: false};
-  return make('a', properties, ...found.map(box));
+  const properties = {id: start, href, start, end, ariaLabel, tabIndex: -1, draggable: false};
+  return make('a', properties, ...names.map(box));
 }
-function chip(name, value) {  // Gives the checkbox of a filter's value; makes the missing one.
-  const text = `${name}=${value}`;
-  if (page[text]) return page[text];
-  const box = make('input', {type: 'checkbox', name, value, title: groups[name] ? value : text});
-  const label = make('label', {}, box, box.title, make('small'));
-  if (name === 'severity') label.className = value;
-  if (groups[name]) groups[name].append(label);
-  else page.service.prepend(label);
-  return page[text] = box;
+function chips() {  // Shows each severity, each filter that no field shows, and each service.
+  const severities = SEVERITIES.map(value => ['severity', value]);
+  const services = Object.keys(counts.service).map(value => ['service', value]);
+  const set = [...query].filter(([name, value]) => taken[name] !== value)
+    .map(([name, value]) => [name.replace(/^not_/, ''), value]);
+  const others = set.filter(([name]) => name !== 'service');
+  const pairs = [...severities, ...others, ...services, ...set];  // All that are set, in the end.
+  const unique = new Map(pairs.map(pair => [pair.join('='), pair]));
+  fill(page.chips, [...unique.values()].map(chip));
 }
-function turn(box, name, checked) {  // Sets a chip: it asks for its value, or for all but that.
-  box.name = name;
-  box.checked = checked;
-  box.nextSibling.data = (name.startsWith('not_') ? '≠ ' : '') + box.title;
+function toggled(name, value) {  // Gives the query with only this value, then all but it, then any.
+  const next = new URLSearchParams(query);
+  next.delete(name, value);
+  next.delete(`not_${name}`, value);
+  const isIn = query.has(name, value);
+  if (!isIn && !query.has(`not_${name}`, value)) next.append(name, value);
+  if (isIn && /^(service|contains|attr\.)/.test(name)) next.append(`not_${name}`, value);
+  return `?${next}`;
+}
+function chip([name, value]) {  // Makes a link that puts a filter into the query or takes it out.
+  const id = `${name}=${value}`;
+  const isOut = query.has(`not_${name}`, value);
+  const text = (isOut ? '≠ ' : '') + (name in counts ? value : id);
+  const number = make('small', {}, counts[name]?.[value]?.toLocaleString() ?? '');
+  const className = name === 'severity' ? `chip ${value}` : 'chip';
+  const ariaCurrent = isOut || query.has(name, value) || null;
+  const element = make('a', {id, className, ariaCurrent}, text, ' ', number);
+  // Anew at the click: a text that was being typed went into the query at the press.
+  element.onclick = () => element.href = toggled(name, value);
+  element.onclick();
+  return element;
 }
 function visit() {  // Shows what the address asks for: its query holds all filters.
-  query = new URLSearchParams(location.search);
-  page.list.classList.toggle('filtered', location.search);
-  page.filters.reset();
-  page.timestamp_start.value = page.timestamp_end.value = '';
-  for (const box of boxes()) turn(box, box.name.replace(/^not_/, ''), false);
-  // A field takes the first value that it can hold. What no field takes becomes a chip.
-  for (const [name, value] of query) {
-    const isBad = name.startsWith('timestamp') && !/T.*Z$/.test(value);
-    if (page[name]?.name === name && page[name].value === '' && !isBad) page[name].value = value;
-    const plain = name.replace(/^not_/, '');
-    const text = plain === 'severity' ? value.toUpperCase() : value;
-    const values = groups[plain] ? text.split(',') : [text];
-    if (page[name]?.value !== value) values.forEach(one => turn(chip(plain, one), name, true));
+  query = new URLSearchParams();
+  for (const [name, text] of new URLSearchParams(location.search)) {
+    const values = /^(severity|(not_)?service)$/.test(name) ? text.split(',') : [text];
+    values.forEach(value => query.append(name, name === 'severity' ? value.toUpperCase() : value));
   }
-  page.from.value = fieldTime(page.timestamp_start.value);
-  page.until.value = fieldTime(page.timestamp_end.value);
-  const texts = query.getAll('contains').map(text => text.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&'));
-  wanted = RegExp(texts.length ? `(${texts.join('|')})` : '(?!)', 'iu');
+  for (const name of ['cursor', 'format', 'follow', 'after']) query.delete(name);
+  if (query.get('limit') === '0') query.set('limit', 10000);
+  page.filters.reset();
+  taken = {};
+  for (const [name, value] of query) {  // A field takes the first value that it can hold.
+    const isTime = /^timestamp.*T.*Z$/.test(name + value);
+    const field = page[name];
+    if (field?.name !== name || field.value) continue;
+    field.value = isTime ? local(value).replace(' ', 'T') : value;
+    if (field.value) taken[name] = value;
+  }
+  const texts = query.getAll('contains').map(text => text.replace(/[$()*+.?[\\\]^{|}]/g, '\\$&'));
+  wanted = RegExp(`(${texts.join('|') || '(?!)'})`, 'iu');
+  page.list.classList.toggle('filtered', location.search);
   page.out.hidden = !query.has('timestamp_start') && !query.has('timestamp_end');
   page.out.href = changed(TIMES);
-  page.json.href = address('logs', {...LIST, limit: 0});
-  page.csv.href = address('logs', {...LIST, limit: 0, format: 'csv'});
+  page.json.href = changed({...LIST, limit: 0}, 'logs');
+  page.csv.href = changed({...LIST, limit: 0, format: 'csv'}, 'logs');
   const token = sessionStorage.token ? " -H 'Authorization: Bearer TOKEN'" : '';
   page.curl.value = `curl${token} '${page.json.href}'`;
   page.curl.textContent = 'curl';
+  chips();
   load();
 }
-function submit() {  // Asks for what the fields and chips say.
-  const isSet = ([name, value]) => value || /^(not_)?attr\./.test(name);
-  const fields = [...new FormData(page.filters)].filter(isSet).map(attributed);
-  location.search = new URLSearchParams(fields);
+function put(field, name = field.name) {  // Puts what a field holds into the query.
+  const next = new URLSearchParams(query);
+  next.delete(field.name, taken[field.name]);
+  let [, attribute, value] = /^(attr\..+?)=(.*)$/.exec(field.value) ?? [, 'contains', field.value];
+  if (field === page.since) Object.keys(TIMES).forEach(name => next.delete(name));
+  if (field.type === 'datetime-local') {
+    next.delete('since');
+    value &&= iso(value);
+    if (name === 'timestamp_end') value = value.replace('000Z', '999999Z');
+  }
+  if (field === page.token) sessionStorage.token = value;
+  else if (value) next.append(name.replace('contains', attribute), value);
+  query = next;  // At once: the press that left the field may be on a chip.
+  location.search = query;
 }
-function attributed([name, value]) {  // A search for "user=ana" asks for the attribute.
-  const found = /^(?:attr\.)?([\w.-]+)=(\S+)$/.exec(value);
-  return found && /contains$/.test(name) ? [name.replace('contains', `attr.${found[1]}`), found[2]]
-    : [name, value];
-}
-function copy({target}) {  // Copies the value of a button; it works without TLS too.
-  const give = event => {
-    event.clipboardData.setData('text/plain', target.value);
-    event.preventDefault();
-  };
-  document.addEventListener('copy', give, {once: true});
-  document.execCommand('copy');
-  target.textContent = '‹copied›';
+function copy({target}) {  // Copies the value of a button. Without TLS a browser only shows it.
+  navigator.clipboard?.writeText(target.value) ?? prompt('', target.value);
+  target.textContent = '✓';
 }
 async function save(event) {  // A link sends no token: with one, the page fetches the file.
   if (!sessionStorage.token) return;
   event.preventDefault();
   const {href, download} = event.target;
-  const blob = await (await ask(href)).blob();
+  const blob = await (await ask(href, 3600)).blob();
   make('a', {href: URL.createObjectURL(blob), download}).click();
 }
 window.navigation?.addEventListener('navigate', event => {  // Older browsers load the page anew.
-  const here = new URL(event.destination.url).pathname === location.pathname;
-  if (here && event.canIntercept && event.navigationType !== 'reload')
+  if (event.canIntercept && event.downloadRequest === null && event.navigationType !== 'reload')
     event.intercept({handler: visit, focusReset: 'manual', scroll: 'manual'});
 });
 page.filters.onchange = ({target}) => {
-  const {type, name, value, checked} = target;
-  const isSecond = type === 'checkbox' && !checked && /^(service|contains|attr\.)/.test(name);
-  if (isSecond) turn(target, `not_${name}`, true);
-  if (target === page.token) sessionStorage.token = value;
-  const time = type === 'datetime-local' && value ? new Date(value).toISOString() : '';
-  if (target === page.from) page.timestamp_start.value = time;
-  if (target === page.until) page.timestamp_end.value = time.replace('000Z', '999999Z');
-  if (type === 'datetime-local') page.since.value = '';
-  if (target === page.since) page.timestamp_start.value = page.timestamp_end.value = '';
-  clearTimeout(typing);
-  typing = setTimeout(submit, type === 'datetime-local' ? 1000 : 0);
+  clearTimeout(page.typing);
+  if (target.type === 'datetime-local') page.typing = setTimeout(put, 1000, target);
+  else put(target);
 };
-page.contains.oninput = ({target}) => target.value || submit();  // The cross of the field.
-page.exclude.onclick = () => {
-  page.contains.name = 'not_contains';
-  submit();
-  page.contains.name = 'contains';
-};
-page.bars.onpointerdown = ({target}) => target.closest('a')?.classList.add('grip');
+page.contains.oninput = ({target}) => target.value || put(target);  // The cross of the field.
+page.exclude.onclick = () => put(page.contains, 'not_contains');
+document.onpointerdown = ({target}) => grip = target.closest('#bars a');
 document.onpointerup = ({clientX}) => {  // A drag over the bars asks for their time.
-  const first = page.bars.querySelector('.grip');
   const {top} = page.bars.getBoundingClientRect();
   const last = document.elementFromPoint(clientX, top + 20)?.closest('#bars a');
-  first?.classList.remove('grip');
-  if (!first || !last || first === last) return;
-  const [start, end] = first.start < last.start ? [first.start, last.end] : [last.start, first.end];
+  if (!grip || !last || grip === last) return;
+  const [start, , , end] = [grip.start, grip.end, last.start, last.end].sort();
   location.search = changed({since: null, timestamp_start: start, timestamp_end: end});
 };
-document.onpointercancel = () => page.bars.querySelector('.grip')?.classList.remove('grip');
 document.onkeydown = event => {  // "/" searches, "j" and "k" move, Escape closes.
   const {key, target} = event;
-  const open = target.closest('[open]') ?? page.list.querySelector('[open]');
-  if (key === 'Escape') document.onpointercancel();  // It ends a drag, too.
-  if (key === 'Escape' && open) {
-    open.open = false;
-    open.firstChild.focus();
-  }
+  const place = key === 'Escape' ? opened() : target.closest('#list > *, #bars > *');
+  if (key === 'Escape' && place) place.open = false;
   const isTyped = target.matches('select, input:not([type=checkbox])');
-  if (isTyped || event.ctrlKey || event.metaKey || event.altKey) return;
-  const rows = [...page.list.querySelectorAll('summary')];
-  const place = rows.indexOf(target.closest('details')?.firstChild);
-  const bar = target.closest('#bars a');
-  const next = {'/': page.contains, j: rows[place + 1], k: rows[place - 1],
-    ArrowLeft: bar?.previousSibling, ArrowRight: bar?.nextSibling}[key];
+  if (key !== 'Escape' && isTyped || event.ctrlKey || event.metaKey || event.altKey) return;
+  const after = place ? place.nextSibling : page.list.firstChild;
+  const before = place?.previousSibling;
+  const next = {'/': page.contains, Escape: place, j: after, k: before, ArrowRight: after,
+    ArrowLeft: before}[key];
   if (!next) return;
   event.preventDefault();
-  next.focus();
+  (next.querySelector('summary') ?? next).focus();
 };
+window.onkeydown = window.onpointerdown = () => {  // The reader is here: what came is not new.
+  errors = 0;
+  report();
+};
+document.onvisibilitychange = () => wake?.();
+window.onscroll = () => waiting > 0 && !isHeld() && wake?.();
 page.list.onclick = event => {  // A text that was selected with the mouse opens no record.
   if (event.detail && !getSelection().isCollapsed) event.preventDefault();
 };
-document.addEventListener('keydown', forget);
-document.addEventListener('pointerdown', forget);
-page.live.onchange = () => load();
+page.list.addEventListener('toggle', ({target}) => {
+  if (!target.children[1]) target.append(...facts(target.record));
+  if (!isHeld()) wake?.();
+}, true);
+page.live.onchange = load;
 page.wrap.onchange = () => localStorage.wrap = page.wrap.checked;
 page.wrap.checked = localStorage.wrap === 'true';
-page.more.onclick = () => rows(page.more.value).then(more => page.list.append(...more), tell);
-page.json.onclick = page.csv.onclick = event => save(event).catch(tell);
+page.more.onclick = () => ask(page.more.value).then(answer => show(answer, true)).catch(tell);
 page.curl.onclick = copy;
-document.onvisibilitychange = () => load(lastId);
+page.json.onclick = page.csv.onclick = event => save(event).catch(tell);
 page.sample.prepend('curl ', new URL('logs', location));
-SEVERITIES.forEach(name => chip('severity', name));
 visit();
 """
 
@@ -5557,32 +5519,30 @@ HTML = """\
 <path stroke='%23d9822b' d='M0 1.5h8M0 4h5M0 6.5h7'/></svg>">
 <div id="top"><header><h1><a href=".">Logs</a></h1> <output id="state"></output>
   <label><input type="checkbox" id="wrap">‹Wrap lines›</label>
-  <label><input type="checkbox" role="switch" id="live" checked>‹Live›</label></header>
+  <label><input type="checkbox" id="live" checked>‹Live›</label></header>
 <form id="filters">
-  <input type="search" name="contains" placeholder="‹Search messages, or name=value›">
+  <input type="search" name="contains" placeholder="‹Search messages, or attr.name=value›">
   <button type="button" id="exclude">‹Exclude›</button>
   <div><select name="since" aria-label="‹Time›">
       <option value="">‹Any time›<option value="15m">15 min<option value="1h">1 h
-      <option value="6h">6 h<option value="1d">‹1 day›<option value="7d">‹7 days›</select>
+      <option value="6h">6 h<option value="1d">1 d<option value="7d">7 d</select>
     <select name="min_severity" aria-label="‹Least severity›">
       <option value="">‹Any severity›<option label="≥ INFO">INFO<option label="≥ WARNING">WARNING
       <option label="≥ ERROR">ERROR</select>
-    <small>‹From›</small> <input type="datetime-local" id="from" step="1" aria-label="‹From›">
-    <small>‹until›</small> <input type="datetime-local" id="until" step="1" aria-label="‹Until›">
-    <input type="hidden" name="timestamp_start" aria-label="‹From›">
-    <input type="hidden" name="timestamp_end" aria-label="‹Until›"></div>
-  <fieldset id="severity" aria-label="‹Severity›"></fieldset>
-  <fieldset id="service" aria-label="‹Service›"></fieldset> <output id="notice"></output>
-  <input type="password" id="token" placeholder="‹Read token›" autocomplete="off" hidden>
+    <small>‹From›</small>
+    <input type="datetime-local" name="timestamp_start" step="1" aria-label="‹From›">
+    <small>‹Until›</small>
+    <input type="datetime-local" name="timestamp_end" step="1" aria-label="‹Until›"></div>
+  <nav id="chips"></nav> <output id="notice"></output>
+  <input type="password" id="token" placeholder="Token" autocomplete="off" hidden>
 </form></div>
-<figure hidden><div id="bars"></div><div id="axis"></div><figcaption><span id="caption"></span>
+<figure><div id="bars"></div><div id="axis"></div><figcaption><span id="caption"></span>
   <a id="out">‹All times›</a> <a id="later"></a> <a id="json" download="logs.json">JSON</a>
   <a id="csv" download="logs.csv">CSV</a> <button id="curl">curl</button></figcaption></figure>
-<main id="list" aria-label="‹Records›" aria-busy="true"></main>
-<p>‹No record matches. To search an attribute, write name=value.›</p>
+<main id="list" aria-busy="true"></main>
+<p>‹No record matches. The search reads messages: for an attribute, type attr.name=value.›</p>
 <button id="more" hidden>‹More records›</button>
-<section><h2>‹No records yet›</h2> ‹They show here once stored. In another terminal, try›
-  <pre>python simulator.py</pre>
+<section>‹No records yet. In another terminal, try› <pre>python simulator.py</pre>
   <pre id="sample"> -H "Authorization: Token demo-pagos" -d '{"message": "hello"}'</pre></section>
 """
 
@@ -5590,38 +5550,29 @@ HTML = """\
 SPANISH = {
     "Wrap lines": "Ajustar líneas",
     "Live": "En vivo",
-    "Search messages, or name=value": "Buscar en los mensajes, o nombre=valor",
+    "Search messages, or attr.name=value": "Buscar en los mensajes, o attr.nombre=valor",
     "Exclude": "Excluir",
     "Time": "Tiempo",
     "Any time": "Cualquier fecha",
-    "1 day": "1 día",
-    "7 days": "7 días",
     "From": "Desde",
-    "until": "hasta",
     "Until": "Hasta",
     "Least severity": "Gravedad mínima",
     "Any severity": "Cualquier gravedad",
-    "Severity": "Gravedad",
-    "Service": "Servicio",
-    "Read token": "Token de lectura",
     "All times": "Todas las fechas",
-    "Records": "Registros",
-    "No record matches. To search an attribute, write name=value.": (
-        "Ningún registro coincide. Para buscar un atributo, escriba nombre=valor."
+    "No record matches. The search reads messages: for an attribute, type attr.name=value.": (
+        "Ningún registro coincide. La búsqueda lee los mensajes: para un atributo, escriba"
+        " attr.nombre=valor."
     ),
     "More records": "Más registros",
-    "line ${number + 1} of ${count}": "línea ${number + 1} de ${count}",
-    "${count} lines": "${count} líneas",
-    "${waiting.length} more when the open record closes": (
-        "${waiting.length} más al cerrar el registro abierto"
+    "${lines.length} lines": "${lines.length} líneas",
+    "${waiting} more: close the open record and scroll up": (
+        "${waiting} más: cierre el registro abierto y suba"
     ),
-    "not live: the range ends in the past": "no en vivo: el intervalo termina en el pasado",
+    "not live: what comes now is not in this list": "no en vivo: lo nuevo no está en esta lista",
     "This record is not there any more.": "Este registro ya no está.",
     "the server is away": "sin conexión",
-    "This token may not read. Enter another.": "Este token no puede leer. Escriba otro.",
-    "Reading needs a token that is known here. Enter yours.": (
-        "Leer requiere un token que se conozca aquí. Escriba el suyo."
-    ),
+    "Enter your read token.": "Escriba su token de lectura.",
+    "Enter a token that may read.": "Escriba un token que pueda leer.",
     "The server does not answer. Trying again.": "El servidor no responde. Se intenta de nuevo.",
     "Not possible: ${what}. Choose again, or begin again with “Logs”.": (
         "No es posible: ${what}. Elija otra vez, o empiece de nuevo con «Logs»."
@@ -5629,14 +5580,9 @@ SPANISH = {
     "one minute around, all services": "un minuto antes y después, todos los servicios",
     "link to this record": "enlace a este registro",
     "copy as JSON": "copiar como JSON",
-    "copied": "copiado",
-    "all but ${text}": "todo menos ${text}",
     "${later.toLocaleString()} with a later time": "${later.toLocaleString()} con hora posterior",
-    "${total.toLocaleString()} found": "Encontrados: ${total.toLocaleString()}",
-    "No records yet": "Aún no hay registros",
-    "They show here once stored. In another terminal, try": (
-        "Aparecen aquí en cuanto se guardan. En otra terminal, pruebe"
-    ),
+    "${all.total.toLocaleString()} found": "Encontrados: ${all.total.toLocaleString()}",
+    "No records yet. In another terminal, try": "Aún no hay registros. En otra terminal, pruebe",
 }
 
 
