@@ -50,6 +50,7 @@ it: 4b has what chapter 4 leaves out. Else a chapter uses only names of chapters
      5 Bodies           from the bytes of a body to records: JSON, forms, lines of text
     5b Unusual bodies *  other charsets, kinds of forms, JSON of many megabytes
      6 Queries          from a query string to a Query
+    6b Parameters *     how the value of each parameter is read
      7 Commits          what a store can do; one transaction for all who wait
      8 SQLite           writing, and reading by indexes, page by page
     8b The file *       opening and protecting the database
@@ -559,20 +560,20 @@ def parse_record(fields: Json, token: Token) -> Record:
     own_timestamp = fields.pop("timestamp", None)
     own_severity = fields.pop("severity", None)
     service = fields.pop("service", None)
-    # To look for aliases costs as much as all the rest: only where an own name is missing, or the
-    # service may be an object.
+    # To look for aliases costs as much as all the rest: only where something is missing.
     is_complete = None not in (own_message, own_timestamp, own_severity)
-    aliases = {} if is_complete and isinstance(service, str) else find_aliases(fields)
+    has_service = token.role == "service" or isinstance(service, str)
+    aliases = {} if is_complete and has_service else find_aliases(fields)
     if own_timestamp is None:
-        timestamp = pop_timestamp(fields, aliases.get("timestamp", []))
+        timestamp = pop_alias(fields, aliases, "timestamp")
     else:
-        timestamp = check_timestamp(own_timestamp)
+        timestamp = check_own("timestamp", parse_timestamp, own_timestamp)
     if own_severity is None:
-        severity = pop_severity(fields, aliases.get("severity", []))
+        severity = pop_alias(fields, aliases, "severity") or SEVERITIES["INFO"]
     else:
-        severity = check_severity(own_severity)
+        severity = check_own("severity", parse_severity, own_severity)
     if own_message is None:
-        message = pop_message(fields, aliases.get("message", []))
+        message = pop_alias(fields, aliases, "message") or ""
     else:
         message = check_message("message", own_message)
     # A time or a level that nobody understands counts here too: a logger wrote this record.
@@ -581,36 +582,17 @@ def parse_record(fields: Json, token: Token) -> Record:
     if not (message or has_time or has_level):
         raise RecordError("message", "is missing, and so are a time and a level")
     if service is None or isinstance(service, dict):
-        service = pop_service(fields, service, aliases.get("service", []), token)
+        service = pop_service(fields, aliases, service, token)
     service = check_service(service, token)
     return Record(timestamp, service, severity, message, pop_attributes(fields))
 
 
-OWN_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")  # As the server writes it.
-
-
-def drop_id_and_receipt(fields: dict[str, Json]) -> None:
-    """Removes the id and the time of receipt that GET gave out: the record gets new ones."""
-    has_time = OWN_TIME.fullmatch(str(fields["received_at"]))
-    if has_time and type(fields.get("id")) is int:
-        del fields["id"], fields["received_at"]
-
-
-def check_timestamp(value: Json) -> int:
-    """Microseconds of our own "timestamp". Raises RecordError."""
+def check_own(field: str, parse: Callable[[Json], int], value: Json) -> int:
+    """What a value under one of our own names means. Raises RecordError for the field."""
     try:
-        return parse_timestamp(value)
-    except (ValueError, TypeError, OverflowError):
-        error = f"must be ISO 8601 or an epoch number, not {shorten(value)}"
-        raise RecordError("timestamp", error) from None
-
-
-def check_severity(value: Json) -> int:
-    """The number of our own "severity". Raises RecordError."""
-    try:
-        return parse_severity(value)
+        return parse(value)
     except ValueError as error:
-        raise RecordError("severity", str(error)) from None
+        raise RecordError(field, str(error)) from None
 
 
 def check_message(name: str, value: Json) -> str:
@@ -679,17 +661,19 @@ def nesting(value: Json) -> int:
 
 
 # -------- 4b. Names of others *
-# The core uses `parse_timestamp`, `parse_severity`, `SEVERITY_OF_WORD`, `find_aliases`,
-# `pop_timestamp`, `pop_severity`, `pop_message` and `pop_service`. The first three know all usual
-# forms of a time and of a severity. The others take a field out of a record that has no such field
-# under our own name, but under a name that another logger gives it: "msg" or "level", for example.
+# The core uses `parse_timestamp`, `parse_severity`, `find_aliases`, `pop_alias`, `pop_service` and
+# `drop_id_and_receipt`. The first two know all usual forms of a time and of a severity. The next
+# three take a field out of a record that has no such field under our own name, but under one that
+# another logger gives it: "msg" or "level", for example.
 
-EPOCH_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 # As a text, 20261124 is a date. As a number it is a moment of 1970.
-EIGHT_DIGITS = re.compile(r"\d{8}")
-# 20261124021412, and with 3 or 6 more digits for a fraction. An epoch number of so many digits that
-# begins with 19 or 20 would be of the year 2572 or later.
-DATE_OF_DIGITS = re.compile(r"((?:19|20)\d{6})(\d{6})(\d{3}|\d{6})?")
+EPOCH_NUMBER = re.compile(r"(?!\d{8}\Z)-?\d+(\.\d+)?")
+# 20261124021412, and with 3 or 6 more digits for a fraction. As an epoch number, such a date would
+# be of the year 2572 or later.
+DATE_OF_DIGITS = re.compile(
+    r"((?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))"
+    r"((?:[01]\d|2[0-3])[0-5]\d[0-5]\d)(\d{3}|\d{6})?"
+)
 
 
 def parse_timestamp(value: Json) -> int:
@@ -700,34 +684,28 @@ def parse_timestamp(value: Json) -> int:
     >>> {parse_timestamp(n) for n in (1795486452, "1795486452000", 1795486452000000)}
     {1795486452000000}
 
-    Raises ValueError, TypeError or OverflowError for all else, and outside of the years 1 to 9999.
+    Raises ValueError for all else, and outside of the years 1 to 9999.
     """
-    if isinstance(value, bool):
-        raise TypeError("true is no time")
-    if isinstance(value, str) and value[4:5] == "-":  # 2026-..., as most have it.
-        microseconds = parse_date(value)
-    elif isinstance(value, dict):
-        microseconds = parse_instant(value)
-    elif DATE_OF_DIGITS.fullmatch(str(value)):
-        microseconds = parse_date_of_digits(str(value))
-    elif not isinstance(value, str):
-        microseconds = parse_epoch(value)
-    elif EPOCH_NUMBER.fullmatch(value) and not EIGHT_DIGITS.fullmatch(value):
-        microseconds = parse_epoch(float(value) if "." in value else int(value))
-    else:
-        microseconds = parse_date(value)
-    if not MIN_TIMESTAMP <= microseconds <= MAX_TIMESTAMP:
-        raise ValueError("outside of the years 1 to 9999")
+    try:
+        if isinstance(value, str) and value[4:5] == "-":  # 2026-..., as most have it.
+            microseconds = parse_date(value)
+        elif isinstance(value, dict):  # An Instant of log4j2 or a Timestamp of protobuf.
+            seconds: Json = value.get("epochSecond", value.get("seconds"))
+            nanoseconds = value.get("nanoOfSecond", value.get("nanos")) or 0
+            microseconds = int(seconds) * SECOND + int(nanoseconds) // 1000
+        elif digits := DATE_OF_DIGITS.fullmatch(str(value)):
+            microseconds = parse_date("{}T{}.{}".format(*digits.groups("0")))
+        elif not isinstance(value, str):
+            microseconds = parse_epoch(value)
+        elif EPOCH_NUMBER.fullmatch(value):
+            microseconds = parse_epoch(float(value) if "." in value else int(value))
+        else:
+            microseconds = parse_date(value)
+        if not MIN_TIMESTAMP <= microseconds <= MAX_TIMESTAMP:
+            raise OverflowError("outside of the calendar")
+    except (ValueError, TypeError, OverflowError):
+        raise ValueError(f"must be ISO 8601 or an epoch number, not {shorten(value)}") from None
     return microseconds
-
-
-def parse_instant(instant: dict[str, Json]) -> int:
-    """Microseconds of an Instant of log4j2 or a Timestamp of protobuf. Raises TypeError."""
-    seconds = instant.get("epochSecond", instant.get("seconds"))
-    nanoseconds = instant.get("nanoOfSecond", instant.get("nanos")) or 0
-    if seconds is None:
-        raise TypeError("this object has no seconds")
-    return int(seconds) * SECOND + int(nanoseconds) // 1000
 
 
 # Three forms that datetime.fromisoformat does not take. A blank can stand for the "+" of an offset:
@@ -782,29 +760,20 @@ def parse_date(text: str) -> int:
         if month.isalpha():
             month = f"{MONTHS.index(month.lower()) + 1:02}"
         zone = (parts["zone"] or "Z").replace(" ", "+")
-        if zone.isalpha():
-            if zone.upper() not in ZONES:
-                raise
-            zone = ZONES[zone.upper()]
+        zone = ZONES.get(zone.upper(), zone)
         moment = datetime.fromisoformat(f"{year}-{month}-{day:0>2}T{hour:0>2}{rest}{zone}")
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=timezone.utc)
     return (moment - EPOCH) // MICROSECOND
 
 
-def parse_date_of_digits(digits: str) -> int:
-    """Microseconds of 20261124021412. What is no date is an epoch number all the same."""
-    day, time, fraction = DATE_OF_DIGITS.fullmatch(digits).groups()  # type: ignore[union-attr]
-    with contextlib.suppress(ValueError):
-        return parse_date(f"{day}T{time}.{fraction or 0}")
-    return parse_epoch(int(digits))
-
-
 def parse_epoch(number: float) -> int:
     """Microseconds of a number of seconds, milliseconds, microseconds or nanoseconds since 1970.
 
-    Its size tells the unit: today, the four have 10, 13, 16 and 19 digits.
+    Its size tells the unit: today, the four have 10, 13, 16 and 19 digits. Raises TypeError.
     """
+    if isinstance(number, bool):
+        raise TypeError("true is no time")
     for bound, factor in ((1e11, SECOND), (1e14, 1000), (1e17, 1)):
         if abs(number) < bound:
             return round(number * factor)
@@ -874,8 +843,8 @@ def severity_of_number(number: float, name: str) -> int:
 
 
 # The names under which loggers send our fields, in any case: "Message" and "MSG" too. The first
-# that is understood counts; `pop_message` and its like say what that means. A dot leads into an
-# object: "log.level" finds {"log": {"level": "warn"}}, and also {"log.level": "warn"}.
+# that is understood counts. A dot leads into an object: "log.level" finds
+# {"log": {"level": "warn"}}, and also {"log.level": "warn"}.
 NAMES = {
     "message": """
         message msg log event short_message @m @mt @message record.message text textpayload
@@ -909,25 +878,25 @@ OBJECT_NAMES = {name[: match.start()] for name in KNOWN_NAMES for match in re.fi
 class Alias(NamedTuple):
     """A value that a record has under one of NAMES."""
 
-    place: int  # Of the name among those of its field.
+    rank: int  # The lowest counts first.
     name: str  # As it was sent, with the path to it: "log.level".
     value: Json
 
 
-Aliases = dict[str, list[Alias]]  # By our name of the field, in the order of their places.
+Aliases = dict[str, list[Alias]]  # By our name of the field, the best first.
 
 
 def find_aliases(fields: dict[str, Json]) -> Aliases:
     """What of a record has a name in NAMES, in any case.
 
     >>> find_aliases({"Msg": "hi", "log": {"level": "warn"}, "msg": None})["severity"]
-    [Alias(place=5, name='log.level', value='warn')]
+    [Alias(rank=5, name='log.level', value='warn')]
     """
     aliases: Aliases = {}
     add_aliases(fields, aliases)
     for found in aliases.values():
         if len(found) > 1:  # Most are alone, and the call would take longer than the test.
-            found.sort(key=operator.attrgetter("place"))
+            found.sort(key=operator.attrgetter("rank"))
     return aliases
 
 
@@ -936,104 +905,104 @@ def add_aliases(fields: dict[str, Json], aliases: Aliases, path: str = "") -> No
     for key, value in fields.items():
         name = path + key
         lower = name.lower()
+        if lower == "s" and not isinstance(fields.get("t"), dict):
+            continue  # It is a level of MongoDB only, which also has {"t": {"$date": ...}}.
         if lower in KNOWN_NAMES and value is not None:
-            field, place = KNOWN_NAMES[lower]
-            aliases.setdefault(field, []).append(Alias(place, name, value))
+            field, rank = KNOWN_NAMES[lower]
+            # Texts come first, since the numbers of levels differ. Times keep their order.
+            if field != "timestamp" and (not isinstance(value, str) or value == ""):
+                rank += len(KNOWN_NAMES)
+            aliases.setdefault(field, []).append(Alias(rank, name, value))
         if isinstance(value, dict) and lower in OBJECT_NAMES:
             add_aliases(value, aliases, f"{name}.")
 
 
-def remove(fields: dict[str, Json], alias: Alias) -> None:
-    """Removes what an alias has named. An object that holds it stays whole."""
-    # A nested "log.level" has no key of that name. A flat one with another value may be there.
-    if fields.get(alias.name) is alias.value:
-        del fields[alias.name]
+def pop_alias(fields: dict[str, Json], aliases: Aliases, field: str) -> Json:
+    """Takes the first value that is understood under an alias of a field out of `fields`.
 
-
-LEAST_EPOCH = 100_000_000  # Seconds, March 1973. A smaller number under an alias is a duration.
-
-
-def pop_timestamp(fields: dict[str, Json], aliases: list[Alias]) -> int | None:
-    """Takes the time under an alias out of `fields`: microseconds, or None without one."""
-    for alias in aliases:
+    Gives what it means for the field, or None without one. Raises RecordError.
+    """
+    for alias in aliases.get(field, ()):
         try:
-            timestamp = parse_timestamp(alias.value)
-        except (ValueError, TypeError, OverflowError):
+            value = MEANINGS[field](alias)
+        except ValueError:
             continue
-        is_date = isinstance(alias.value, str) and not EPOCH_NUMBER.fullmatch(alias.value)
-        if is_date or abs(timestamp) >= LEAST_EPOCH * SECOND:
-            remove(fields, alias)
-            return timestamp
+        # An object that holds it stays whole: a nested "log.level" has no key of that name. A flat
+        # one with another value may be there.
+        if fields.get(alias.name) is alias.value:
+            del fields[alias.name]
+        return value
     return None
 
 
-def pop_severity(fields: dict[str, Json], aliases: list[Alias]) -> int:
-    """Takes the severity under an alias out of `fields`. INFO is that of a record without one.
-
-    A word says more than a number: the scales of loggers differ.
-    """
-    for alias in sorted(aliases, key=lambda alias: not isinstance(alias.value, str)):
-        name = alias.name.lower()
-        # "s" is MongoDB's, which also has {"t": {"$date": ...}}.
-        if name == "s" and not isinstance(fields.get("t"), dict):
-            continue
-        try:
-            severity = parse_severity(alias.value, name)
-        except ValueError:
-            continue
-        remove(fields, alias)
-        return severity
-    return SEVERITIES["INFO"]
+OWN_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")  # As the server writes it.
 
 
-def pop_message(fields: dict[str, Json], aliases: list[Alias]) -> str:
-    """Takes the message under an alias out of `fields`; "" without one. Raises RecordError.
+def drop_id_and_receipt(fields: dict[str, Json]) -> None:
+    """Removes the id and the time of receipt that GET gave out: the record gets new ones."""
+    has_time = OWN_TIME.fullmatch(str(fields["received_at"]))
+    if has_time and type(fields.get("id")) is int:
+        del fields["id"], fields["received_at"]
 
-    The first name with a text counts, else the first with any value. The objects "log" and
-    "event" of ECS are no messages.
-    """
-    found = [
-        one
-        for one in aliases
-        if not (one.name.lower() in ("log", "event") and isinstance(one.value, dict))
-    ]
-    texts = [one for one in found if isinstance(one.value, str) and one.value]
-    best = next(iter(texts or found), None)
-    if best is None:
-        return ""
-    remove(fields, best)
-    message = best.value
-    if best.name == "MESSAGE" and isinstance(message, list):  # journald, where it is not UTF-8.
+
+LEAST_EPOCH = 100_000_000 * SECOND  # March 1973. A smaller number under an alias is a duration.
+
+
+def mean_timestamp(alias: Alias) -> int:
+    """The time that an alias means, in microseconds. Raises ValueError."""
+    timestamp = parse_timestamp(alias.value)
+    is_number = not isinstance(alias.value, str) or EPOCH_NUMBER.fullmatch(alias.value)
+    if is_number and abs(timestamp) < LEAST_EPOCH:
+        raise ValueError("a duration")
+    return timestamp
+
+
+def mean_message(alias: Alias) -> str:
+    """The message that an alias means. Raises ValueError, RecordError."""
+    message = alias.value
+    if alias.name.lower() in ("log", "event") and isinstance(message, dict):
+        raise ValueError("an object of ECS")
+    if alias.name == "MESSAGE" and isinstance(message, list):  # journald, where it is not UTF-8.
         with contextlib.suppress(ValueError, TypeError):
             message = bytes(message).decode("utf-8", "replace")
-    if best.name == "log" and isinstance(message, str):  # Docker keeps the end of the line.
+    if alias.name == "log" and isinstance(message, str):  # Docker keeps the end of the line.
         message = message.removesuffix("\n").removesuffix("\r")
-    return check_message(best.name, message)
+    return check_message(alias.name, message)
+
+
+def mean_service(alias: Alias) -> str:
+    """The service that an alias means. Raises ValueError."""
+    if not isinstance(alias.value, str) or not 0 < len(alias.value) <= MAX_SERVICE_CHARS:
+        raise ValueError("no name of a service")
+    return alias.value
+
+
+MEANINGS: dict[str, Callable[[Alias], Json]] = {
+    "timestamp": mean_timestamp,
+    "severity": lambda alias: parse_severity(alias.value, alias.name.lower()),
+    "message": mean_message,
+    "service": mean_service,
+}
 
 
 def pop_service(
-    fields: dict[str, Json], own: dict[str, Json] | None, aliases: list[Alias], token: Token
+    fields: dict[str, Json], aliases: Aliases, own: dict[str, Json] | None, token: Token
 ) -> Json:
     """Gives the service of a record whose "service" is missing or an object. None: it has none.
 
     `own` is the object that ECS has there: {"name": "web", "version": "1.2"}. The rest of it stays.
     With a service token, "logger" and the like stay too: they become attributes.
     """
-    service = None
-    if own:
-        service = own.get("name")
-        rest = {key: value for key, value in own.items() if key != "name"}
-        if rest:
-            fields["service"] = rest
+    rest = dict(own or {})
+    service = rest.pop("name", None)
+    if rest:
+        fields["service"] = rest
     if service is None:
         # ECS again. It is not one of NAMES, since it counts with every token: a service token may
         # not name another service.
         service = fields.pop("service.name", None)
     if service is None and token.role == "shipper":
-        for alias in aliases:
-            if isinstance(alias.value, str) and 0 < len(alias.value) <= MAX_SERVICE_CHARS:
-                remove(fields, alias)
-                return alias.value
+        service = pop_alias(fields, aliases, "service")
     return service
 
 
@@ -1045,14 +1014,14 @@ class Parsed:
     """What a body holds: its good records, and what is wrong with the others."""
 
     records: list[Record] = dataclasses.field(default_factory=list)
-    refused_by_field: dict[str, int] = dataclasses.field(default_factory=dict)
+    refused_by_field: Counter[str] = dataclasses.field(default_factory=Counter)
     rejected: int = 0
     forbidden: int = 0  # Of the refused records, those that named another service.
     errors: list[dict[str, Json]] = dataclasses.field(default_factory=list)  # For the answer.
 
     def reject(self, index: int, error: RecordError) -> None:
         """Notes that the record at this index is refused."""
-        self.refused_by_field[error.field] = self.refused_by_field.get(error.field, 0) + 1
+        self.refused_by_field[error.field] += 1
         self.rejected += 1
         self.forbidden += error.forbidden
         if len(self.errors) < MAX_ERRORS_LISTED:
@@ -1111,17 +1080,8 @@ def parse_body(
     charset = charset_of(content_type) or json.detect_encoding(body)  # UTF-8, or UTF-16 or 32.
     try:
         values = split_body(body, most_chars, charset)
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno} column {error.colno} (character {error.pos})"
-        hint = "Correct it and send it again; nothing was stored."
-        raise BadBody(f"The body is not JSON: {error.msg}, {place}.", hint) from None
-    except UnicodeDecodeError as error:
-        raise not_text(body, str(error)) from None
-    except (ValueError, RecursionError):
-        problem = "The body has a number too long, is nested too deep or has too many fields."
-        # Python converts no longer texts to numbers.
-        hint = "Send numbers of at most 4,300 digits and forms of at most 1,000 fields."
-        raise BadBody(problem, hint) from None
+    except (ValueError, RecursionError) as error:
+        raise unreadable(body, error) from None
     if not values:
         hint = 'Send a JSON object such as {"message": "hello"}.'
         raise BadBody("The body holds no record.", hint)
@@ -1131,13 +1091,13 @@ def parse_body(
 def split_body(body: bytes, most_chars: int, charset: str) -> list[Json]:
     """The values in a body of this charset. Raises Refusal, ValueError, RecursionError."""
     try:
-        text = body.decode(charset).removeprefix("\ufeff")
+        text = body.decode(charset)
         values = split_text(text, most_chars, charset)
     except UnicodeDecodeError:  # Of `decode`, or of %XX in a form.
         # In lines of JSON, a byte that is not UTF-8 costs its line only. It becomes a half
         # surrogate pair here, by which `split_lines` knows the line. Plain text is refused
         # whole: it has another charset, and all of it would be stored damaged.
-        text = body.decode("utf-8", "surrogateescape").removeprefix("\ufeff").strip()
+        text = body.decode("utf-8-sig", "surrogateescape").strip()
         values = split_lines(text) if text.startswith("{") else []
         if not values:
             raise
@@ -1146,7 +1106,8 @@ def split_body(body: bytes, most_chars: int, charset: str) -> list[Json]:
     return values
 
 
-FORM = re.compile(r"[\w.%+*@\[\]-]+=[^\s\"']*")  # As browsers write one.
+# What is meant as JSON, well formed or not. Log lines can begin with a bracket too.
+JSON_BEGIN = re.compile(r"(?:\[\s*\]\s*)*+(?:\{|\[\s*\{\s*[\"}])")
 
 
 def split_text(text: str, most_chars: int, charset: str) -> list[Json]:
@@ -1156,54 +1117,23 @@ def split_text(text: str, most_chars: int, charset: str) -> list[Json]:
     becomes a RecordError, and the others are values. Where no line is good, the error of the
     whole text is raised. Raises Refusal, ValueError, RecursionError.
     """
-    whole_text = text  # Blanks in front of a line belong to it.
-    text = text.strip()
-    if looks_like_json(text):
+    stripped = text.strip()
+    if stripped.startswith(("{", "[")):
         try:
-            values = split_json(text, most_chars)
-        except (ValueError, RecursionError):
-            values = split_lines(text)
-            if not values:
+            return split_json(stripped, most_chars)
+        except (ValueError, RecursionError) as error:
+            # No log line has a thousand brackets.
+            if JSON_BEGIN.match(stripped) or isinstance(error, RecursionError):
+                values = split_lines(stripped)
+                if values:
+                    return values
                 raise
-        return values
-    if text.startswith("--") and MULTIPART.search(text, 0, 1000):
-        fields = parse_multipart(text)
-    elif FORM.fullmatch(text):
-        pairs = urllib.parse.parse_qsl(
-            text, keep_blank_values=True, max_num_fields=1000, encoding=charset, errors="strict"
-        )
-        fields = dict(pairs)
-    else:
-        if "\0" in text:
-            raise not_text(text.encode(), "it has a NUL")
-        return [{"message": line} for line in lines_of(whole_text)]
-    # `args` of HTTPHandler can write half a surrogate pair.
-    return [replace_surrogates(clean_form(fields))]
-
-
-MORE_JSON = re.compile(r"\{|\[\s*[{\]]")
-
-
-def looks_like_json(text: str) -> bool:
-    """Whether a text is meant as JSON. Log lines can begin with a bracket too.
-
-    >>> [looks_like_json(text) for text in ("[1, 2]", "[][{}]", "[] [main] up", "[1] up")]
-    [True, True, False, False]
-    """
-    if text[:1] == "{" or re.match(r"\[\s*\{\s*[\"}]", text):
-        return True
-    if text[:1] != "[":
-        return False
-    try:
-        # A longer array without objects is cut here, and taken for text: it has no record.
-        value, end = decode_json(text[:PIECE_CHARS])
-    except RecursionError:  # No log line has a thousand brackets.
-        return True
-    except ValueError:
-        return False
-    end = skip_blanks(text, end)
-    # True for an array that is the whole text, and for an empty one before more JSON.
-    return end == len(text) or (value == [] and bool(MORE_JSON.match(text, end)))
+    form = parse_form(stripped, charset)
+    if form is not None:
+        return [form]
+    if "\0" in text:
+        raise UnicodeError("it has a NUL")
+    return [{"message": line} for line in lines_of(text)]  # Blanks in front belong to a line.
 
 
 def lines_of(text: str) -> Iterator[str]:
@@ -1217,29 +1147,6 @@ def lines_of(text: str) -> Iterator[str]:
             yield line
 
 
-def split_lines(text: str) -> list[Json]:
-    """The values of a text that has one a line. A RecordError stands for a line that is not JSON.
-
-    Nothing, where no line is JSON or one value stands on many lines. Raises TooLarge.
-    """
-    values: list[Json] = []
-    good = 0
-    for line in lines_of(text):
-        if not values and line.strip() in ("{", "["):  # One value on many lines.
-            return []
-        try:
-            line.encode()  # Raises UnicodeEncodeError for what was not UTF-8.
-            found = split_json(line.strip(), MAX_VALUE_CHARS)
-            values += found
-            good += sum(not isinstance(value, RecordError) for value in found)
-        except json.JSONDecodeError as error:
-            values.append(RecordError("record", f"is not JSON: {error.msg}, column {error.colno}"))
-        except (ValueError, RecursionError):
-            values.append(RecordError("record", "is not JSON in UTF-8 that can be read"))
-        check_count(len(values))
-    return values if good else []
-
-
 def split_json(text: str, most_chars: int) -> list[Json]:
     """The JSON values that stand one after the other in a text.
 
@@ -1249,10 +1156,11 @@ def split_json(text: str, most_chars: int) -> list[Json]:
     values: list[Json] = []
     found = 0
     offset = 0
-    if len(text) > PIECE_CHARS:  # A shorter text holds the GIL for a moment only.
-        offset = split_long_array(text, values, most_chars)
     while offset < len(text):
-        value, offset = decode_value(text, offset, most_chars)
+        if len(text) - offset > PIECE_CHARS:
+            value, offset = decode_long(text, offset, most_chars)
+        else:  # It holds the GIL for a moment only.
+            value, offset = decode_json(text, offset)
         if isinstance(value, dict) and "message" not in value:
             logs = value.get("logs")
             value = logs if isinstance(logs, list) else value
@@ -1266,7 +1174,8 @@ def split_json(text: str, most_chars: int) -> list[Json]:
     return values
 
 
-BLANKS = re.compile(r"[ \t\r\n]*")
+BLANK = r"[ \t\r\n]*"  # JSON has no other blanks.
+BLANKS = re.compile(BLANK)
 decode_json = json.JSONDecoder().raw_decode
 
 
@@ -1283,9 +1192,9 @@ def check_count(records: int) -> None:
 
 
 # -------- 5b. Unusual bodies *
-# The core uses `charset_of`, `not_text`, `replace_surrogates`, `MULTIPART`, `parse_multipart`,
-# `clean_form`, `decode_value` and `split_long_array`. They read bodies that are not UTF-8, forms,
-# and JSON of many megabytes.
+# The core uses `charset_of`, `unreadable`, `replace_surrogates`, `split_lines`, `parse_form` and
+# `decode_long`. They read bodies that are not UTF-8, JSON with bad lines, forms, and JSON of many
+# megabytes.
 
 
 @functools.lru_cache(256)
@@ -1314,8 +1223,17 @@ SIGNATURES = {
 }
 
 
-def not_text(body: bytes, problem: str) -> Refusal:
-    """The refusal of a body that is no text, with what it seems to be."""
+def unreadable(body: bytes, error: ValueError | RecursionError) -> Refusal:
+    """The refusal of a body, for the error with which it was read."""
+    if isinstance(error, json.JSONDecodeError):
+        place = f"line {error.lineno} column {error.colno} (character {error.pos})"
+        hint = "Correct it and send it again; nothing was stored."
+        return BadBody(f"The body is not JSON: {error.msg}, {place}.", hint)
+    if not isinstance(error, UnicodeError):
+        problem = "The body has a number too long, is nested too deep or has too many fields."
+        # Python converts no longer texts to numbers.
+        hint = "Send numbers of at most 4,300 digits and forms of at most 1,000 fields."
+        return BadBody(problem, hint)
     hint = "Send JSON, a form or lines of text, in UTF-8, as they are or with gzip or deflate."
     for signature, name in SIGNATURES.items():
         if body.startswith(signature):
@@ -1323,7 +1241,7 @@ def not_text(body: bytes, problem: str) -> Refusal:
     if b"\0" in body:
         return BadBody("The body seems to be binary: it has a NUL.", hint)
     hint += " Or name a charset of Windows or ISO in Content-Type."
-    return BadBody(f"The body is not text in UTF-8: {problem}.", hint)
+    return BadBody(f"The body is not text in UTF-8: {error}.", hint)
 
 
 def replace_surrogates(value: Json) -> Json:
@@ -1336,7 +1254,48 @@ def replace_surrogates(value: Json) -> Json:
     return json.loads(whole)
 
 
+def split_lines(text: str) -> list[Json]:
+    """The values of a text that has one a line. A RecordError stands for a line that is not JSON.
+
+    Nothing, where no line is JSON or one value stands on many lines. Raises TooLarge.
+    """
+    values: list[Json] = []
+    for line in lines_of(text):
+        if not values and line.strip() in ("{", "["):  # One value on many lines.
+            return []
+        try:
+            line.encode()  # Raises UnicodeEncodeError for what was not UTF-8.
+            values += split_json(line.strip(), MAX_VALUE_CHARS)
+        except json.JSONDecodeError as error:
+            values.append(RecordError("record", f"is not JSON: {error.msg}, column {error.colno}"))
+        except (ValueError, RecursionError):
+            values.append(RecordError("record", "is not JSON in UTF-8 that can be read"))
+        check_count(len(values))
+    has_good = not all(isinstance(value, RecordError) for value in values)
+    return values if has_good else []
+
+
+FORM = re.compile(r"[\w.%+*@\[\]-]+=[^\s\"']*")  # As browsers write one.
 MULTIPART = re.compile(r"^content-disposition: *form-data", re.IGNORECASE | re.MULTILINE)
+
+
+def parse_form(text: str, charset: str) -> dict[str, Json] | None:
+    """The fields of a form; None for a text that is none. `charset` is that of %XX in it.
+
+    Raises ValueError, and UnicodeDecodeError, which is one.
+    """
+    if text.startswith("--") and MULTIPART.search(text, 0, 1000):
+        fields = parse_multipart(text)
+    elif FORM.fullmatch(text):
+        pairs = urllib.parse.parse_qsl(
+            text, keep_blank_values=True, max_num_fields=1000, encoding=charset, errors="strict"
+        )
+        fields = dict(pairs)
+    else:
+        return None
+    # `args` of HTTPHandler can write half a surrogate pair.
+    form: dict[str, Json] = replace_surrogates(clean_form(fields))
+    return form
 
 
 def parse_multipart(text: str) -> dict[str, Json]:
@@ -1412,90 +1371,99 @@ def format_message(message: str, arguments: str) -> str:
     return message
 
 
-LOGS_OF_OBJECT = re.compile(r'\{\s*"logs"\s*:\s*')
+SHORT_CHARS = 1 << 12  # Most values are no longer, and a short piece is copied soon.
 
 
-def split_long_array(text: str, values: list[Json], most_chars: int) -> int:
-    """Adds the members of the array that a text begins with, or of {"logs": [...]}.
+def decode_long(text: str, offset: int, most_chars: int) -> tuple[Json, int]:
+    """The JSON value at an offset of a long text, and the offset behind it.
 
-    It gives the offset behind them. Where the text begins with neither, it gives 0 and adds
-    nothing: then the caller reads the text from its start. The parser of json holds the GIL: here
-    it gets one member at a time, so that other threads run between them.
+    The parser of json holds the GIL: it gets no more than `most_chars` at a time, so that other
+    threads run. So a long array is read member by member, and a RecordError stands for another
+    value that has more. Raises json.JSONDecodeError, TooLarge.
     """
-    logs = LOGS_OF_OBJECT.match(text)
-    offset = logs.end() if logs else 0
-    if text[offset : offset + 1] != "[":
-        return 0
-    offset = skip_blanks(text, offset + 1)
-    is_at_end = text[offset : offset + 1] == "]"
-    while not is_at_end:
-        value, offset = decode_value(text, offset, most_chars)
-        values.append(value)
-        check_count(len(values))
-        offset = skip_blanks(text, offset)
-        is_at_end = text[offset : offset + 1] == "]"
-        if not is_at_end:
-            if text[offset : offset + 1] != ",":
-                raise json.JSONDecodeError("Expecting ',' delimiter", text, offset)
-            offset = skip_blanks(text, offset + 1)
-    offset = skip_blanks(text, offset + 1)
-    if logs and text[offset : offset + 1] != "}":  # The object has other members too.
-        values.clear()
-        return 0
-    return skip_blanks(text, offset + 1) if logs else offset
+    return (
+        decode_piece(text, offset, SHORT_CHARS)
+        or decode_array(text, offset, most_chars)
+        or decode_value(text, offset, most_chars)
+    )
 
 
 def decode_value(text: str, offset: int, most_chars: int) -> tuple[Json, int]:
-    """The JSON value at an offset, and the offset behind it. Raises json.JSONDecodeError.
+    """What `decode_long` gives for a value that is no array, or that stands in one."""
+    return (
+        decode_piece(text, offset, SHORT_CHARS)
+        or decode_piece(text, offset, 1 << 16)
+        or decode_piece(text, offset, most_chars)
+        or skip_value(text, offset)
+    )
 
-    The parser of json holds the GIL, so it never gets more than `most_chars`: a RecordError stands
-    for a value that has more. Most values are short, and a short piece is copied sooner.
+
+def decode_piece(text: str, offset: int, size: int) -> tuple[Json, int] | None:
+    """The JSON value at an offset, and the offset behind it; None where it is longer than `size`.
+
+    Raises json.JSONDecodeError.
     """
-    if len(text) - offset <= most_chars:
-        return decode_json(text, offset)
-    for size in (1 << 12, 1 << 16, most_chars):
-        piece = text[offset : offset + size]
-        try:
-            value, length = decode_json(piece)
-        except json.JSONDecodeError as error:
-            if not is_cut(error, size):
-                raise json.JSONDecodeError(error.msg, text, offset + error.pos) from None
-        else:
-            return value, offset + length
-    return overlong(), skip_value(text, offset)
+    try:
+        value, length = decode_json(text[offset : offset + size])
+    except json.JSONDecodeError as error:
+        # Where the piece is cut, json reports a string without an end at its begin, and all else
+        # at most 12 characters before the cut: those of "\ud83d\ude00", one character in two
+        # escapes. 20 leaves some room.
+        seems_cut = error.pos > size - 20 or error.msg.startswith("Unterminated string")
+        if seems_cut and offset + size < len(text):
+            return None
+        raise json.JSONDecodeError(error.msg, text, offset + error.pos) from None
+    return value, offset + length
 
 
-def is_cut(error: json.JSONDecodeError, size: int) -> bool:
-    """Whether an error in the first `size` characters of a text can come from the cut behind them.
+ARRAY = re.compile(rf'(\{{{BLANK}"logs"{BLANK}:{BLANK})?\[{BLANK}')
+DELIMITER = re.compile(rf"{BLANK}([,\]]){BLANK}")
 
-    json reports a string without an end at its begin, and all else at most 12 characters before
-    the cut: those of "\\ud83d\\ude00", one character in two escapes. 20 leaves some room.
+
+def decode_array(text: str, offset: int, most_chars: int) -> tuple[Json, int] | None:
+    """An array, or {"logs": [...]}, that is read member by member, and the offset behind it.
+
+    None for any other value. Raises json.JSONDecodeError, TooLarge.
     """
-    return error.pos > size - 20 or error.msg.startswith("Unterminated string")
+    begin = ARRAY.match(text, offset)
+    if not begin:
+        return None
+    members: list[Json] = []
+    offset = begin.end()
+    delimiter = "]" if text[offset : offset + 1] == "]" else ","
+    offset += delimiter == "]"
+    while delimiter == ",":
+        value, offset = decode_value(text, offset, most_chars)
+        members.append(value)
+        check_count(len(members))
+        match = DELIMITER.match(text, offset)
+        if not match:
+            raise json.JSONDecodeError("Expecting ',' delimiter", text, skip_blanks(text, offset))
+        delimiter = match[1]
+        offset = match.end()
+    if not begin[1]:
+        return members, offset
+    if text[offset : offset + 1] != "}":  # The object has other members too.
+        return None
+    return {"logs": members}, offset + 1
 
 
 # A string, with or without its end, or a bracket. "++" and "*+" never try again with less: that
 # would take as much memory as the string, which can have 10 MiB.
 JSON_PART = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+DEEPER = {"{": 1, "[": 1, "}": -1, "]": -1}
 
 
-def skip_value(text: str, offset: int) -> int:
-    """The offset behind the JSON object, array or string that begins at an offset."""
+def skip_value(text: str, offset: int) -> tuple[RecordError, int]:
+    """What stands for the value at an offset, which is too long, and the offset behind it."""
     depth = 0
+    end = len(text)
     for part in JSON_PART.finditer(text, offset):
-        first = text[part.start()]
-        if first in "{[":
-            depth += 1
-        elif first in "}]":
-            depth -= 1
+        depth += DEEPER.get(part[0], 0)
         if depth <= 0:
-            return part.end()
-    return len(text)
-
-
-def overlong() -> RecordError:
-    """What stands for a value that is too long for a record."""
-    return RecordError("record", f"is longer than {MAX_VALUE_CHARS >> 20} MiB of JSON")
+            end = part.end()
+            break
+    return RecordError("record", f"is longer than {MAX_VALUE_CHARS >> 20} MiB of JSON"), end
 
 
 # -------- 6. Queries
@@ -1555,6 +1523,79 @@ class Query:
         )
 
 
+# The parser of a parameter. It raises ValueError with what is allowed.
+Parser = Callable[[str], Json]
+# These may be given more than once.
+SEVERAL = ("severity", "service", "not_service", "contains", "not_contains")
+
+
+def split_query_string(text: str) -> list[tuple[str, str]]:
+    """The names and values of a query string. Raises BadQuery."""
+    try:
+        return urllib.parse.parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
+    except ValueError:
+        error = f"The query string has more than {MAX_PARAMETERS} parameters."
+        raise BadQuery(error, "Send fewer.") from None
+
+
+def apply_since(values: dict[str, Json]) -> None:
+    """Turns "since" into a start and an end. Of two starts or ends, the narrower one counts."""
+    if "since" not in values:
+        return
+    start = values.pop("since")
+    values["timestamp_start"] = max(start, values.get("timestamp_start", start))
+    if values.get("follow") != "1":
+        # Without an end, records of a false future would come first. A minute: clocks differ.
+        end = now() + MINUTE
+        values["timestamp_end"] = min(end, values.get("timestamp_end", end))
+
+
+def parse_query_string(text: str, parsers: dict[str, Parser]) -> dict[str, Json]:
+    """The fields of a Query, by the names of the parameters; and format, follow or step.
+
+    Raises BadQuery, with the parameter, its value and what is allowed.
+    """
+    values: dict[str, Json] = {}
+    attributes: dict[str, list[tuple[str, str]]] = {"attr": [], "not_attr": []}
+    for name, value in split_query_string(text):
+        prefix, dot, key = name.partition(".")
+        if dot and prefix in attributes:
+            attributes[prefix].append((key, value))
+            continue
+        if name not in parsers:
+            close = difflib.get_close_matches(name, [*parsers, "attr.", "not_attr."], 1)
+            guess = f"Did you mean {close[0]}? " if close else ""
+            hint = f"{guess}There are {', '.join(parsers)}, attr.KEY, not_attr.KEY."
+            raise BadQuery(f"There is no parameter {shorten(name)}.", hint)
+        try:
+            if not value:
+                raise ValueError("a value that is not empty")
+            parsed = parsers[name](value)
+        except ValueError as error:
+            problem = f"The parameter {name} can't be {shorten(value)}."
+            raise BadQuery(problem, f"Allowed: {error}.") from None
+        if name in values and name not in SEVERAL:
+            raise BadQuery(f"The parameter {name} is given twice.", "Give it once.")
+        values[name] = values[name] + parsed if name in values else parsed
+    if sum(len(values.get(name, ())) for name in SEVERAL) > MAX_NAMES:
+        problem = f"There are over {MAX_NAMES:,} services, severities and texts."
+        raise BadQuery(problem, "Send fewer.")
+    pairs = attributes["attr"] + attributes["not_attr"]
+    too_long = any(len(value) > MAX_TEXT_CHARS for _, value in pairs)
+    if too_long or len(pairs) > MAX_ATTRIBUTE_FILTERS:
+        problem = f"There are over {MAX_ATTRIBUTE_FILTERS} filters on attributes, or long ones."
+        raise BadQuery(problem, f"Send fewer, of at most {MAX_TEXT_CHARS:,} characters each.")
+    apply_since(values)
+    values["attributes"] = tuple(attributes["attr"])
+    values["not_attributes"] = tuple(attributes["not_attr"])
+    return values
+
+
+# -------- 6b. Parameters *
+# The core uses `LIST_PARAMETERS` and `format_cursor`. The first has the parser of each parameter
+# of GET /logs.
+
+
 def parse_duration(text: str) -> int:
     """Microseconds of a duration.
 
@@ -1572,7 +1613,7 @@ def parse_moment(text: str) -> int:
     """A timestamp."""
     try:
         return parse_timestamp(text)
-    except (ValueError, OverflowError):
+    except ValueError:
         allowed = "a time such as 2026-11-24T02:14:12Z, a date or an epoch number"
         raise ValueError(allowed) from None
 
@@ -1642,8 +1683,6 @@ def format_cursor(last: StoredRecord) -> str:
     return base64.urlsafe_b64encode(f"{last.timestamp}:{last.id}".encode()).decode()
 
 
-# The parsers of parameters. Each raises ValueError with what is allowed.
-Parser = Callable[[str], Json]
 FILTERS: dict[str, Parser] = {
     "severity": lambda text: tuple(map(parse_severity_name, text.split(","))),
     "min_severity": parse_severity_name,
@@ -1667,70 +1706,6 @@ LIST_PARAMETERS: dict[str, Parser] = {
     "after": lambda text: parse_number(text, MAX_ID),
 }
 STATS_PARAMETERS: dict[str, Parser] = {**FILTERS, "step": parse_duration}
-# These may be given more than once.
-SEVERAL = ("severity", "service", "not_service", "contains", "not_contains")
-
-
-def split_query_string(text: str) -> list[tuple[str, str]]:
-    """The names and values of a query string. Raises BadQuery."""
-    try:
-        return urllib.parse.parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
-    except ValueError:
-        error = f"The query string has more than {MAX_PARAMETERS} parameters."
-        raise BadQuery(error, "Send fewer.") from None
-
-
-def apply_since(values: dict[str, Json]) -> None:
-    """Turns "since" into a start and an end. Of two starts or ends, the narrower one counts."""
-    if "since" not in values:
-        return
-    start = values.pop("since")
-    values["timestamp_start"] = max(start, values.get("timestamp_start", start))
-    if values.get("follow") != "1":
-        # Without an end, records of a false future would come first. A minute: clocks differ.
-        end = now() + MINUTE
-        values["timestamp_end"] = min(end, values.get("timestamp_end", end))
-
-
-def parse_query_string(text: str, parsers: dict[str, Parser]) -> dict[str, Json]:
-    """The fields of a Query, by the names of the parameters; and format, follow or step.
-
-    Raises BadQuery, with the parameter, its value and what is allowed.
-    """
-    values: dict[str, Json] = {}
-    attributes: dict[str, list[tuple[str, str]]] = {"attr": [], "not_attr": []}
-    for name, value in split_query_string(text):
-        prefix, dot, key = name.partition(".")
-        if dot and prefix in attributes:
-            attributes[prefix].append((key, value))
-            continue
-        if name not in parsers:
-            close = difflib.get_close_matches(name, [*parsers, "attr.", "not_attr."], 1)
-            guess = f"Did you mean {close[0]}? " if close else ""
-            hint = f"{guess}There are {', '.join(parsers)}, attr.KEY, not_attr.KEY."
-            raise BadQuery(f"There is no parameter {shorten(name)}.", hint)
-        try:
-            if not value:
-                raise ValueError("a value that is not empty")
-            parsed = parsers[name](value)
-        except ValueError as error:
-            problem = f"The parameter {name} can't be {shorten(value)}."
-            raise BadQuery(problem, f"Allowed: {error}.") from None
-        if name in values and name not in SEVERAL:
-            raise BadQuery(f"The parameter {name} is given twice.", "Give it once.")
-        values[name] = values[name] + parsed if name in values else parsed
-    if sum(len(values.get(name, ())) for name in SEVERAL) > MAX_NAMES:
-        problem = f"There are over {MAX_NAMES:,} services, severities and texts."
-        raise BadQuery(problem, "Send fewer.")
-    pairs = attributes["attr"] + attributes["not_attr"]
-    too_long = any(len(value) > MAX_TEXT_CHARS for _, value in pairs)
-    if too_long or len(pairs) > MAX_ATTRIBUTE_FILTERS:
-        problem = f"There are over {MAX_ATTRIBUTE_FILTERS} filters on attributes, or long ones."
-        raise BadQuery(problem, f"Send fewer, of at most {MAX_TEXT_CHARS:,} characters each.")
-    apply_since(values)
-    values["attributes"] = tuple(attributes["attr"])
-    values["not_attributes"] = tuple(attributes["not_attr"])
-    return values
 
 
 # -------- 7. Commits

@@ -255,7 +255,9 @@ class OneLongArray(unittest.TestCase):
                 return "not JSON"
 
     def test_it_has_the_values_and_the_faults_of_a_short_one(self):
-        for text in self.BODIES:
+        for body in self.BODIES:
+            # The arrays are longer than the first piece that is tried.
+            text = body.replace("[", "[" + " " * 5000)
             with self.subTest(text):
                 self.assertEqual(self.split(text, 0), self.split(text, 1 << 20))
 

@@ -212,7 +212,9 @@ class Loggers(ServerTests):
                 self.assertEqual(answer.json["errors"][0]["field"], next(iter(fields)))
 
     def test_a_record_without_message_time_and_level_is_a_typing_error(self) -> None:
-        for fields in ({"mesage": "hi"}, {"message": ""}, {"user": "bob"}, {"log": {"a": 1}}):
+        for fields in (
+            {"mesage": "hi"}, {"message": ""}, {"user": "bob"}, {"log": {"a": 1}}, {"s": "E"},
+        ):  # fmt: skip
             with self.subTest(fields):
                 answer = self.server.post(fields)
                 self.assertEqual(answer.status, 422, answer.text)
@@ -268,6 +270,13 @@ class Bodies(ServerTests):
                     self.assertEqual((answer.json["accepted"], answer.json["rejected"]), (2, 1))
                     self.assertEqual(answer.json["errors"][0]["index"], place)
 
+    def test_records_after_an_array_of_something_else_are_stored(self) -> None:
+        for first, rejected in ((b"[]", 0), (b"[1, 2]", 2), (b"[[]]", 1), (b'["a"]', 1)):
+            with self.subTest(first):
+                answer = self.server.post(first + b'\n{"message": "a"}\n[{"message": "b"}]')
+                self.assertEqual(answer.status, 200, answer.text)
+                self.assertEqual((answer.json["accepted"], answer.json["rejected"]), (2, rejected))
+
     def test_half_a_surrogate_pair_beside_a_line_that_is_not_utf_8_is_replaced(self) -> None:
         answer = self.server.post(b'{"message": "a\\ud800"}\n{"message": "\xff"}\n')
         self.assertEqual((answer.json["accepted"], answer.json["rejected"]), (1, 1))
@@ -311,6 +320,7 @@ class Bodies(ServerTests):
             ("UTF-8", "ñandú 😀".encode(), ["ñandú 😀"]),
             ("UTF-16 with a mark", "ñandú\nb".encode("utf-16"), ["ñandú", "b"]),
             ("empty brackets", b"[] [main] up", ["[] [main] up"]),
+            ("a number in brackets", b"[12] up\n[13]\n[14] down", ["[12] up", "[13]", "[14] down"]),
             ("a brace in brackets", b"[{http-8080}] started", ["[{http-8080}] started"]),
             ("two dashes", b"-- form-data upload failed", ["-- form-data upload failed"]),
             ("markup", b"<14>Nov 24 02:14:12 host app: hi", ["<14>Nov 24 02:14:12 host app: hi"]),
