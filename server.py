@@ -32,11 +32,11 @@ thread for each processor. The thread of `Server.watch` ends what is past its de
 `SQLiteStore.upkeep` deletes old records, and a last one writes the server's own log. The main
 thread waits for signals.
 
-Locks on the way of a batch: a thread holds `Committer._joining` for a moment, to join a group. The
-first of a group then holds `Committer._turn` while it commits for all of it, and inside that
-`SQLiteRecords._write_lock`, which guards the one connection that writes. The others of the group
-wait for `Batch.done` and hold nothing. Readers have connections of their own: they and the writer
-do not wait for each other (WAL).
+Locks on the way of a batch: a thread holds `Committer._lock` for a moment, to join the queue. The
+thread of the first batch in the queue holds `SQLiteRecords._write_lock`, which guards the one
+connection that writes, while it commits for the others too. These wait for `Batch.wake` and hold
+nothing. Readers have connections of their own: they and the writer do not wait for each other
+(WAL).
 
 Chapters. Those without * are the core. Skip the others when you read for the first time: the lines
 below their title say what the core uses of them. A chapter with a letter belongs to the one before
@@ -54,7 +54,7 @@ it: 4b has what chapter 4 leaves out. Else a chapter uses only names of chapters
      7 Commits          what a store can do; one transaction for all who wait
      8 SQLite           writing, and reading by indexes, page by page
     8b The file *       opening and protecting the database
-    8c Searches *       texts and attributes, which no index holds
+    8c Plans and searches *  which index serves a query; texts, which no index holds
      9 Counts *         statistics without reading the records
     10 Retention *      deleting what is old, and giving its space back
     11 Endpoints        who may ask, what is asked, what is answered
@@ -1725,9 +1725,9 @@ class Batch:
         self.kinds: Counter[MinuteKind] = Counter(
             [(t and t // MINUTE * MINUTE, service, level) for t, service, level, *_ in records]
         )
-        # Held until the batch is committed or has failed. An Event would do, and takes longer.
-        self.done = threading.Lock()
-        self.done.acquire()
+        # Released when the batch has a result, or is the first to commit. An Event takes longer.
+        self.wake = threading.Lock()
+        self.wake.acquire()
         # `store.write` sets what follows.
         self.first_id = 0
         self.last_id = 0
@@ -1735,6 +1735,11 @@ class Batch:
         self.replayed = False  # Its key was known: it was stored before, and not again.
         self.failure: Exception | None = None  # Why it is not stored.
         self.is_on_disk = False  # Set by the Committer. Nothing else makes a 200.
+
+    @property
+    def has_result(self) -> bool:
+        """Whether it is stored or has failed."""
+        return self.is_on_disk or self.failure is not None
 
 
 class Store(abc.ABC):
@@ -1752,19 +1757,41 @@ class Store(abc.ABC):
         """
 
     @abc.abstractmethod
-    def page(self, query: Query) -> Page:
-        """The first records of a query, at most its limit, and whether there are more."""
+    def page(self, query: Query, most_chars: int = PAGE_CHARS) -> Page:
+        """The first records of a query, at most its limit, and whether there are more.
+
+        SQLite ends it early where the records have more characters together.
+        """
 
     @abc.abstractmethod
+    def newest(self) -> int:
+        """The newest id, though its record may be deleted."""
+
     def stream(self, query: Query) -> Iterator[list[StoredRecord]]:
-        """All records of a query that are there now, in pages that are not empty."""
+        """All records of a query that are there now, in pages that are not empty.
+
+        Each page is a read of its own. One long read would keep SQLite's WAL from being reset
+        (https://www.sqlite.org/wal.html#avoiding_excessively_large_wal_files).
+        """
+        last_id = self.newest() if query.last_id is None else query.last_id
+        query = dataclasses.replace(query, last_id=last_id, limit=STREAM_RECORDS)
+        more = True
+        while more:
+            records, more = self.page(query, STREAM_CHARS)
+            if records:
+                last = records[-1]
+                yield records
+                del records  # Else two pages are in memory while the next one is read.
+                if query.by_id:
+                    query = dataclasses.replace(query, after=last.id)
+                else:
+                    query = dataclasses.replace(query, cursor=(last.timestamp, last.id))
 
     @abc.abstractmethod
     def follow(self, query: Query) -> Iterator[list[StoredRecord]]:
-        """The last `limit` records, or those after `after`; then those that are committed.
+        """The last `limit` records (0: all), or those after `after`; then those that are committed.
 
-        With a limit of 0 all records come first. It has no end. It gives an empty page at least
-        once a second while there is nothing new.
+        It has no end, and gives an empty page at least once a second while there is nothing new.
         """
 
     @abc.abstractmethod
@@ -1794,42 +1821,23 @@ class Store(abc.ABC):
         """Ends all queries and leaves whole files. Nothing is to be called after it."""
 
 
-MAX_COMMIT_RECORDS = 1_000  # A group with so many takes no more batches.
-SMALL_COMMIT_RECORDS = 100  # The leader of a smaller group waits as long as more batches join.
-PATIENT_BATCHES = 12  # With fewer batches, the leader only gives up the GIL between two looks.
-JOIN_SECONDS = 0.0001  # With so many or more, it sleeps this long between two looks.
-
-
-class Group:
-    """Batches that one transaction commits."""
-
-    def __init__(self) -> None:
-        self.batches: list[Batch] = []
-        self.records = 0
-        self.last_joined_at = 0.0  # When its last batch joined.
-        self.is_open = True  # Until its commit begins: more batches may join.
+MAX_COMMIT_RECORDS = 1_000  # A transaction with so many takes no more batches.
+LARGE_COMMIT_RECORDS = 100  # Of a transaction that gets the GIL sooner than usual.
 
 
 class Committer:
     """Group commit: batches that come while others are committed share the next transaction.
 
-    The first batch of a group leads it: its thread waits for its turn and commits for all that
-    joined meanwhile. The others wait until it is done. So one fsync serves many requests, and a
-    lone client waits for nobody.
+    All batches wait in a queue. The thread of the first one commits all that are in it by then,
+    while their threads sleep. So one fsync serves many requests, and a lone client waits for
+    nobody.
     """
 
     def __init__(self, write: Callable[[list[Batch]], None]):
         self._write = write
-        # Guards `_group`, what is in it, and `waiting`. It is held for a moment only.
-        self._joining = threading.Lock()
-        # Held by the thread that commits: it guards `_outage`, `commits` and `seconds`.
-        self._turn = threading.Lock()
-        self._group = Group()  # The group that forms now.
-        # The last commit that failed, and when: it concerns those that waited then. A success
-        # does not clear it.
-        self._outage: Unavailable | None = None
-        self._outage_at = 0.0
-        self.waiting = 0  # Batches that wait for a commit, for /metrics.
+        self._lock = threading.Lock()  # Guards `queue`. It is held for a moment only.
+        self.queue: deque[Batch] = deque()  # A batch leaves it with its result.
+        # Changed only by the thread that commits:
         self.commits = 0
         self.seconds = 0.0  # Of all commits.
 
@@ -1838,98 +1846,68 @@ class Committer:
 
         The failure is Unavailable, KeyReused, or any exception that was not expected.
         """
-        with self._joining:
-            if not self._group.is_open or self._group.records >= MAX_COMMIT_RECORDS:
-                self._group = Group()
-            group = self._group
-            group.records += len(batch.records)
-            group.last_joined_at = time.monotonic()
-            self.waiting += 1
-            # Last: what is before can fail, for want of memory. A batch whose thread has failed
-            # would leave the group without a leader.
-            group.batches.append(batch)
-        if group.batches[0] is batch:  # Batches are only appended: this never changes.
-            self._lead(group)
-        else:
-            batch.done.acquire()
-        if batch.failure:
-            raise batch.failure
-        if not batch.is_on_disk:  # The thread that led the group failed, for want of memory say.
-            raise Unavailable("The batch was not committed.")
+        with self._lock:
+            self.queue.append(batch)
+            if len(self.queue) == 1:
+                batch.wake.release()
+        batch.wake.acquire()  # It waits until it has a result, or is the first.
+        if not batch.has_result:
+            self._lead()
+        if not batch.is_on_disk:
+            raise batch.failure or Unavailable("The batch was not committed.")
 
-    def _lead(self, group: Group) -> None:
+    def _lead(self) -> None:
+        """Commits the first batches. Then wakes their threads, and that of the next to commit."""
         try:
-            with self._turn:
-                self._wait_while_others_join(group)
-                self._close(group)
-                if self._outage and group.last_joined_at < self._outage_at:
-                    # What waited during a failed commit fails with it. Else each group would
-                    # wait as long for a locked database, one after the other. Where even one
-                    # batch joined after the failure, the whole group is tried again.
-                    fail(group.batches, self._outage)
-                else:
-                    # After each statement, a large commit must win the GIL back from threads
-                    # that parse. They hand it over after this many seconds (bench.py: batches);
-                    # 0.005 is Python's own. The setting holds for all, until the next commit.
-                    is_large = group.records >= SMALL_COMMIT_RECORDS
-                    sys.setswitchinterval(0.001 if is_large else 0.005)
-                    self._commit_together(group.batches)
-        finally:  # Whatever was raised: who has joined does not wait for ever.
-            self._close(group)
-            for batch in group.batches:
-                batch.done.release()
-
-    def _close(self, group: Group) -> None:
-        """Lets no more batches join."""
-        with self._joining:
-            if group.is_open:
-                group.is_open = False
-                self.waiting -= len(group.batches)
-
-    def _wait_while_others_join(self, group: Group) -> None:
-        """Lets other threads run as long as their batches join: so they share one fsync.
-
-        A batch alone does not wait. sleep(0) only gives up the GIL (bench.py: singles).
-        """
-        known = 1
-        while known < len(group.batches) and group.records < SMALL_COMMIT_RECORDS:
-            known = len(group.batches)
-            time.sleep(0 if known < PATIENT_BATCHES else JOIN_SECONDS)
+            batches: list[Batch] = []
+            records = 0
+            with self._lock:
+                for batch in self.queue:
+                    if records < MAX_COMMIT_RECORDS:
+                        batches.append(batch)
+                        records += len(batch.records)
+            # After each statement, a large commit must win the GIL back from threads that parse.
+            # They hand it over after so many seconds; 0.005 is Python's own (bench.py: batches).
+            sys.setswitchinterval(0.001 if records >= LARGE_COMMIT_RECORDS else 0.005)
+            self._commit_together(batches)
+        finally:  # Whatever was raised: nobody waits for ever.
+            with self._lock:
+                self.queue.popleft()  # The batch of this thread.
+                while self.queue and self.queue[0].has_result:
+                    self.queue.popleft().wake.release()
+                if self.queue:
+                    self.queue[0].wake.release()
 
     def _commit_together(self, batches: list[Batch]) -> None:
-        """Commits all, or each alone where an error that nobody expected makes all fail.
+        """Gives the first batch a result, and all of them where nothing unexpected is raised.
 
-        So a batch that breaks the schema, by a fault of this program, does not affect others.
+        What breaks the schema, by a fault of this program, fails alone: the first batch is tried
+        without the others, and they try again without it.
         """
         began = time.perf_counter()
         try:
             self._write(batches)
         except Unavailable as outage:
             log.error("nothing was stored: %s", outage)
-            # Not itself: its traceback would keep the records in memory.
-            self._outage = Unavailable(outage.error, outage.hint)
-            self._outage_at = time.monotonic()
-            fail(batches, outage)
+            # All that wait by now fail with it. Else each transaction would wait as long for a
+            # locked database, one after the other.
+            with self._lock:
+                fail(self.queue, outage)
         except Exception as error:
-            if len(batches) == 1:
+            if len(batches) > 1:
+                for batch in batches:
+                    batch.failure = None
+                self._commit_together(batches[:1])
+            else:
                 batches[0].failure = error
-                return
-            for batch in batches:
-                batch.failure = None
-                batch.replayed = False
-            for number, batch in enumerate(batches):
-                self._commit_together([batch])
-                if isinstance(batch.failure, Unavailable):  # The others need not wait for that.
-                    fail(batches[number + 1 :], batch.failure)
-                    return
         else:
             for batch in batches:
-                batch.is_on_disk = True
+                batch.is_on_disk = batch.failure is None
             self.commits += 1
             self.seconds += time.perf_counter() - began
 
 
-def fail(batches: list[Batch], outage: Unavailable) -> None:
+def fail(batches: Iterable[Batch], outage: Unavailable) -> None:
     """Gives each batch a failure of its own: raising one in many threads would mix tracebacks."""
     for batch in batches:
         batch.failure = Unavailable(outage.error, outage.hint)
@@ -1939,10 +1917,9 @@ def fail(batches: list[Batch], outage: Unavailable) -> None:
 
 SPANS = (DAY, HOUR, MINUTE)  # The lengths of the spans in the table of counts.
 ROWS = 1_000  # Of one INSERT.
-MAX_KINDS = 200  # Pairs of service and severity that one query merges. SQLite takes 500.
-NARROW_IDS = 20_000  # A range of at most so many ids is read whole.
 FOLLOW_IDS = 100_000  # That a follower reads at a time.
 COLUMNS = ", ".join(StoredRecord._fields)
+Part = tuple[str, Query]  # A part of what a query asks for: the table with an index, and what.
 
 
 def where(query: Query) -> tuple[str, list[Json]]:
@@ -1966,13 +1943,15 @@ def where(query: Query) -> tuple[str, list[Json]]:
         if value is not None:
             tests.append(test)
             values.append(value)
-    for column, allowed in (("service", query.service), ("severity", query.severity)):
-        if allowed:
-            tests.append(f"{column} IN ({', '.join('?' * len(allowed))})")
-            values += allowed
-    if query.not_service:
-        tests.append(f"service NOT IN ({', '.join('?' * len(query.not_service))})")
-        values += query.not_service
+    lists: tuple[tuple[str, tuple[Json, ...]], ...] = (
+        ("service IN", query.service),
+        ("severity IN", query.severity),
+        ("service NOT IN", query.not_service),
+    )
+    for test, several in lists:
+        if several:
+            tests.append(f"{test} ({', '.join('?' * len(several))})")
+            values += several
     if query.cursor:
         # (timestamp, id) < (?, ?) as two tests: an index can begin at the first one.
         timestamp, number = query.cursor
@@ -1985,20 +1964,6 @@ def where(query: Query) -> tuple[str, list[Json]]:
 def order_by(query: Query) -> str:
     """The columns that a query's records are ordered by, in SQL."""
     return f"id {query.order}" if query.by_id else f"timestamp {query.order}, id {query.order}"
-
-
-class Part(NamedTuple):
-    """A part of what a query asks for, and how to read it."""
-
-    table: str  # With its index: "logs INDEXED BY logs_by_kind".
-    query: Query
-
-
-class Plan(NamedTuple):
-    """The parts that together give what a query asks for."""
-
-    parts: list[Part]
-    is_scan: bool = False  # Its one part reads all records: side by side, on all processors.
 
 
 # The newest id that was given, though its record may be deleted; and the last time of receipt.
@@ -2019,19 +1984,15 @@ class SQLiteRecords(Store):
         self.config = config
         self.path = pathlib.Path(config.store).resolve()
         self._write_lock = threading.Lock()  # Held by the thread that uses `_db`.
-        self._news = threading.Condition()  # Notified after each commit. It guards `_commits`.
-        self._commits = 0
+        self._news = threading.Condition()  # Notified after each commit. It guards `_last_id`.
+        self._last_id = 0  # Of the last commit, if there was one since the start.
         # The queries under way: for each its deadline, and the thread that asks.
         self._queries: dict[sqlite3.Connection, tuple[float, int]] = {}
         self._closing = False
         self._open_to_queries = threading.Event()  # Chapter 10 clears it: the WAL is too large.
         self._open_to_queries.set()
-        if sqlite3.sqlite_version_info < (3, 38):  # For STRICT tables and the operator "->".
-            raise StartError(f"SQLite {sqlite3.sqlite_version} is too old: 3.38 or newer is needed")
         try:
-            check_file(self.path)
-            SCHEMA.stat()  # Without it, no file is made.
-            os.close(os.open(self.path, os.O_CREAT, 0o600))  # Only its owner may read a new one.
+            prepare_file(self.path)
             self._db = connect_writer(self.path)
             self._inode = os.stat(self.path).st_ino
             self._readers = connect_readers(self.path, READERS)
@@ -2043,14 +2004,13 @@ class SQLiteRecords(Store):
         """Stops the queries under way. The last connection to close moves the WAL into the file."""
         self._closing = True
         deadline = time.monotonic() + 1
-        for pool, connections in ((self._readers, READERS), (self._scanners, SCANNERS)):
-            count = connections
-            while count and time.monotonic() < deadline:
-                for db in list(self._queries):
-                    db.interrupt()  # Again and again: it may be between two statements.
-                with contextlib.suppress(queue.Empty):
-                    pool.get(timeout=0.02).close()
-                    count -= 1
+        pools = [self._readers] * READERS + [self._scanners] * SCANNERS
+        while pools and time.monotonic() < deadline:
+            for db in list(self._queries):
+                db.interrupt()  # Again and again: it may be between two statements.
+            with contextlib.suppress(queue.Empty):
+                pools[-1].get(timeout=0.02).close()
+                pools.pop()
         if self._write_lock.acquire(timeout=1):  # It is never released: nothing is written after.
             self._db.close()
 
@@ -2063,25 +2023,18 @@ class SQLiteRecords(Store):
         Raises Unavailable. Whatever is raised inside, nothing of it is stored.
         """
         with self._write_lock:
+            check_place(self.path, self._inode)
             db = self._db
             try:
-                if os.stat(self.path).st_ino != self._inode:
-                    raise FileNotFoundError
                 db.execute("BEGIN IMMEDIATE")
-                yield db
-                db.execute("COMMIT")
-            except OSError:
-                hint = "Put it back or start the server again; nothing was stored."
-                raise Unavailable("The database file is not where it was.", hint) from None
+                with db:  # COMMIT, which syncs to disk; or ROLLBACK where anything is raised.
+                    yield db
             except sqlite3.DatabaseError as error:
-                if getattr(error, "sqlite_errorname", "").startswith("SQLITE_READONLY"):
+                if name_of(error).startswith("SQLITE_READONLY"):
                     # A connection to a file that was read-only stays so: a new one may write.
                     with contextlib.suppress(sqlite3.Error):
                         self._db = connect_writer(self.path)
                 raise explain(error) from error
-            finally:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
 
     def write(self, batches: list[Batch]) -> None:
         """Stores batches in one transaction. Each statement has many rows: see `insert_rows`."""
@@ -2092,10 +2045,11 @@ class SQLiteRecords(Store):
             known = find_keys(db, [batch.key for batch in batches if batch.key])
             stored: list[Batch] = []
             for batch in batches:
-                if batch.key in known:
+                batch.replayed = batch.key in known
+                if batch.replayed:
                     body_hash, batch.first_id, batch.stored = known[batch.key]
-                    batch.failure = None if body_hash == batch.body_hash else KeyReused()
-                    batch.replayed = True
+                    if body_hash != batch.body_hash:
+                        batch.failure = KeyReused()
                 else:
                     batch.first_id = last_id + 1
                     batch.stored = len(batch.records)
@@ -2106,7 +2060,7 @@ class SQLiteRecords(Store):
                 batch.last_id = batch.first_id + batch.stored - 1
             insert_batches(db, stored, received_at, moment)
         with self._news:
-            self._commits += 1
+            self._last_id = last_id
             self._news.notify_all()
 
     # Reading
@@ -2116,9 +2070,9 @@ class SQLiteRecords(Store):
         """A read-only connection, in a transaction: all that it reads is of one moment.
 
         Queries that search texts take long. They share connections of their own, so that all
-        others find one that is free soon. Only `scan` gives a `thread`: that of the request
-        for which its threads read. By it `stop_queries` finds the queries of a client that left.
-        Raises Unavailable, past the deadline too.
+        others find a free one soon. `thread` is that of the request, where others read for it: by
+        it `stop_queries` finds what a client that left has asked. Raises Unavailable, past the
+        deadline too.
         """
         pool = self._scanners if searches_text else self._readers
         try:
@@ -2151,88 +2105,51 @@ class SQLiteRecords(Store):
             if (deadline < time.monotonic() or thread in left) and is_same_query:
                 db.interrupt()
 
-    def page(self, query: Query) -> Page:
-        return self.read(query, PAGE_CHARS)
-
-    def read(self, query: Query, most_chars: int) -> Page:
-        """The first records of a query, at most its limit, and whether there are more.
-
-        It ends early where the records have more than `most_chars` characters together.
-        """
+    def page(self, query: Query, most_chars: int = PAGE_CHARS) -> Page:
         with self.reading(query.searches_text) as db:
-            found = plan(db, query)
-            if not found.is_scan:
-                return read_page(db, query, found.parts, most_chars)
-        pages = scan(
-            self, found.parts[0], lambda db, part: read_page(db, query, [part], most_chars)
-        )
+            query = by_receipt(db, query)
+            if not needs_scan(db, query):
+                return read_page(db, query, plan(db, query), most_chars)
+        pages = scan(self, query, lambda db, part: read_page(db, query, [part], most_chars))
         return merge_pages(query, pages)
 
-    def stream(self, query: Query) -> Iterator[list[StoredRecord]]:
-        """All records of a query that are there now, in pages.
-
-        Each page is a read of its own. One long read would keep the WAL from being reset
-        (https://www.sqlite.org/wal.html#avoiding_excessively_large_wal_files).
-        """
-        last_id = self.newest() if query.last_id is None else query.last_id
-        query = dataclasses.replace(query, last_id=last_id, limit=STREAM_RECORDS)
-        more = True
-        while more:
-            records, more = self.read(query, STREAM_CHARS)
-            if records:
-                last = records[-1]
-                yield records
-                del records  # Else two pages are in memory while the next one is read.
-                if query.by_id:
-                    query = dataclasses.replace(query, after=last.id)
-                else:
-                    query = dataclasses.replace(query, cursor=(last.timestamp, last.id))
-
     def newest(self) -> int:
-        """The newest id. Commits come one after the other, so all before it are committed."""
+        """As the base class has it. Commits do not overlap: all ids before it are committed."""
         with self.reading() as db:
-            newest: int = db.execute(LAST_RECORD).fetchone()[0]
-            return newest
+            return int(db.execute(LAST_RECORD).fetchone()[0])
 
     def follow(self, query: Query) -> Iterator[list[StoredRecord]]:
-        """As the base class has it. Ids grow with the commits: all up to the newest are there.
-
-        It notes how many commits there were before it looks: one that comes during the look, and
-        whose notice it misses, ends the wait at once.
-        """
+        """As the base class has it. Ids grow with the commits: all up to the newest are there."""
         newest = self.newest()
         seen = query.after or 0
         if seen > newest:
             raise BadQuery(f"No record has the id {seen} yet.", "Give the id of the last record.")
         if query.after is None and query.limit:
             seen = newest
-            # The last ones by id; of some kinds only, the last ones by time, for which there is
-            # an index.
-            asks_for_kinds = query.kind_filters() != Query()
-            last = dataclasses.replace(query, by_id=not asks_for_kinds, last_id=seen)
-            recent, _ = self.page(last)
+            # The last ones by id; of some kinds only, by time, for which there is an index.
+            by_id = query.kind_filters() == Query()
+            recent, _ = self.page(dataclasses.replace(query, by_id=by_id, last_id=seen))
             yield sorted(recent)
         query = dataclasses.replace(query, by_id=True, order="asc")
         while True:
-            commits = self._commits
+            pause = 0.0
             with contextlib.suppress(Unavailable):  # Too many queries: it looks again later.
                 newest = self.newest()
-                while seen < newest:
-                    last_id = min(newest, seen + FOLLOW_IDS)
-                    part = dataclasses.replace(query, after=seen, last_id=last_id)
+                last_id = min(newest, seen + FOLLOW_IDS)
+                if seen < last_id:
                     # Each commit wakes every follower. One that finds nothing for itself in the
                     # newest records sleeps longer, so that the commits of others cost it little.
                     pause = IDLE_FOLLOW_SECONDS if last_id == newest else FOLLOW_SECONDS
+                    part = dataclasses.replace(query, after=seen, last_id=last_id)
                     for records in self.stream(part):
                         yield records
                         seen = records[-1].id
                         pause = FOLLOW_SECONDS  # A rush comes in pages, not record by record.
                     seen = last_id
-                    yield []  # A heartbeat may be due.
-                    time.sleep(pause)
-            yield []
+            yield []  # A heartbeat may be due.
+            time.sleep(pause)
             with self._news:
-                if self._commits == commits:  # Else there was one since the look.
+                if seen >= max(newest, self._last_id):  # Else there is more already.
                     self._news.wait(timeout=1)  # Another server on the same file notifies nobody.
 
     # State
@@ -2341,59 +2258,24 @@ def read_page(db: sqlite3.Connection, query: Query, parts: list[Part], most_char
     return records, False
 
 
-def plan(db: sqlite3.Connection, query: Query) -> Plan:
-    """Which parts together give what a query asks for, each with its index.
-
-    It names the index, since SQLite's planner has no statistics. A query by service or severity
-    becomes a query for each pair of them that occurs. Each reads one stretch of logs_by_kind in
-    the order of the page, and SQLite merges them: a rare kind costs no more than a common one.
-    """
-    query = by_receipt(db, query)
-    ids = (MAX_ID if query.last_id is None else query.last_id) - (query.after or 0)
-    if ids <= 0:
-        return Plan([])
-    # This forbids the two indexes. A range of ids still narrows what is read.
-    by_table = [Part("logs NOT INDEXED", query)]
-    if ids < NARROW_IDS:
-        return Plan(by_table)
-    if query.by_id:
-        return Plan(by_table, is_scan=query.searches_text)
-    if query.kind_filters() != Query():
-        kinds = find_kinds(db, query)
-        if len(kinds) <= MAX_KINDS // (1 + query.texts):  # Each repeats all tests in the statement.
-            index = "logs INDEXED BY logs_by_kind"
-            return Plan([Part(index, narrow_to(query, *kind)) for kind in kinds])
-    elif query.searches_text and covers_much(db, query) and needs_all(db, query):
-        return Plan(by_table, is_scan=True)
-    return Plan([Part("logs INDEXED BY logs_by_time", query)])
-
-
-def find_kinds(db: sqlite3.Connection, query: Query) -> list[tuple[str, int]]:
-    """The services and severities that occur among what a query asks for, by the counts."""
-    test, values = where(query.kind_filters())
-    sql = f"""
-        SELECT DISTINCT service, severity FROM counts
-        WHERE span = ? AND start >= ? AND start <= ? AND {test}
-    """
-    start = MIN_TIMESTAMP if query.timestamp_start is None else query.timestamp_start
-    end = MAX_TIMESTAMP if query.timestamp_end is None else query.timestamp_end
-    return db.execute(sql, [DAY, start // DAY * DAY, end, *values]).fetchall()
-
-
-def narrow_to(query: Query, service: str, severity: int) -> Query:
-    """A query for one service and one severity."""
-    query = dataclasses.replace(query, min_severity=None, not_service=())
-    return dataclasses.replace(query, service=(service,), severity=(severity,))
-
-
 # -------- 8b. The file *
-# The core uses `check_file`, `connect_writer`, `connect_readers`, `SCHEMA` and `explain`. They open
-# the database, keep what is not ours untouched, and say in words what SQLite's errors mean.
+# The core uses `prepare_file`, `check_place`, `connect_writer`, `connect_readers`, `explain` and
+# `name_of`. They open the database, keep what is not ours untouched, and say in words what SQLite's
+# errors mean.
 
 SCHEMA = pathlib.Path(__file__).with_name("schema.sql")
 APPLICATION_ID = 0x4C4F4753  # As schema.sql sets it.
 SCHEMA_VERSION = 2
 PAGE_BYTES = 4096  # Of SQLite's pages.
+
+
+def prepare_file(path: pathlib.Path) -> None:
+    """Makes an empty file where none is. Raises StartError where the file can't be the store."""
+    if sqlite3.sqlite_version_info < (3, 38):  # For STRICT tables and the operator "->".
+        raise StartError(f"SQLite {sqlite3.sqlite_version} is too old: 3.38 or newer is needed")
+    check_file(path)
+    SCHEMA.stat()  # Without it, no file is made.
+    os.close(os.open(path, os.O_CREAT, 0o600))  # Only its owner may read a new one.
 
 
 def check_file(path: pathlib.Path) -> None:
@@ -2438,6 +2320,17 @@ def check_file(path: pathlib.Path) -> None:
         raise StartError(f"{path}: is cut short, it should have {whole:,} bytes; copy it again")
 
 
+def check_place(path: pathlib.Path, inode: int) -> None:
+    """Raises Unavailable where the file was moved or deleted: it would be written all the same."""
+    try:
+        is_there = os.stat(path).st_ino == inode
+    except OSError:
+        is_there = False
+    if not is_there:
+        hint = "Put it back or start the server again; nothing was stored."
+        raise Unavailable("The database file is not where it was.", hint)
+
+
 def sync_folder(folder: pathlib.Path) -> None:
     """Puts the names of new files on disk. Windows does so by itself."""
     if os.name == "posix":
@@ -2480,9 +2373,8 @@ def connect_writer(path: pathlib.Path) -> sqlite3.Connection:
             return db
         except sqlite3.Error as error:
             db.close()  # It may hold a lock.
-            reason = getattr(error, "sqlite_errorname", "")
             # The file is locked, or has its tables by now.
-            if reason not in ("SQLITE_BUSY", "SQLITE_ERROR") or time.monotonic() > deadline:
+            if name_of(error) not in ("SQLITE_BUSY", "SQLITE_ERROR") or time.monotonic() > deadline:
                 raise
         time.sleep(0.01)
 
@@ -2528,11 +2420,16 @@ REASONS = {
 }
 
 
+def name_of(error: sqlite3.Error) -> str:
+    """SQLite's name of an error, "SQLITE_BUSY" for example. What sqlite3 raises itself has none."""
+    return getattr(error, "sqlite_errorname", "")
+
+
 def explain(error: sqlite3.DatabaseError) -> Exception:
     """What to raise for an error of SQLite: itself where the data are wrong, for example."""
     if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
         return error
-    name = getattr(error, "sqlite_errorname", "")
+    name = name_of(error)
     if name == "SQLITE_INTERRUPT":
         return query_stopped()
     kind = "_".join(name.split("_")[:2])  # SQLITE_READONLY_DBMOVED is a kind of SQLITE_READONLY.
@@ -2545,12 +2442,57 @@ def query_stopped() -> Unavailable:
     return Unavailable(error, "Narrow it with timestamp_start, service or severity.")
 
 
-# -------- 8c. Searches *
-# The core uses `where_all`, `by_receipt`, `covers_much`, `needs_all`, `scan` and `merge_pages`.
-# They serve filters for which there is no index: texts, attributes, and the time of receipt.
+# -------- 8c. Plans and searches *
+# The core uses `plan`, `where_all`, `by_receipt`, `needs_scan`, `scan` and `merge_pages`. They say
+# by which index a query is read, and serve filters for which there is none: texts, attributes, and
+# the time of receipt.
 
+# The table of records with the index to use: SQLite's planner has no statistics to choose by.
+BY_ID = "logs NOT INDEXED"  # In the order of the table.
+BY_TIME = "logs INDEXED BY logs_by_time"
+BY_KIND = "logs INDEXED BY logs_by_kind"
+MAX_KINDS = 200  # Pairs of service and severity that one query merges. SQLite takes 500.
+NARROW_IDS = 20_000  # A range of at most so many ids is read whole.
 SAMPLE_RECORDS = 100_000  # That are searched, to know whether a text is rare.
 RARE = 3  # A text that fewer of the SAMPLE_RECORDS have is rare.
+
+
+def plan(db: sqlite3.Connection, query: Query) -> list[Part]:
+    """The parts that together give what a query asks for, each by its index."""
+    if query.by_id or is_narrow(query):
+        return [(BY_ID, query)]
+    if query.kind_filters() == Query():
+        return [(BY_TIME, query)]
+    return split_by_kind(db, query)
+
+
+def is_narrow(query: Query) -> bool:
+    """Whether its range of ids is so small that it is read whole."""
+    last_id = MAX_ID if query.last_id is None else query.last_id
+    return last_id - (query.after or 0) < NARROW_IDS
+
+
+def split_by_kind(db: sqlite3.Connection, query: Query) -> list[Part]:
+    """A part for each service and severity that occurs, by the counts; one where they are many.
+
+    Each reads one stretch of logs_by_kind in the order of the page, and SQLite merges them: a rare
+    kind costs no more than a common one.
+    """
+    test, values = where(query.kind_filters())
+    sql = f"""
+        SELECT DISTINCT service, severity FROM counts
+        WHERE span = ? AND start >= ? AND start <= ? AND {test}
+    """
+    start = MIN_TIMESTAMP if query.timestamp_start is None else query.timestamp_start
+    end = MAX_TIMESTAMP if query.timestamp_end is None else query.timestamp_end
+    kinds = db.execute(sql, [DAY, start // DAY * DAY, end, *values]).fetchall()
+    if len(kinds) > MAX_KINDS // (1 + query.texts):  # Each repeats all tests in the statement.
+        return [(BY_TIME, query)]
+    query = dataclasses.replace(query, min_severity=None, not_service=())
+    return [
+        (BY_KIND, dataclasses.replace(query, service=(service,), severity=(severity,)))
+        for service, severity in kinds
+    ]
 
 
 def where_all(query: Query) -> tuple[str, list[Json]]:
@@ -2614,17 +2556,28 @@ def by_receipt(db: sqlite3.Connection, query: Query) -> Query:
 
     low, high = db.execute(ID_RANGE).fetchone()
     ids = range(low, high + 1)
-    after = query.after or 0
-    last_id = high if query.last_id is None else query.last_id
-    if query.received_at_start is not None:
-        first = low + bisect.bisect_left(ids, query.received_at_start, key=received_at)
-        after = max(after, first - 1)
-    if query.received_at_end is not None:
-        beyond = low + bisect.bisect_right(ids, query.received_at_end, key=received_at)
-        last_id = min(last_id, beyond - 1)
+    start = query.received_at_start or 0
+    end = MAX_TIMESTAMP if query.received_at_end is None else query.received_at_end
+    before = low + bisect.bisect_left(ids, start, key=received_at) - 1
+    last = low + bisect.bisect_right(ids, end, key=received_at) - 1
     return dataclasses.replace(
-        query, after=after, last_id=last_id, received_at_start=None, received_at_end=None
+        query,
+        after=max(before, query.after or 0),
+        last_id=last if query.last_id is None else min(last, query.last_id),
+        received_at_start=None,
+        received_at_end=None,
     )
+
+
+def needs_scan(db: sqlite3.Connection, query: Query) -> bool:
+    """Whether all records are to be read for a query, side by side, on all processors."""
+    if not query.searches_text or is_narrow(query):
+        return False
+    if query.by_id:
+        return True
+    if query.kind_filters() != Query() or not covers_much(db, query):
+        return False
+    return query.limit == 0 or finds_few(db, query)
 
 
 def covers_much(db: sqlite3.Connection, query: Query) -> bool:
@@ -2643,19 +2596,16 @@ def covers_much(db: sqlite3.Connection, query: Query) -> bool:
     return bool(3 * covered >= records)
 
 
-def needs_all(db: sqlite3.Connection, query: Query) -> bool:
-    """Whether a query for texts may have to read all records: to count them, or for a rare text.
+def finds_few(db: sqlite3.Connection, query: Query) -> bool:
+    """Whether fewer than RARE of a sample have the texts: a page could need the whole index.
 
-    A text is rare that fewer than RARE of a sample have: the first SAMPLE_RECORDS, in the query's
-    order, that pass all tests but texts. For it, a page could need the whole index.
+    The sample is the first SAMPLE_RECORDS, in the query's order, that pass all tests but texts.
     """
-    if query.limit == 0:
-        return True
     first, first_values = where(query)
     test, values = where_all(query)
     sql = f"""
         SELECT count(*) FROM (
-            SELECT 1 FROM (SELECT * FROM logs INDEXED BY logs_by_time WHERE {first}
+            SELECT 1 FROM (SELECT * FROM {BY_TIME} WHERE {first}
                            ORDER BY timestamp {query.order} LIMIT {SAMPLE_RECORDS})
             WHERE {test} LIMIT {RARE})
     """
@@ -2664,9 +2614,9 @@ def needs_all(db: sqlite3.Connection, query: Query) -> bool:
 
 
 def scan(
-    store: SQLiteRecords, part: Part, work: Callable[[sqlite3.Connection, Part], Any]
+    store: SQLiteRecords, query: Query, work: Callable[[sqlite3.Connection, Part], Any]
 ) -> list[Any]:
-    """What `work` gives for stretches of a part that are read side by side.
+    """What `work` gives for stretches of the table that are read side by side.
 
     SQLite gives up the GIL while it reads, so that each stretch can keep a processor busy. Each
     is a read with a deadline of its own, so they are not of one moment: `high` keeps newer
@@ -2674,16 +2624,16 @@ def scan(
     """
     with store.reading() as db:
         low, high = db.execute(ID_RANGE).fetchone()
-    low = max(low - 1, part.query.after or 0)
-    high = high if part.query.last_id is None else min(high, part.query.last_id)
+    low = max(low - 1, query.after or 0)
+    high = high if query.last_id is None else min(high, query.last_id)
     length = max(-(-(high - low) // SCANNERS), 1)
     asking = threading.get_ident()
 
     def read_stretch(first: int) -> Any:
         last_id = min(first + length, high)
-        stretch = dataclasses.replace(part.query, after=first, last_id=last_id)
+        stretch = dataclasses.replace(query, after=first, last_id=last_id)
         with store.reading(searches_text=True, thread=asking) as db:
-            return work(db, Part(part.table, stretch))
+            return work(db, (BY_ID, stretch))
 
     with concurrent.futures.ThreadPoolExecutor(SCANNERS) as pool:
         return list(pool.map(read_stretch, range(low, high, length)))
@@ -2772,11 +2722,11 @@ class SQLiteCounts(SQLiteRecords):
         with self.reading(searches_text=not query.is_counted) as db:
             if query.is_counted:
                 return count_by_spans(db, query, step)
-            found = plan(db, dataclasses.replace(query, limit=0))  # 0: all are to be counted.
-            if not found.is_scan:
-                return count_records(db, found.parts, step)
+            query = by_receipt(db, dataclasses.replace(query, limit=0))  # 0: all are counted.
+            if not needs_scan(db, query):
+                return count_records(db, plan(db, query), step)
         stats = Stats(Counter())
-        for some in scan(self, found.parts[0], lambda db, part: count_records(db, [part], step)):
+        for some in scan(self, query, lambda db, part: count_records(db, [part], step)):
             stats.add(some)
         return stats
 
@@ -2821,7 +2771,7 @@ def count_by_spans(db: sqlite3.Connection, query: Query, step: int | None) -> St
 def first_timestamp(db: sqlite3.Connection, query: Query, order: str) -> int:
     """The timestamp of the first record in an order, of a query that finds some."""
     one = dataclasses.replace(query, limit=1, order=order)
-    [record], _ = read_page(db, one, plan(db, one).parts, PAGE_CHARS)
+    [record], _ = read_page(db, one, plan(db, one), PAGE_CHARS)
     return record.timestamp
 
 
@@ -3674,7 +3624,7 @@ def get_metrics(app: App, request: Request) -> Response:
         ("logs_commit_seconds_total", ()): app.committer.seconds,
         ("logs_store_records", ()): app.store.count(),
         ("logs_store_bytes", ()): app.store.size(),
-        ("logs_waiting_batches", ()): app.committer.waiting,
+        ("logs_waiting_batches", ()): len(app.committer.queue),
         ("logs_waiting_bytes", ()): app.limits.held_bytes,
         ("process_start_time_seconds", ()): app.started_at,
     }
@@ -4804,7 +4754,7 @@ class ClickHouseStore(Store):
             }
             self._ask(CREATE_PROBES)
             self._ask(CREATE_LOGS.format(ttl=format_ttl(config.max_age_days)))
-            newest = self._newest()
+            newest = self.newest()
         except (ValueError, Unavailable) as error:
             raise StartError(f"server.store: {error}") from None
         self._next = newest // NUMBERS + 1  # In microseconds since 2026.
@@ -4919,21 +4869,14 @@ class ClickHouseStore(Store):
         batch.failure = None if body == batch.body_hash.hex() else KeyReused()
         return True
 
-    def _newest(self) -> int:
+    def newest(self) -> int:
         """The newest id. What is older than LATE is not looked at."""
         floor = self._floor()
         [[newest]] = self._ask("SELECT max(id) FROM logs WHERE id > ?", [floor])
         return max(int(newest), floor)
 
-    def stream(self, query: Query) -> Iterator[list[StoredRecord]]:
-        query = dataclasses.replace(query, last_id=self._newest(), limit=STREAM_RECORDS)
-        more = True
-        while more:
-            records, more = self.page(query)
-            if records:
-                cursor = (records[-1].timestamp, records[-1].id)
-                yield records
-                query = dataclasses.replace(query, cursor=cursor)
+    def page(self, query: Query, most_chars: int = PAGE_CHARS) -> Page:
+        return self._select(query)
 
     def follow(self, query: Query) -> Iterator[list[StoredRecord]]:
         """As the base class has it. Commits of several servers overtake each other.
@@ -4957,7 +4900,7 @@ class ClickHouseStore(Store):
                 seen[record.id % NUMBERS] = max(record.id, seen[record.id % NUMBERS])
             floor = self._floor()
             try:
-                records, more = self.page(query, seen)
+                records, more = self._select(query, seen)
             except Unavailable:  # It looks again later.
                 records, more = [], True
             yield records
@@ -4970,8 +4913,8 @@ class ClickHouseStore(Store):
         """An id: what is smaller and not committed yet never will be."""
         return (now() - IDS_BEGIN) * NUMBERS - LATE
 
-    def page(self, query: Query, seen: list[int] | None = None) -> Page:
-        """As the base class has it; for a follower, ids that are over `seen` of their number."""
+    def _select(self, query: Query, seen: list[int] | None = None) -> Page:
+        """A page; for a follower, of ids that are over `seen` of their number."""
         test, values = clickhouse_where(query)
         if seen:
             numbers = ", ".join(map(str, range(NUMBERS)))
@@ -5009,7 +4952,7 @@ class ClickHouseStore(Store):
 
     def delete(self, query: Query) -> int:
         # What is committed from now on is neither counted nor deleted.
-        query = dataclasses.replace(query, last_id=self._newest())
+        query = dataclasses.replace(query, last_id=self.newest())
         test, values = clickhouse_where(query)
         [[records]] = self._ask(f"SELECT count() FROM logs WHERE {test}", values)
         if records:

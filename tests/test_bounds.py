@@ -867,37 +867,43 @@ class OneFollower(unittest.TestCase):
 
 
 class OneGroup(unittest.TestCase):
-    """A leader that fails, wherever it does, lets nobody wait for ever."""
+    """A thread that fails while it commits for others lets nobody wait for ever."""
 
     def test_no_batch_waits_for_ever_when_its_leader_runs_out_of_memory(self):
-        places = (
-            (module, "Group"),
-            (module.Committer, "_wait_while_others_join"),
-            (module.Committer, "_commit_together"),
-            (module.sys, "setswitchinterval"),
-        )
-        for owner, name in places:
+        places = ((module.Committer, "_commit_together", 0), (module, "fail", 3))
+        for owner, name, outages in places:
             with self.subTest(name):
-                committer = module.Committer(mock.Mock())
+                began, go_on = threading.Event(), threading.Event()
+                errors = [module.Unavailable("It is locked.") for _ in range(outages)]
+
+                def write(_: list[module.Batch]) -> None:
+                    if not began.is_set():  # noqa: B023
+                        began.set()  # noqa: B023
+                        go_on.wait(20)  # noqa: B023
+                    elif errors:  # noqa: B023
+                        raise errors.pop()  # noqa: B023
+
+                committer = module.Committer(write)
                 batches = [batch_of(record()) for _ in range(4)]
                 threads = [
                     threading.Thread(target=self.commit, args=[committer, batch], daemon=True)
                     for batch in batches
                 ]
-                with committer._turn, mock.patch.object(owner, name, side_effect=MemoryError):
-                    for number, thread in enumerate(threads[:-1], 1):
-                        thread.start()
-                        eventually(lambda: committer.waiting == number)  # noqa: B023
-                    committer._turn.release()
-                    for thread in threads[:-1]:
+                for number, thread in enumerate(threads, 1):
+                    thread.start()
+                    eventually(lambda: len(committer.queue) == number)  # noqa: B023
+                began.wait(20)
+                quiet = mock.patch.object(module.log, "error")
+                with mock.patch.object(owner, name, side_effect=MemoryError) as broken, quiet:
+                    go_on.set()
+                    for thread in threads:
                         thread.join(5)
-                    committer._turn.acquire()
-                threads[-1].start()
-                for thread in threads:
-                    thread.join(5)
                 self.assertEqual([thread.is_alive() for thread in threads], [False] * 4)
-                self.assertEqual(committer.waiting, 0)
-                self.assertTrue(batches[-1].is_on_disk)
+                self.assertEqual(broken.call_count, 3)
+                self.assertEqual([batch.is_on_disk for batch in batches], [True] + [False] * 3)
+                later = batch_of(record())
+                committer.commit(later)
+                self.assertTrue(later.is_on_disk)
 
     def commit(self, committer: module.Committer, batch: module.Batch) -> None:
         with contextlib.suppress(MemoryError, module.Unavailable):
@@ -1205,12 +1211,12 @@ class RareTexts(unittest.TestCase):
                 ("other", 100, False),
             ):  # fmt: skip
                 with self.subTest(text, limit=limit):
-                    found = module.plan(db, module.Query(contains=(text,), limit=limit))
-                    self.assertEqual(found.is_scan, expected)
+                    query = module.Query(contains=(text,), limit=limit)
+                    self.assertEqual(module.needs_scan(db, query), expected)
 
 
 class OneByOne(unittest.TestCase):
-    """A group that fails is committed batch by batch."""
+    """Of a group that fails, the first batch is committed alone."""
 
     def test_after_an_outage_the_others_of_the_group_do_not_wait_for_it_one_by_one(self):
         sizes = []
@@ -1222,8 +1228,10 @@ class OneByOne(unittest.TestCase):
             raise module.Unavailable("The database is locked.")
 
         batches = [batch_of(record()) for _ in range(20)]
+        committer = module.Committer(write)
+        committer.queue.extend(batches)
         with self.assertLogs(module.log, "ERROR"):
-            module.Committer(write)._commit_together(batches)
+            committer._lead()
         self.assertEqual(sizes, [20, 1])
         self.assertEqual({type(batch.failure) for batch in batches}, {module.Unavailable})
 

@@ -238,13 +238,13 @@ class Commits(unittest.TestCase):
             began.wait(20)
             for thread in threads[1:]:
                 thread.start()
-            eventually(lambda: committer.waiting == len(batches) - 1)
+            eventually(lambda: len(committer.queue) == len(batches))
             go_on.set()
             for thread in threads:
                 thread.join(20)
         self.assertEqual([str(batch.failure) for batch in batches], ["It is locked."] * 5)
         self.assertEqual(committer._write.call_count, 1)  # type: ignore[attr-defined]
-        self.assertEqual(committer.waiting, 0)
+        self.assertEqual(len(committer.queue), 0)
         self.assertEqual(len({id(batch.failure) for batch in batches}), 5, "each has its own")
 
     def test_health_is_looked_at_once_a_second_while_all_is_well_and_each_time_while_it_is_not(
