@@ -5076,7 +5076,7 @@ dl { display: grid; grid: auto / fit-content(40%) 1fr; gap: 0 2ch; }
   form div *, .chip { flex: none; }
   summary span { display: block; }
   b, i { width: auto; }
-  i { max-width: calc(100vw - 21rem); }
+  i { max-width: calc(100vw - 17rem); }
 }
 """
 
@@ -5156,6 +5156,7 @@ function report(isAway) {  // Says beside the switch why nothing new shows, in t
   let text = waiting > 0 ? `‹${waiting} more: close the open record and scroll up›` : '';
   if (isOver()) text = '‹not live: what comes now is not in this list›';
   if (isAway) text = '‹the server is away›';
+  page.live.indeterminate = isOver();
   page.state.value = page.live.checked ? text : '';
   document.title = errors ? `(${errors}) Logs` : 'Logs';
 }
@@ -5237,7 +5238,7 @@ function facts(record) {  // Makes a record's details.
 function fact([name, value]) {  // Makes a name and its value, with links to filter by it.
   const text = value instanceof Object ? JSON.stringify(value, null, 2) : String(value);
   const same = link(changed({service: null, not_service: null, [name]: text}), text);
-  const others = link(changed({[`not_${name}`]: text}), ' ≠');
+  const others = make('a', {href: changed({[`not_${name}`]: text}), title: '‹All but this›'}, ' ≠');
   const isFilter = /^(service$|attr\.)/.test(name) && !(value instanceof Object);
   return [make('dt', {}, name), make('dd', {}, ...isFilter ? [same, others] : [text])];
 }
@@ -5287,13 +5288,13 @@ function bar({start, ...counts}, step, scale) {  // Makes a bar, a link to the r
   const properties = {id: start, href, start, end, ariaLabel, tabIndex: -1, draggable: false};
   return make('a', properties, ...names.map(box));
 }
-function chips() {  // Shows each severity, each filter that no field shows, and each service.
+function chips() {  // Shows each filter that no field shows, each severity and each service.
   const severities = SEVERITIES.map(value => ['severity', value]);
   const services = Object.keys(counts.service).map(value => ['service', value]);
   const set = [...query].filter(([name, value]) => taken[name] !== value)
     .map(([name, value]) => [name.replace(/^not_/, ''), value]);
-  const others = set.filter(([name]) => name !== 'service');
-  const pairs = [...severities, ...others, ...services, ...set];  // All that are set, in the end.
+  const others = set.filter(([name]) => !(name in counts));
+  const pairs = [...others, ...severities, ...services, ...set];  // All that are set, in the end.
   const unique = new Map(pairs.map(pair => [pair.join('='), pair]));
   fill(page.chips, [...unique.values()].map(chip));
 }
@@ -5313,7 +5314,8 @@ function chip([name, value]) {  // Makes a link that puts a filter into the quer
   const number = make('small', {}, counts[name]?.[value]?.toLocaleString() ?? '');
   const className = name === 'severity' ? `chip ${value}` : 'chip';
   const ariaCurrent = isOut || query.has(name, value) || null;
-  const element = make('a', {id, className, ariaCurrent}, text, ' ', number);
+  const title = '‹Only this. Again: all but this. Again: any.›';
+  const element = make('a', {id, className, ariaCurrent, title}, text, ' ', number);
   // Anew at the click: a text that was being typed went into the query at the press.
   element.onclick = () => element.href = toggled(name, value);
   element.onclick();
@@ -5347,12 +5349,14 @@ function visit() {  // Shows what the address asks for: its query holds all filt
   page.curl.value = `curl${token} '${page.json.href}'`;
   page.curl.textContent = 'curl';
   chips();
+  if (!location.hash) scrollTo(0, 0);
   load();
 }
 function put(field, name = field.name) {  // Puts what a field holds into the query.
   const next = new URLSearchParams(query);
   next.delete(field.name, taken[field.name]);
-  let [, attribute, value] = /^(attr\..+?)=(.*)$/.exec(field.value) ?? [, 'contains', field.value];
+  const [, other, text] = /^(service|attr\..+?)=(.*)$/.exec(field.value) ?? [, 'contains'];
+  let value = text ?? field.value;
   if (field === page.since) Object.keys(TIMES).forEach(name => next.delete(name));
   if (field.type === 'datetime-local') {
     next.delete('since');
@@ -5360,13 +5364,16 @@ function put(field, name = field.name) {  // Puts what a field holds into the qu
     if (name === 'timestamp_end') value = value.replace('000Z', '999999Z');
   }
   if (field === page.token) sessionStorage.token = value;
-  else if (value) next.append(name.replace('contains', attribute), value);
+  else if (value) next.append(name.replace('contains', other), value);
+  if (field !== page.token && `${next}` === `${query}`) return;
   query = next;  // At once: the press that left the field may be on a chip.
   location.search = query;
 }
 function copy({target}) {  // Copies the value of a button. Without TLS a browser only shows it.
   navigator.clipboard?.writeText(target.value) ?? prompt('', target.value);
+  const text = target.textContent;
   target.textContent = '✓';
+  setTimeout(() => target.textContent = text, 2000);
 }
 async function save(event) {  // A link sends no token: with one, the page fetches the file.
   if (!sessionStorage.token) return;
@@ -5386,6 +5393,7 @@ page.filters.onchange = ({target}) => {
 };
 page.contains.oninput = ({target}) => target.value || put(target);  // The cross of the field.
 page.exclude.onclick = () => put(page.contains, 'not_contains');
+page.exclude.onmousedown = event => event.preventDefault();  // The field keeps what is typed.
 document.onpointerdown = ({target}) => grip = target.closest('#bars a');
 document.onpointerup = ({clientX}) => {  // A drag over the bars asks for their time.
   const {top} = page.bars.getBoundingClientRect();
@@ -5440,10 +5448,11 @@ HTML = """\
   <label><input type="checkbox" id="live" checked>‹Live›</label></header>
 <form id="filters">
   <input type="search" name="contains" placeholder="‹Search messages, or attr.name=value›">
+  <button type="button" id="search">‹Search›</button>
   <button type="button" id="exclude">‹Exclude›</button>
   <div><select name="since" aria-label="‹Time›">
-      <option value="">‹Any time›<option value="15m">15 min<option value="1h">1 h
-      <option value="6h">6 h<option value="1d">1 d<option value="7d">7 d</select>
+      <option value="">‹Any time›<option value="15m">≤ 15 min<option value="1h">≤ 1 h
+      <option value="6h">≤ 6 h<option value="1d">≤ 1 d<option value="7d">≤ 7 d</select>
     <select name="min_severity" aria-label="‹Least severity›">
       <option value="">‹Any severity›<option label="≥ INFO">INFO<option label="≥ WARNING">WARNING
       <option label="≥ ERROR">ERROR</select>
@@ -5469,7 +5478,11 @@ SPANISH = {
     "Wrap lines": "Ajustar líneas",
     "Live": "En vivo",
     "Search messages, or attr.name=value": "Buscar en los mensajes, o attr.nombre=valor",
+    "Search": "Buscar",
     "Exclude": "Excluir",
+    "All but this": "Todos menos este",
+    "Only this. Again: all but this. Again: any.": "Solo este. Otra vez: todos menos este. Otra"
+    " vez: cualquiera.",
     "Time": "Tiempo",
     "Any time": "Cualquier fecha",
     "From": "Desde",
