@@ -1721,10 +1721,11 @@ class Batch:
         self.records = records
         self.key = key  # SHA-256 of token and Idempotency-Key; empty without such a key.
         self.body_hash = body_hash  # SHA-256 of the body that came with the key.
-        # A timestamp of None gives the minute None.
-        self.kinds: Counter[MinuteKind] = Counter(
-            [(t and t // MINUTE * MINUTE, service, level) for t, service, level, *_ in records]
-        )
+        self.kinds: dict[MinuteKind, int] = {}  # How many records of each. Faster than a Counter.
+        for timestamp, service, severity, _, _ in records:
+            minute = timestamp and timestamp // MINUTE * MINUTE  # None stays None.
+            kind = minute, service, severity
+            self.kinds[kind] = self.kinds.get(kind, 0) + 1
         # Released when the batch has a result, or is the first to commit. An Event takes longer.
         self.wake = threading.Lock()
         self.wake.acquire()
