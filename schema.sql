@@ -33,8 +33,8 @@ CREATE INDEX logs_by_time ON logs (timestamp);
 
 -- Serves GET /logs by service, by severity or by both: the newest records of one service and
 -- severity are one stretch of this index, and a query for several merges as many stretches.
--- Where the time of /stats begins or ends within a minute, it counts that part here, and reads no
--- record.
+-- Where the time of /stats begins or ends within a minute, that part of a minute is counted by this
+-- index alone: no record is read.
 CREATE INDEX logs_by_kind ON logs (service, severity, timestamp);
 
 -- Serves /stats and its histogram: how many records there are by day, hour and minute of their
@@ -49,7 +49,7 @@ CREATE TABLE counts (
     PRIMARY KEY (span, start, service, severity)  -- read by a range of start within one span
 ) STRICT, WITHOUT ROWID;
 
--- Serves retention: finds the rows that have reached 0. It is empty otherwise, and costs nothing.
+-- Serves retention: it has only rows that have reached 0, which go at the end of a transaction.
 CREATE INDEX counts_spent ON counts (span) WHERE records <= 0;
 
 -- The Idempotency-Keys of the last 24 hours. A repeat gets the ids of the first time and stores

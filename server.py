@@ -17,30 +17,29 @@ The way of a record from its client to the disk, and of the answer back:
 
 What a 200 promises: every record counted as accepted is committed, and the transaction is on disk
 (fsync) before the answer leaves. A missing answer proves nothing: the batch may be stored or not.
-Send the batch again with the same Idempotency-Key: then it is stored once.
+So give each batch an Idempotency-Key of its own: sent again with that key, it is stored once.
 
 Who may ask. Writing needs a token, and so does deleting. While no read token is configured,
 everyone who reaches the port may read: then the server listens on addresses of this machine only.
 `tls` in config.json turns HTTPS on.
 
-README.md says how to use it. schema.sql has the tables. The names of the tests are the promises of
-the server.
+README.md says how to use it. schema.sql has the tables. Each test has a promise as its name.
 
 Threads. One thread accepts connections. Each connection has a thread of its own: it reads the
-requests, waits for their commits and sends the answers. Only a search for a text reads with a
-thread for each processor. The thread of `Server.watch` ends what is past its deadline, that of
-`SQLiteStore.upkeep` deletes old records, and a last one writes the server's own log. The main
-thread waits for signals.
+requests, waits for their commits and sends the answers. A search for a text starts more threads,
+one for each processor, that read side by side. The thread of `Server.watch` ends what is past its
+deadline, that of `SQLiteStore.upkeep` deletes old records, and a last one writes the server's own
+log. The main thread waits for signals.
 
 Locks on the way of a batch: a thread holds `Committer._lock` for a moment, to join the queue. The
 thread of the first batch in the queue holds `SQLiteRecords._write_lock`, which guards the one
-connection that writes, while it commits for the others too. These wait for `Batch.wake` and hold
-nothing. Readers have connections of their own: they and the writer do not wait for each other
-(WAL).
+connection that writes, while it commits for the others too. The threads of the others wait for
+`Batch.wake` and hold nothing. Readers have connections of their own: they and the writer do not
+wait for each other (WAL).
 
 Chapters. Those without * are the core. Skip the others when you read for the first time: the lines
 below their title say what the core uses of them. A chapter with a letter belongs to the one before
-it: 4b has what chapter 4 leaves out. Else a chapter uses only names of chapters before it.
+it: 4b has what chapter 4 leaves out. Else a chapter calls only what stands in chapters before it.
 
      1 Limits           the bounds that a user meets, with unit and reason
      2 Errors           what can be wrong, without HTTP
@@ -148,9 +147,11 @@ MAX_HEADERS = 100
 # smaller than this is slowed down, so that it does not keep a processor busy.
 SMALL_CHUNK_BYTES = 256
 MAX_CHUNK_LINE_BYTES = 4 << 10  # The line before a chunk, with its extensions.
-MAX_BODY_BYTES = 10 << 20  # After decompression. A batch of syslog-ng has 3 MB.
+MAX_BODY_BYTES = 10 << 20  # After decompression. Usual batches are smaller: syslog-ng's has 3 MB.
 MAX_GZIP_MEMBERS = 100  # A body of a million empty members would cost seconds.
-MAX_STORED_CHARS = 64 << 20  # All records of a body. OTLP sends once what is stored with each.
+# All records of a body may have more than the body: OTLP sends an attribute once for many records,
+# and it is stored with each of them.
+MAX_STORED_CHARS = 64 << 20
 MAX_VALUE_CHARS = 2 << 20  # The JSON of one record, as it was sent.
 PIECE_CHARS = 1 << 20  # A longer array is parsed value by value, so that other threads can run.
 MAX_RECORDS = 100_000  # A million tiny records would hold up all others for seconds.
@@ -179,7 +180,7 @@ HELD_ANSWER_BYTES = 64 << 10  # Only larger answers are counted.
 LARGE_BODY_BYTES = 64 << 10  # Larger and compressed bodies are worked on two at a time.
 MAX_WAL_BYTES = 128 << 20  # When SQLite's WAL is larger, queries wait for a checkpoint.
 MAX_METRIC_SERVICES = 1_000  # Services with a label of their own in /metrics.
-MAX_REFUSED_ADDRESSES = 1_000  # For so many the log counts refused tokens.
+MAX_REFUSED_ADDRESSES = 1_000  # The log counts refused tokens for each of so many addresses.
 SEND_BUFFER_BYTES = 256 << 10  # In the kernel, for a client that does not read.
 READERS = 6  # Connections to SQLite for queries that an index serves.
 SCANNERS = max(2, os.cpu_count() or 2)  # Connections for queries that must read the records.
@@ -188,18 +189,19 @@ STREAM_CHARS = 1 << 20  # or fewer, when their messages and attributes have so m
 PAGE_CHARS = 4 << 20  # A page ends early when its records are longer together.
 
 # How long it waits.
-IDLE_SECONDS = 75  # For the next request. Loggers keep connections for a minute: what they send
-# on one that the server has just closed is lost.
+# For the next request. Loggers keep a connection for a minute: it must not be closed sooner, or
+# they lose what they send just then.
+IDLE_SECONDS = 75
 HEADER_SECONDS = 10  # For the headers, from the first line on.
 REQUEST_SECONDS = 120  # For a whole body: 10 MiB at 700 kbit/s.
 SEND_SECONDS = 30  # For the client to take the next part of an answer.
 PARSE_SECONDS = 10  # For the records of one body.
-QUERY_SECONDS = 10  # For a query. It may wait as long for the WAL and for a connection before.
+QUERY_SECONDS = 10  # For a query; and before it for the WAL, and for a free connection.
 LOCK_SECONDS = 2  # For another process that has locked the database.
-FOLLOW_SECONDS = 0.1  # A follower's pause after records: so a rush comes in pages.
+FOLLOW_SECONDS = 0.1  # A follower's pause after records: so many come together in a page.
 IDLE_FOLLOW_SECONDS = 0.5  # A follower's pause after new records of which none is for it.
 HEARTBEAT_SECONDS = 15  # A follower that gets no record gets a blank line so often.
-DRAIN_SECONDS = 2  # After a refusal the server reads on so long, and drops what it reads.
+DRAIN_SECONDS = 2  # The server reads on after a refusal: `drain` says why.
 SHUTDOWN_SECONDS = 3  # For requests in flight, when the server stops.
 HANG_SECONDS = 5  # A stop that takes longer is ended by the system.
 RETRY_SECONDS = 2  # What Retry-After asks for. Clients give up on long waits.
@@ -212,7 +214,7 @@ class Refusal(Exception):
     """A request that is not carried out. Raised anywhere; `refuse` makes an answer of it.
 
     `error` is a sentence on what is wrong, `hint` a sentence on what to do. `details` are more
-    members of the JSON in the answer. The class tells the kind: `STATUSES` has a status for each.
+    members of the JSON in the answer. The class tells the kind of the refusal.
     """
 
     def __init__(self, error: str, hint: str, **details: Json):
@@ -554,7 +556,7 @@ def parse_record(fields: Json, token: Token) -> Record:
     """
     if not isinstance(fields, dict):
         raise RecordError("record", f"must be a JSON object, not {shorten(fields)}")
-    if "received_at" in fields:
+    if "received_at" in fields:  # It may have been read from this server.
         drop_id_and_receipt(fields)
     own_message = fields.pop("message", None)
     own_timestamp = fields.pop("timestamp", None)
@@ -576,12 +578,12 @@ def parse_record(fields: Json, token: Token) -> Record:
         message = pop_alias(fields, aliases, "message") or ""
     else:
         message = check_message("message", own_message)
-    # A time or a level that nobody understands counts here too: a logger wrote this record.
+    # A time or a level is enough, even one that can't be read: only loggers write them.
     has_time = own_timestamp is not None or "timestamp" in aliases
     has_level = own_severity is not None or "severity" in aliases
     if not (message or has_time or has_level):
         raise RecordError("message", "is missing, and so are a time and a level")
-    if service is None or isinstance(service, dict):
+    if service is None or isinstance(service, dict):  # ECS has an object there.
         service = pop_service(fields, aliases, service, token)
     service = check_service(service, token)
     return Record(timestamp, service, severity, message, pop_attributes(fields))
@@ -1062,11 +1064,11 @@ def read_records(values: list[Json], token: Token, parse: Parse) -> Parsed:
 def parse_body(
     body: bytes, most_chars: int = MAX_VALUE_CHARS, content_type: str = ""
 ) -> list[Json]:
-    """The values in a body. Its content decides what it is, since many Content-Types are wrong.
+    """The values in a body: JSON objects and arrays, one after the other; one form; or lines.
 
-    Taken are JSON objects and arrays, one after the other; one form; or lines of text. A
-    RecordError stands for a value that can't be a record. A value may have `most_chars`: OTLP sends
-    all its records as one value, which may be longer. Of `content_type`, only the charset counts.
+    Its content decides which, since many Content-Types are wrong: of `content_type`, only the
+    charset counts. A RecordError stands for a value that can't be a record. A value may have
+    `most_chars`: OTLP sends all its records as one value, which may be longer.
 
     >>> parse_body(b'{"message": "a"}{"message": "b"}')
     [{'message': 'a'}, {'message': 'b'}]
@@ -1094,9 +1096,9 @@ def split_body(body: bytes, most_chars: int, charset: str) -> list[Json]:
         text = body.decode(charset)
         values = split_text(text, most_chars, charset)
     except UnicodeDecodeError:  # Of `decode`, or of %XX in a form.
-        # In lines of JSON, a byte that is not UTF-8 costs its line only. It becomes a half
-        # surrogate pair here, by which `split_lines` knows the line. Plain text is refused
-        # whole: it has another charset, and all of it would be stored damaged.
+        # In lines of JSON, a byte that is not UTF-8 costs its line only: "surrogateescape" marks
+        # the byte, and `split_lines` refuses a line with such a mark. Plain text is refused whole:
+        # it has another charset, and all of it would be stored damaged.
         text = body.decode("utf-8-sig", "surrogateescape").strip()
         values = split_lines(text) if text.startswith("{") else []
         if not values:
@@ -1106,23 +1108,24 @@ def split_body(body: bytes, most_chars: int, charset: str) -> list[Json]:
     return values
 
 
-# What is meant as JSON, well formed or not. Log lines can begin with a bracket too.
+# What is meant as JSON, well formed or not: "{", "[{", "[][{". Lines of a log can begin with a
+# bracket too: "[12] usb: new device", "[main] up".
 JSON_BEGIN = re.compile(r"(?:\[\s*\]\s*)*+(?:\{|\[\s*\{\s*[\"}])")
 
 
 def split_text(text: str, most_chars: int, charset: str) -> list[Json]:
     """The values in a text. `charset` is that of %XX in a form.
 
-    What is not JSON as a whole may have one value a line: then each line counts alone. A bad line
-    becomes a RecordError, and the others are values. Where no line is good, the error of the
-    whole text is raised. Raises Refusal, ValueError, RecursionError.
+    JSON that can't be read as a whole is read line by line. A bad line becomes a RecordError, and
+    the others are values. Where no line is good, the error of the whole text is raised. Raises
+    Refusal, ValueError, RecursionError.
     """
     stripped = text.strip()
     if stripped.startswith(("{", "[")):
         try:
             return split_json(stripped, most_chars)
         except (ValueError, RecursionError) as error:
-            # No log line has a thousand brackets.
+            # A RecursionError means JSON too: no line of a log has a thousand brackets.
             if JSON_BEGIN.match(stripped) or isinstance(error, RecursionError):
                 values = split_lines(stripped)
                 if values:
@@ -1504,7 +1507,7 @@ class Query:
 
     @property
     def searches_text(self) -> bool:
-        """Whether records must be read to know which are asked for."""
+        """Whether it asks for what only the records themselves tell, and no index."""
         return self.texts > 0
 
     @property
@@ -1545,13 +1548,14 @@ def apply_since(values: dict[str, Json]) -> None:
     start = values.pop("since")
     values["timestamp_start"] = max(start, values.get("timestamp_start", start))
     if values.get("follow") != "1":
-        # Without an end, records of a false future would come first. A minute: clocks differ.
+        # Records with a wrong time in the future would come first. A minute later than now is
+        # allowed, since clocks differ.
         end = now() + MINUTE
         values["timestamp_end"] = min(end, values.get("timestamp_end", end))
 
 
 def parse_query_string(text: str, parsers: dict[str, Parser]) -> dict[str, Json]:
-    """The fields of a Query, by the names of the parameters; and format, follow or step.
+    """The arguments for a Query, and the values of format, follow and step, by their names.
 
     Raises BadQuery, with the parameter, its value and what is allowed.
     """
@@ -1790,7 +1794,7 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def follow(self, query: Query) -> Iterator[list[StoredRecord]]:
-        """The last `limit` records (0: all), or those after `after`; then those that are committed.
+        """The last `limit` records (0: all), or all after `after`; then each new one.
 
         It has no end, and gives an empty page at least once a second while there is nothing new.
         """
@@ -1823,15 +1827,15 @@ class Store(abc.ABC):
 
 
 MAX_COMMIT_RECORDS = 1_000  # A transaction with so many takes no more batches.
-LARGE_COMMIT_RECORDS = 100  # Of a transaction that gets the GIL sooner than usual.
+LARGE_COMMIT_RECORDS = 100  # With so many, it asks for the GIL more often.
 
 
 class Committer:
     """Group commit: batches that come while others are committed share the next transaction.
 
-    All batches wait in a queue. The thread of the first one commits all that are in it by then,
-    while their threads sleep. So one fsync serves many requests, and a lone client waits for
-    nobody.
+    All batches wait in a queue. The thread of the first one commits those that are in it by then,
+    up to MAX_COMMIT_RECORDS, while their threads sleep. So one fsync serves many requests, and a
+    lone client waits for nobody.
     """
 
     def __init__(self, write: Callable[[list[Batch]], None]):
@@ -1864,11 +1868,13 @@ class Committer:
             records = 0
             with self._lock:
                 for batch in self.queue:
-                    if records < MAX_COMMIT_RECORDS:
-                        batches.append(batch)
-                        records += len(batch.records)
-            # After each statement, a large commit must win the GIL back from threads that parse.
-            # They hand it over after so many seconds; 0.005 is Python's own (bench.py: batches).
+                    if records >= MAX_COMMIT_RECORDS:
+                        break
+                    batches.append(batch)
+                    records += len(batch.records)
+            # After each statement, the thread that commits must get the GIL back from threads that
+            # parse. Python makes these release it after 0.005 s: for a large commit that is long
+            # (bench.py: batches). The setting holds for all, until the next commit.
             sys.setswitchinterval(0.001 if records >= LARGE_COMMIT_RECORDS else 0.005)
             self._commit_together(batches)
         finally:  # Whatever was raised: nobody waits for ever.
@@ -1882,8 +1888,8 @@ class Committer:
     def _commit_together(self, batches: list[Batch]) -> None:
         """Gives the first batch a result, and all of them where nothing unexpected is raised.
 
-        What breaks the schema, by a fault of this program, fails alone: the first batch is tried
-        without the others, and they try again without it.
+        An error that nobody expected is a fault of this program: a batch breaks the schema, for
+        example. It fails alone: the first is tried without the others, and they try without it.
         """
         began = time.perf_counter()
         try:
@@ -1897,7 +1903,7 @@ class Committer:
         except Exception as error:
             if len(batches) > 1:
                 for batch in batches:
-                    batch.failure = None
+                    batch.failure = None  # `write` may have set it before the error.
                 self._commit_together(batches[:1])
             else:
                 batches[0].failure = error
@@ -1917,14 +1923,16 @@ def fail(batches: Iterable[Batch], outage: Unavailable) -> None:
 # -------- 8. SQLite
 
 SPANS = (DAY, HOUR, MINUTE)  # The lengths of the spans in the table of counts.
-ROWS = 1_000  # Of one INSERT.
-FOLLOW_IDS = 100_000  # That a follower reads at a time.
+ROWS = 1_000  # One INSERT has so many at most.
+FOLLOW_IDS = 100_000  # A follower looks through so many ids at a time.
 COLUMNS = ", ".join(StoredRecord._fields)
-Part = tuple[str, Query]  # A part of what a query asks for: the table with an index, and what.
+# A part of what a query asks for: the table with its index, as "logs INDEXED BY logs_by_time", and
+# the query for this part.
+Part = tuple[str, Query]
 
 
 def where(query: Query) -> tuple[str, list[Json]]:
-    """The SQL test of a query's filters, but for texts, with a "?" for each of the values.
+    """The SQL test of a query's filters without those on texts, with a "?" for each value.
 
     >>> where(Query(service=("a", "b"), timestamp_start=7))
     ('timestamp >= ? AND service IN (?, ?)', [7, 'a', 'b'])
@@ -1954,7 +1962,7 @@ def where(query: Query) -> tuple[str, list[Json]]:
             tests.append(f"{test} ({', '.join('?' * len(several))})")
             values += several
     if query.cursor:
-        # (timestamp, id) < (?, ?) as two tests: an index can begin at the first one.
+        # This is (timestamp, id) < (?, ?). The first test lets SQLite begin within an index.
         timestamp, number = query.cursor
         sign = "<" if query.order == "desc" else ">"
         tests.append(f"timestamp {sign}= ? AND (timestamp {sign} ? OR id {sign} ?)")
@@ -2032,7 +2040,7 @@ class SQLiteRecords(Store):
                     yield db
             except sqlite3.DatabaseError as error:
                 if name_of(error).startswith("SQLITE_READONLY"):
-                    # A connection to a file that was read-only stays so: a new one may write.
+                    # One that was opened while the file was read-only can never write.
                     with contextlib.suppress(sqlite3.Error):
                         self._db = connect_writer(self.path)
                 raise explain(error) from error
@@ -2071,13 +2079,13 @@ class SQLiteRecords(Store):
         """A read-only connection, in a transaction: all that it reads is of one moment.
 
         Queries that search texts take long. They share connections of their own, so that all
-        others find a free one soon. `thread` is that of the request, where others read for it: by
-        it `stop_queries` finds what a client that left has asked. Raises Unavailable, past the
+        others find a free one soon. A thread of `scan` gives the `thread` of its request: by it
+        `stop_queries` finds the queries of a client that left. Raises Unavailable, past the
         deadline too.
         """
         pool = self._scanners if searches_text else self._readers
         try:
-            self._open_to_queries.wait(QUERY_SECONDS)  # After that it reads all the same.
+            self._open_to_queries.wait(QUERY_SECONDS)  # Then it reads, though the WAL is large.
             db = pool.get(timeout=QUERY_SECONDS)
         except queue.Empty:
             raise Unavailable("Too many queries are under way.") from None
@@ -2111,6 +2119,7 @@ class SQLiteRecords(Store):
             query = by_receipt(db, query)
             if not needs_scan(db, query):
                 return read_page(db, query, plan(db, query), most_chars)
+        # `scan` needs the connection that has just been given back.
         pages = scan(self, query, lambda db, part: read_page(db, query, [part], most_chars))
         return merge_pages(query, pages)
 
@@ -2127,7 +2136,7 @@ class SQLiteRecords(Store):
             raise BadQuery(f"No record has the id {seen} yet.", "Give the id of the last record.")
         if query.after is None and query.limit:
             seen = newest
-            # The last ones by id; of some kinds only, by time, for which there is an index.
+            # By id, or with filters on service or severity by time: they have no index by id.
             by_id = query.kind_filters() == Query()
             recent, _ = self.page(dataclasses.replace(query, by_id=by_id, last_id=seen))
             yield sorted(recent)
@@ -2150,7 +2159,7 @@ class SQLiteRecords(Store):
             yield []  # A heartbeat may be due.
             time.sleep(pause)
             with self._news:
-                if seen >= max(newest, self._last_id):  # Else there is more already.
+                if seen >= max(newest, self._last_id):  # Nothing was committed since the look.
                     self._news.wait(timeout=1)  # Another server on the same file notifies nobody.
 
     # State
@@ -2170,8 +2179,8 @@ class SQLiteRecords(Store):
         return sum(file.stat().st_size for file in files if file.exists())
 
 
-# `write` has computed the ids already: AUTOINCREMENT gives each row the id after the one before,
-# from sqlite_sequence on. VALUES names its columns column1, column2, ...
+# AUTOINCREMENT counts on from sqlite_sequence, one by one: so the rows get the ids that `write` has
+# computed. VALUES names its columns column1, column2, ...
 INSERT_LOGS = """
 INSERT INTO logs (received_at, timestamp, service, severity, message, attributes)
 SELECT ?, ifnull(column1, ?), column2, column3, column4, column5 FROM (VALUES {rows})
@@ -2238,7 +2247,8 @@ def add_counts(db: sqlite3.Connection, kinds: Mapping[MinuteKind, int], moment: 
 def read_page(db: sqlite3.Connection, query: Query, parts: list[Part], most_chars: int) -> Page:
     """The first records of the parts of a query, and whether there are more.
 
-    It ends early where the records have more than `most_chars` characters together.
+    It ends early where the records have more than `most_chars` characters together. Each part comes
+    in this order from its index: SQLite merges them, and reads no further than LIMIT.
     """
     selects: list[str] = []
     values: list[Json] = []
@@ -3016,7 +3026,8 @@ class Request(NamedTuple):
     version: str  # "HTTP/1.0" or "HTTP/1.1".
     headers: Mapping[str, str]  # Names in lower case. Never change it: requests share it.
     body_length: int | None  # None: the body comes in chunks.
-    # Reads the body. The argument is the client whose bytes `Limits` counts. Raises Refusal.
+    # Reads the body. The argument says for whom `Limits` counts its bytes: the secret of a token.
+    # Raises Refusal.
     read_body: Callable[[str], bytes]
     address: str = ""  # Of the client.
 
@@ -3233,8 +3244,8 @@ class App:
         self.check_reader(request)
         values = parse_query_string(request.query, LIST_PARAMETERS)
         follow = values.pop("follow", "0") == "1"
-        wrong = ("order", "cursor", "format") if follow else ("after",)
-        for name in wrong:
+        not_allowed = ("order", "cursor", "format") if follow else ("after",)
+        for name in not_allowed:
             if name in values:
                 word = "with" if follow else "without"
                 problem = f"The parameter {name} does not go {word} follow=1."
@@ -3760,7 +3771,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     server: Server
     head: Request  # Of the request under way: `parse_request` sets it.
     deadline: float  # When the present wait ends: `set_deadline` sets it.
-    shuts: int  # What `expire` shuts then: reading, or both ways.
+    shuts: int  # SHUT_RD or SHUT_RDWR, for `expire`.
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = 64 << 10  # Head and body of most answers leave in one send.
@@ -3770,16 +3781,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.command = ""
         self.request_version = self.protocol_version
         self.idle = True  # No request has begun.
-        # The id of its thread while it works on a GET or DELETE, else 0: `Server.watch` stops the
-        # query of a client that has left.
+        # The id of its thread until it has the answer to a GET or DELETE, else 0: `Server.watch`
+        # stops the query of a client that has left. A stream has its own pauses to see that.
         self.querying = 0
         self.is_admitted = False  # `Server.admit` sets it: then it counts among the connections.
         self.is_shut = False  # `expire` has ended its reading.
-        # Bytes of this request may still come in: then its answer is the last one. True from the
-        # first line on, until the head says that there is no body or `read_body` has read it.
+        # Whether bytes of this request may still come in: then the connection ends with its answer.
+        # True from the first line on, until the head says that there is no body or it is read.
         self.unread = False
         self.client = self.client_address[0]  # Whose bytes `Limits` counts: a token or an address.
-        self.held_bytes = 0  # How many bytes of this request it counts.
+        self.held_bytes = 0  # So many of this request are counted there now.
         self.set_deadline(IDLE_SECONDS)
         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         super().setup()
@@ -3804,7 +3815,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Ends the wait of this handler, from another thread."""
         self.is_shut = True
         with contextlib.suppress(OSError):  # It may be closed already.
-            # SSLSocket has a method of its own, which takes the encryption away from a reader.
+            # SSLSocket.shutdown would drop the encryption while another thread reads.
             socket.socket.shutdown(self.connection, self.shuts)
 
     def handle(self) -> None:
@@ -3855,7 +3866,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.request_version = head.version
         self.head = head
         self.unread = head.body_length != 0
-        self.set_deadline(float("inf"))  # None: from here on it is the server that works.
+        self.set_deadline(float("inf"))  # No deadline while the server works.
         wishes = head.headers.get("connection", "").lower()
         self.close_connection = head.version == "HTTP/1.0" or "close" in wishes
         return True
@@ -3895,7 +3906,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if line[-2:] != b"\r\n":
                 if line[-1:] == b"\n":
                     raise malformed("A line of the head ends without CR.")
-                if size < MAX_HEAD_BYTES:
+                if size < MAX_HEAD_BYTES:  # It was not the bound that ended the line.
                     raise self.cut_off()
             line = self.rfile.readline(MAX_HEAD_BYTES + 1 - size)
             lines.append(line)
@@ -3935,12 +3946,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise Unsupported(error, "Send gzip, deflate or none.")
         if length is not None and length > MAX_BODY_BYTES:
             raise body_too_large()
-        self.set_deadline(REQUEST_SECONDS)
         expects = headers.get("expect", "").lower() == "100-continue"
         if expects and self.request_version == "HTTP/1.1":
+            self.set_deadline(SEND_SECONDS, socket.SHUT_RDWR)
             self.send_response_only(100)
             self.end_headers()
             self.wfile.flush()
+        self.set_deadline(REQUEST_SECONDS)
         body = io.BytesIO()
         try:
             body.writelines(read_chunks(self) if length is None else self.read_exactly(length))
@@ -3951,7 +3963,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         data = body.getvalue()
         if encoding == "identity":
             return data
-        with self.server.app.limits.large_body_slots:  # 1 MiB can become 10, before it is counted.
+        with self.server.app.limits.large_body_slots:  # It is counted only when it is whole.
             whole = decompress(data)
             self.hold(max(len(whole) - len(data), 0))
         return whole
@@ -3960,7 +3972,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """So many bytes, in pieces. Each is counted as it comes, not before."""
         while length:
             data = self.rfile.read1(min(length, 1 << 18))  # What one `recv` gives.
-            # After `expire` there may still be bytes to read: a slow client does not go on.
+            # After `expire` there may still be bytes to read. They come too late.
             if not data or self.is_shut:
                 raise self.cut_off()
             self.hold(len(data))
@@ -3979,6 +3991,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def send(self, response: Response) -> None:
         """Sends an answer. Raises ConnectionError where that fails."""
+        self.set_deadline(SEND_SECONDS, socket.SHUT_RDWR)
         if self.unread or self.server.app.stopping.is_set():
             self.close_connection = True
         is_chunked = response.pieces is not None and self.request_version != "HTTP/1.0"
@@ -4000,7 +4013,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
-        self.set_deadline(SEND_SECONDS, socket.SHUT_RDWR)
         if self.command == "HEAD":
             self.wfile.flush()
         elif response.pieces is None:
@@ -4026,7 +4038,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.write(b"0\r\n\r\n")
 
     def write(self, data: bytes) -> None:
-        """Sends bytes, after what `wfile` keeps. Each piece has a deadline of its own."""
+        """Sends the headers that `wfile` may keep, then these bytes, each part with a deadline."""
         for start in range(0, len(data), SEND_BUFFER_BYTES):
             self.set_deadline(SEND_SECONDS, socket.SHUT_RDWR)
             self.wfile.write(data[start : start + SEND_BUFFER_BYTES])
@@ -4063,7 +4075,7 @@ class Server(http.server.ThreadingHTTPServer):
     def serve(self, app: App) -> threading.Thread:
         """Accepts connections from now on, in the thread that it gives.
 
-        A thread of its own: the exception that a signal raises in the main thread can't hit it.
+        It is not the main thread: there, a signal raises KeyboardInterrupt at any place.
         """
         self.app = app
         threading.Thread(target=self.watch, daemon=True).start()
@@ -4073,7 +4085,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     def admit(self, handler: Handler) -> bool:
         """Counts a connection, where there is room for one more, in all and from its address."""
-        # The same share for one address where the system allows fewer in all.
+        # Where the system allows fewer connections, one address has the same part of them.
         share = self.max_connections * MAX_ADDRESS_CONNECTIONS // MAX_CONNECTIONS
         address = handler.client_address[0]
         with self._admitting:
@@ -4100,7 +4112,7 @@ class Server(http.server.ThreadingHTTPServer):
             log.exception("unexpected error in a connection")
 
     def watch(self) -> None:
-        """Keeps all deadlines, in a thread of its own: one clock for every kind of slowness."""
+        """Keeps the deadlines of sockets and queries, in a thread of its own."""
         while True:
             time.sleep(0.5)
             try:

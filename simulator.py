@@ -61,7 +61,7 @@ from typing import Any, NamedTuple
 # -------- 1. Constants
 
 TRY_TIMEOUT_SECONDS = 10.0  # a try fails after this silence; a busy server may need some seconds
-# Counted from the first failed try. After it, each record gets only one try, until a try succeeds:
+# Counted from the first failed try. After it, each record gets one try, until the server answers:
 # a server that does not come back costs one minute in all, not one minute for each record.
 GIVE_UP_AFTER_SECONDS = 60.0
 FIRST_PAUSE_SECONDS = 0.2  # the longest pause before the second try; it doubles from try to try
@@ -94,7 +94,7 @@ class Service(NamedTuple):
 
 
 def is_range(value: Any, *types: type) -> bool:
-    """Returns whether a value is [least, most], 0 or more, of these types: true is not an int."""
+    """Returns whether a value is [least, most], 0 or more, of these types. True is no int here."""
     if not isinstance(value, list) or not all(type(number) in types for number in value):
         return False
     return len(value) == 2 and 0 <= value[0] <= value[1] < math.inf
