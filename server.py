@@ -2771,11 +2771,13 @@ def count_by_spans(db: sqlite3.Connection, query: Query, step: int | None) -> St
     stats.last = first_timestamp(db, query, "desc")
     if step:
         lengths = [length for length in LENGTHS if step % length == 0]
-        rows, values = select_spans(query, cut_into_spans(stats.first, stats.last + 1, lengths))
-        columns = [step_of("time", step)]
-        columns += [f"sum(records) FILTER (WHERE severity = {n})" for n in SEVERITY_NAMES]
-        sql = f"SELECT {', '.join(columns)} FROM ({rows}) GROUP BY 1"
-        stats.add_steps(db.execute(sql, values))
+        sums = [f"sum(records) FILTER (WHERE severity = {n})" for n in SEVERITY_NAMES]
+        for span in cut_into_spans(stats.first, stats.last + 1, lengths):
+            rows, values = select_spans(query, [span])
+            # Where a span is a step, its rows are in order already: SQLite need not sort them.
+            begin = "time" if span[0] == step else step_of("time", step)
+            sql = f"SELECT {begin}, {', '.join(sums)} FROM ({rows}) GROUP BY 1"
+            stats.add_steps(db.execute(sql, values))
     return stats
 
 
