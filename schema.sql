@@ -49,7 +49,8 @@ CREATE TABLE counts (
     PRIMARY KEY (span, start, service, severity)  -- read by a range of start within one span
 ) STRICT, WITHOUT ROWID;
 
--- Serves retention: it has only rows that have reached 0, which go at the end of a transaction.
+-- Serves retention. It holds only the rows that have reached 0: so they are found without reading
+-- the table, and deleted in the same transaction.
 CREATE INDEX counts_spent ON counts (span) WHERE records <= 0;
 
 -- The Idempotency-Keys of the last 24 hours. A repeat gets the ids of the first time and stores

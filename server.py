@@ -20,7 +20,7 @@ What a 200 promises: every record counted as accepted is committed, and the tran
 So give each batch an Idempotency-Key of its own: sent again with that key, it is stored once.
 
 Who may ask. Writing needs a token, and so does deleting. While no read token is configured,
-everyone who reaches the port may read: then the server listens on addresses of this machine only.
+everyone who reaches the port may read: then it starts on no address but a loopback one (127.0.0.1).
 `tls` in config.json turns HTTPS on.
 
 README.md says how to use it. schema.sql has the tables. Each test has a promise as its name.
@@ -31,15 +31,16 @@ one for each processor, that read side by side. The thread of `Server.watch` end
 deadline, that of `SQLiteStore.upkeep` deletes old records, and a last one writes the server's own
 log. The main thread waits for signals.
 
-Locks on the way of a batch: a thread holds `Committer._lock` for a moment, to join the queue. The
-thread of the first batch in the queue holds `SQLiteRecords._write_lock`, which guards the one
-connection that writes, while it commits for the others too. The threads of the others wait for
-`Batch.wake` and hold nothing. Readers have connections of their own: they and the writer do not
-wait for each other (WAL).
+Locks on which a batch may wait: a large body waits for one of `Limits.large_body_slots`. Batches
+join a queue, which `Committer._lock` guards. The thread of the first one holds
+`SQLiteRecords._write_lock`, which guards the one connection that writes, while it commits for the
+others too. The threads of the others wait for `Batch.wake` and hold nothing. All other locks are
+held for a moment. Readers have connections of their own: they and the writer do not wait for each
+other, except that queries wait while the WAL is too large.
 
 Chapters. Those without * are the core. Skip the others when you read for the first time: the lines
 below their title say what the core uses of them. A chapter with a letter belongs to the one before
-it: 4b has what chapter 4 leaves out. Else a chapter calls only what stands in chapters before it.
+it: 4b has what chapter 4 leaves out. Apart from that, a chapter calls only what stands before it.
 
      1 Limits           the bounds that a user meets, with unit and reason
      2 Errors           what can be wrong, without HTTP
@@ -149,8 +150,8 @@ SMALL_CHUNK_BYTES = 256
 MAX_CHUNK_LINE_BYTES = 4 << 10  # The line before a chunk, with its extensions.
 MAX_BODY_BYTES = 10 << 20  # After decompression. Usual batches are smaller: syslog-ng's has 3 MB.
 MAX_GZIP_MEMBERS = 100  # A body of a million empty members would cost seconds.
-# All records of a body may have more than the body: OTLP sends an attribute once for many records,
-# and it is stored with each of them.
+# The records of a body can be longer together than the body: OTLP sends an attribute once for many
+# records, and it is stored with each of them.
 MAX_STORED_CHARS = 64 << 20
 MAX_VALUE_CHARS = 2 << 20  # The JSON of one record, as it was sent.
 PIECE_CHARS = 1 << 20  # A longer array is parsed value by value, so that other threads can run.
@@ -197,8 +198,9 @@ REQUEST_SECONDS = 120  # For a whole body: 10 MiB at 700 kbit/s.
 SEND_SECONDS = 30  # For the client to take the next part of an answer.
 PARSE_SECONDS = 10  # For the records of one body.
 QUERY_SECONDS = 10  # For a query; and before it for the WAL, and for a free connection.
+MAX_LOG_LINES = 10_000  # Of the server's own log, that wait to be written. More are lost.
 LOCK_SECONDS = 2  # For another process that has locked the database.
-FOLLOW_SECONDS = 0.1  # A follower's pause after records: so many come together in a page.
+FOLLOW_SECONDS = 0.1  # A follower's pause after records: meanwhile more come, for one page.
 IDLE_FOLLOW_SECONDS = 0.5  # A follower's pause after new records of which none is for it.
 HEARTBEAT_SECONDS = 15  # A follower that gets no record gets a blank line so often.
 DRAIN_SECONDS = 2  # The server reads on after a refusal: `drain` says why.
@@ -354,7 +356,7 @@ def is_text(value: Json) -> bool:
 
 
 def is_whole(value: Json, most: int) -> bool:
-    """Whether a value is a whole number from 0 to `most`. True is none here, though in Python."""
+    """Whether a value is a whole number from 0 to `most`. True does not count as one here."""
     return type(value) is int and 0 <= value <= most
 
 
@@ -546,8 +548,8 @@ def parse_record(fields: Json, token: Token) -> Record:
 
     A bad value under one of our own names ("message", "timestamp", "severity", "service",
     "attributes") refuses the record, so that its sender sees the mistake. A bad value under an
-    alias, which is another of NAMES, stays where it is and becomes an attribute. Only a message
-    that is too long or holds NaN refuses the record under any name.
+    alias, a name that other loggers give the field, stays where it is and becomes an attribute.
+    Only a message that is too long or holds NaN refuses the record under any name.
 
     >>> fields = {"msg": "hi", "level": "warn", "ts": 1795486452, "user": "bob"}
     >>> record = parse_record(fields, Token("secret", "service", "app"))
@@ -556,7 +558,7 @@ def parse_record(fields: Json, token: Token) -> Record:
     """
     if not isinstance(fields, dict):
         raise RecordError("record", f"must be a JSON object, not {shorten(fields)}")
-    if "received_at" in fields:  # It may have been read from this server.
+    if "received_at" in fields:  # The record may have been read from this server.
         drop_id_and_receipt(fields)
     own_message = fields.pop("message", None)
     own_timestamp = fields.pop("timestamp", None)
@@ -578,7 +580,8 @@ def parse_record(fields: Json, token: Token) -> Record:
         message = pop_alias(fields, aliases, "message") or ""
     else:
         message = check_message("message", own_message)
-    # A time or a level is enough, even one that can't be read: only loggers write them.
+    # Without a message, a time or a level shows that it is a log record. One under an alias counts
+    # even if its value can't be read.
     has_time = own_timestamp is not None or "timestamp" in aliases
     has_level = own_severity is not None or "severity" in aliases
     if not (message or has_time or has_level):
@@ -929,8 +932,8 @@ def pop_alias(fields: dict[str, Json], aliases: Aliases, field: str) -> Json:
             value = MEANINGS[field](alias)
         except ValueError:
             continue
-        # An object that holds it stays whole: a nested "log.level" has no key of that name. A flat
-        # one with another value may be there.
+        # Only a flat member is removed: one found inside an object stays in it. "is", since a flat
+        # "log.level" with another value may stand beside {"log": {"level": ...}}.
         if fields.get(alias.name) is alias.value:
             del fields[alias.name]
         return value
@@ -950,7 +953,7 @@ def drop_id_and_receipt(fields: dict[str, Json]) -> None:
 LEAST_EPOCH = 100_000_000 * SECOND  # March 1973. A smaller number under an alias is a duration.
 
 
-def mean_timestamp(alias: Alias) -> int:
+def timestamp_of(alias: Alias) -> int:
     """The time that an alias means, in microseconds. Raises ValueError."""
     timestamp = parse_timestamp(alias.value)
     is_number = not isinstance(alias.value, str) or EPOCH_NUMBER.fullmatch(alias.value)
@@ -959,12 +962,12 @@ def mean_timestamp(alias: Alias) -> int:
     return timestamp
 
 
-def mean_message(alias: Alias) -> str:
+def message_of(alias: Alias) -> str:
     """The message that an alias means. Raises ValueError, RecordError."""
     message = alias.value
     if alias.name.lower() in ("log", "event") and isinstance(message, dict):
         raise ValueError("an object of ECS")
-    if alias.name == "MESSAGE" and isinstance(message, list):  # journald, where it is not UTF-8.
+    if alias.name == "MESSAGE" and isinstance(message, list):  # journald: bytes that are not UTF-8.
         with contextlib.suppress(ValueError, TypeError):
             message = bytes(message).decode("utf-8", "replace")
     if alias.name == "log" and isinstance(message, str):  # Docker keeps the end of the line.
@@ -972,7 +975,7 @@ def mean_message(alias: Alias) -> str:
     return check_message(alias.name, message)
 
 
-def mean_service(alias: Alias) -> str:
+def service_of(alias: Alias) -> str:
     """The service that an alias means. Raises ValueError."""
     if not isinstance(alias.value, str) or not 0 < len(alias.value) <= MAX_SERVICE_CHARS:
         raise ValueError("no name of a service")
@@ -980,10 +983,10 @@ def mean_service(alias: Alias) -> str:
 
 
 MEANINGS: dict[str, Callable[[Alias], Json]] = {
-    "timestamp": mean_timestamp,
+    "timestamp": timestamp_of,
     "severity": lambda alias: parse_severity(alias.value, alias.name.lower()),
-    "message": mean_message,
-    "service": mean_service,
+    "message": message_of,
+    "service": service_of,
 }
 
 
@@ -1108,8 +1111,8 @@ def split_body(body: bytes, most_chars: int, charset: str) -> list[Json]:
     return values
 
 
-# What is meant as JSON, well formed or not: "{", "[{", "[][{". Lines of a log can begin with a
-# bracket too: "[12] usb: new device", "[main] up".
+# What is meant as JSON, well formed or not: "{", "[{", and "[][{", where a file has arrays and the
+# first is empty. Lines of a log can begin with a bracket too: "[12] usb: new device", "[main] up".
 JSON_BEGIN = re.compile(r"(?:\[\s*\]\s*)*+(?:\{|\[\s*\{\s*[\"}])")
 
 
@@ -1153,8 +1156,8 @@ def lines_of(text: str) -> Iterator[str]:
 def split_json(text: str, most_chars: int) -> list[Json]:
     """The JSON values that stand one after the other in a text.
 
-    The members of an array count as values of their own, and so do those of "logs" in an object
-    without a "message". Raises json.JSONDecodeError, ValueError, RecursionError, TooLarge.
+    The members of an array count as values of their own, and so do those of {"logs": [...]}. Raises
+    json.JSONDecodeError, ValueError, RecursionError, TooLarge.
     """
     values: list[Json] = []
     found = 0
@@ -1164,9 +1167,8 @@ def split_json(text: str, most_chars: int) -> list[Json]:
             value, offset = decode_long(text, offset, most_chars)
         else:  # It holds the GIL for a moment only.
             value, offset = decode_json(text, offset)
-        if isinstance(value, dict) and "message" not in value:
-            logs = value.get("logs")
-            value = logs if isinstance(logs, list) else value
+        if isinstance(value, dict) and "logs" in value and is_envelope(value):
+            value = value["logs"]
         if isinstance(value, list):
             values += value
         else:
@@ -1175,6 +1177,11 @@ def split_json(text: str, most_chars: int) -> list[Json]:
         check_count(max(found, len(values)))  # A body can hold millions of empty arrays.
         offset = skip_blanks(text, offset)
     return values
+
+
+def is_envelope(value: dict[str, Json]) -> bool:
+    """Whether an object holds records in "logs", and is no record that has a list of that name."""
+    return isinstance(value["logs"], list) and not find_aliases(value).keys() - {"service"}
 
 
 BLANK = r"[ \t\r\n]*"  # JSON has no other blanks.
@@ -1296,7 +1303,7 @@ def parse_form(text: str, charset: str) -> dict[str, Json] | None:
         fields = dict(pairs)
     else:
         return None
-    # `args` of HTTPHandler can write half a surrogate pair.
+    # `format_message` reads a repr() of the client: it can hold half a surrogate pair.
     form: dict[str, Json] = replace_surrogates(clean_form(fields))
     return form
 
@@ -1359,8 +1366,8 @@ def format_message(message: str, arguments: str) -> str:
     """The text that logging would make of a message and the repr() of its arguments.
 
     HTTPHandler sends both apart. The message stays as it is where they do not fit each other, or
-    where the result could be large: each conversion can write all the arguments, ten characters
-    for one of theirs ("\\U0001f600"), and blanks up to a width of 999.
+    where the result could be large: each conversion can write all the arguments, %a makes up to ten
+    characters of one ("\\U0001f600"), and a width adds up to 999 blanks.
     """
     if "%" not in message or len(message) > MAX_MESSAGE_BYTES:
         return message
@@ -1381,8 +1388,8 @@ def decode_long(text: str, offset: int, most_chars: int) -> tuple[Json, int]:
     """The JSON value at an offset of a long text, and the offset behind it.
 
     The parser of json holds the GIL: it gets no more than `most_chars` at a time, so that other
-    threads run. So a long array is read member by member, and a RecordError stands for another
-    value that has more. Raises json.JSONDecodeError, TooLarge.
+    threads run. So a long array is read member by member, and a RecordError stands for any other
+    value that is longer than `most_chars`. Raises json.JSONDecodeError, TooLarge.
     """
     return (
         decode_piece(text, offset, SHORT_CHARS)
@@ -1512,7 +1519,7 @@ class Query:
 
     @property
     def is_counted(self) -> bool:
-        """Whether the table of counts can answer it: it asks by time, service and severity only."""
+        """Whether the table of counts can answer it: its filters are time, service and severity."""
         received = (self.received_at_start, self.received_at_end)
         return not self.searches_text and received == (None, None)
 
@@ -1765,7 +1772,7 @@ class Store(abc.ABC):
     def page(self, query: Query, most_chars: int = PAGE_CHARS) -> Page:
         """The first records of a query, at most its limit, and whether there are more.
 
-        SQLite ends it early where the records have more characters together.
+        SQLiteStore ends a page early when its records have more than `most_chars` together.
         """
 
     @abc.abstractmethod
@@ -1787,7 +1794,7 @@ class Store(abc.ABC):
                 last = records[-1]
                 yield records
                 del records  # Else two pages are in memory while the next one is read.
-                if query.by_id:
+                if query.by_id:  # Then the order is "asc".
                     query = dataclasses.replace(query, after=last.id)
                 else:
                     query = dataclasses.replace(query, cursor=(last.timestamp, last.id))
@@ -1819,7 +1826,7 @@ class Store(abc.ABC):
     def size(self) -> int:
         """Bytes on disk."""
 
-    def stop_queries(self, left: set[int]) -> None:
+    def stop_queries(self, gone: set[int]) -> None:
         """Stops queries that are past their deadline, and those of threads whose client left."""
 
     def close(self) -> None:
@@ -1827,15 +1834,15 @@ class Store(abc.ABC):
 
 
 MAX_COMMIT_RECORDS = 1_000  # A transaction with so many takes no more batches.
-LARGE_COMMIT_RECORDS = 100  # With so many, it asks for the GIL more often.
+LARGE_COMMIT_RECORDS = 100  # With so many, other threads must release the GIL sooner.
 
 
 class Committer:
     """Group commit: batches that come while others are committed share the next transaction.
 
     All batches wait in a queue. The thread of the first one commits those that are in it by then,
-    up to MAX_COMMIT_RECORDS, while their threads sleep. So one fsync serves many requests, and a
-    lone client waits for nobody.
+    until they have MAX_COMMIT_RECORDS, while their threads sleep. So one fsync serves many
+    requests, and a lone client waits for nobody.
     """
 
     def __init__(self, write: Callable[[list[Batch]], None]):
@@ -2013,6 +2020,7 @@ class SQLiteRecords(Store):
         """Stops the queries under way. The last connection to close moves the WAL into the file."""
         self._closing = True
         deadline = time.monotonic() + 1
+        # Once for each connection that must come back.
         pools = [self._readers] * READERS + [self._scanners] * SCANNERS
         while pools and time.monotonic() < deadline:
             for db in list(self._queries):
@@ -2029,7 +2037,8 @@ class SQLiteRecords(Store):
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """A transaction of the connection that writes, for one thread at a time.
 
-        Raises Unavailable. Whatever is raised inside, nothing of it is stored.
+        Raises Unavailable, or the error itself where this program is at fault: a row breaks the
+        schema, for example. Whatever is raised inside, nothing of it is stored.
         """
         with self._write_lock:
             check_place(self.path, self._inode)
@@ -2040,7 +2049,7 @@ class SQLiteRecords(Store):
                     yield db
             except sqlite3.DatabaseError as error:
                 if name_of(error).startswith("SQLITE_READONLY"):
-                    # One that was opened while the file was read-only can never write.
+                    # A connection that was opened while the file was read-only can never write.
                     with contextlib.suppress(sqlite3.Error):
                         self._db = connect_writer(self.path)
                 raise explain(error) from error
@@ -2106,15 +2115,20 @@ class SQLiteRecords(Store):
             finally:
                 pool.put(db)
 
-    def stop_queries(self, left: set[int]) -> None:
+    def stop_queries(self, gone: set[int]) -> None:
         for db, (deadline, thread) in list(self._queries.items()):
             # The connection may have been lent again since the list was made. In the moment that
             # remains, the wrong query may be stopped: its client gets a 503.
             is_same_query = self._queries.get(db) == (deadline, thread)
-            if (deadline < time.monotonic() or thread in left) and is_same_query:
+            if (deadline < time.monotonic() or thread in gone) and is_same_query:
                 db.interrupt()
 
     def page(self, query: Query, most_chars: int = PAGE_CHARS) -> Page:
+        """As the base class has it.
+
+        `by_receipt` makes bounds on ids of a time of receipt. `needs_scan` says whether all records
+        must be read, side by side by `scan`; else `plan` names the indexes that serve the query.
+        """
         with self.reading(query.searches_text) as db:
             query = by_receipt(db, query)
             if not needs_scan(db, query):
@@ -2136,15 +2150,17 @@ class SQLiteRecords(Store):
             raise BadQuery(f"No record has the id {seen} yet.", "Give the id of the last record.")
         if query.after is None and query.limit:
             seen = newest
-            # By id, or with filters on service or severity by time: they have no index by id.
+            # The newest by id. With a filter on service or severity the newest by time: no index
+            # has these in the order of ids.
             by_id = query.kind_filters() == Query()
             recent, _ = self.page(dataclasses.replace(query, by_id=by_id, last_id=seen))
             yield sorted(recent)
         query = dataclasses.replace(query, by_id=True, order="asc")
         while True:
-            pause = 0.0
+            pause = FOLLOW_SECONDS
             with contextlib.suppress(Unavailable):  # Too many queries: it looks again later.
                 newest = self.newest()
+                pause = 0.0
                 last_id = min(newest, seen + FOLLOW_IDS)
                 if seen < last_id:
                     # Each commit wakes every follower. One that finds nothing for itself in the
@@ -2248,7 +2264,8 @@ def read_page(db: sqlite3.Connection, query: Query, parts: list[Part], most_char
     """The first records of the parts of a query, and whether there are more.
 
     It ends early where the records have more than `most_chars` characters together. Each part comes
-    in this order from its index: SQLite merges them, and reads no further than LIMIT.
+    from its index in the order of the query: SQLite merges them, and reads no further than LIMIT.
+    `where_all` is `where` with the texts.
     """
     selects: list[str] = []
     values: list[Json] = []
@@ -2296,7 +2313,7 @@ def check_file(path: pathlib.Path) -> None:
     SQLite would make files beside a database that is not ours.
     """
     wal = path.with_name(f"{path.name}-wal")
-    has_wal = wal.exists() and wal.stat().st_size  # Before the head: another start may make both.
+    has_wal = wal.exists() and wal.stat().st_size  # Before the file: another start may make both.
     head = b""
     if path.exists():
         with path.open("rb") as file:
@@ -2437,7 +2454,7 @@ def name_of(error: sqlite3.Error) -> str:
 
 
 def explain(error: sqlite3.DatabaseError) -> Exception:
-    """What to raise for an error of SQLite: itself where the data are wrong, for example."""
+    """What to raise for an error of SQLite: Unavailable, or the error where we are at fault."""
     if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
         return error
     name = name_of(error)
@@ -2526,8 +2543,8 @@ def where_text(text: str) -> tuple[str, list[Json]]:
     """The SQL test for a text in a message, ignoring case."""
     # LIKE looks first, since it is fastest. It knows the case of ASCII letters only: every
     # other letter of the text becomes "_", which stands for any character, or "%", for several:
-    # "ß" is "ss" in capitals. LIKE reads a message up to a NUL: one that has a NUL goes to instr
-    # in any case. Then instr decides. Both of its texts are in lower case, which Python makes
+    # "ß" is "ss" in capitals. LIKE reads a message up to a NUL: one that has a NUL always goes
+    # to instr. Then instr decides. Both of its texts are in lower case, which Python makes
     # where SQLite can't.
     pattern = re.sub(r"([%_\\])", r"\\\1", text)
     pattern = re.sub(r"[^\x01-\x7f]", lambda m: "_%"[len(m[0].casefold()) > 1], pattern)
@@ -2670,12 +2687,12 @@ def merge_pages(query: Query, pages: list[Page]) -> Page:
 # The core uses `Stats`: what a store counts.
 
 Span = tuple[int, int, int]  # The length of the spans in it, start, end (exclusive).
-LENGTHS = (*SPANS, 1)  # Where no span of the table fits, each microsecond's records are counted.
+LENGTHS = (*SPANS, 1)  # 1 µs: where no span of the table fits, an index is counted.
 
 
 @dataclasses.dataclass
 class Stats:
-    """What a store counts: all of one state of it."""
+    """What a store counts."""
 
     kinds: Counter[tuple[str, int]]  # Records by service and severity.
     first: int | None = None  # The least and the greatest timestamp.
@@ -2725,7 +2742,7 @@ class SQLiteCounts(SQLiteRecords):
     """The records in one SQLite file, with their statistics.
 
     The table of counts holds how many records each minute, hour and day has, by service and
-    severity. So a query by time, service and severity reads records only for the part of a minute
+    severity. So a query by time, service and severity reads an index only for the part of a minute
     at each end of its time.
     """
 
@@ -2838,11 +2855,11 @@ def count_records(db: sqlite3.Connection, parts: list[Part], step: int | None) -
 # The core uses nothing of this chapter: main makes its `SQLiteStore`.
 
 UPKEEP_SECONDS = 0.25  # Between two looks: some 15 MB can come in meanwhile, of the largest rush.
-UPKEEP_RECORDS = 2_000  # That are deleted in one step, so that no writer waits long.
-WAL_PAUSE_SECONDS = 30  # After a try to move the WAL that another process did not let end.
+UPKEEP_RECORDS = 2_000  # One step deletes so many, so that no writer waits long.
+WAL_PAUSE_SECONDS = 30  # After a checkpoint that could not end, since another process reads.
 SPARE_PAGES = 1_000  # Free pages that stay in the file for the next records.
 LEAP_SECONDS = 3600  # A leap of the clock ahead that lasts longer is believed.
-AGE_NOTES = 10_000  # In the time that records are kept: within 30 days one each 4 minutes.
+AGE_NOTES = 10_000  # In max_age_days: see `SQLiteStore.__init__`. In 30 days one each 4 minutes.
 OLDEST = "id < (SELECT min(id) FROM logs) + ?"  # The first so many of the table: ids grow.
 
 
@@ -2853,7 +2870,9 @@ class SQLiteStore(SQLiteCounts):
         super().__init__(config)
         self._shrunk = False  # Freed pages are in the WAL: a checkpoint is due.
         self._clock = (now(), time.monotonic())  # When the two clocks agreed last.
-        self._notes: deque[tuple[float, int]] = deque()  # Monotonic moments, the newest id of each.
+        # A note is a monotonic moment and the newest id of then. When it is older than
+        # max_age_days, all ids up to it are too old, whatever the clock of the system said.
+        self._notes: deque[tuple[float, int]] = deque()
         self._old_id = 0  # All ids up to it are too old by the notes.
         self._start_id = self.newest()
         self._dated_id = MAX_ID  # For the ids up to it, received_at tells the age.
@@ -2913,8 +2932,8 @@ class SQLiteStore(SQLiteCounts):
     def steady_now(self) -> int:
         """The present moment, for deleting by age: a clock that leaps ahead is not believed.
 
-        A leap that lasts for LEAP_SECONDS is believed: then the clock was wrong before. What came
-        by it may have a received_at of long ago: only the notes tell how old it is.
+        A leap that lasts for LEAP_SECONDS is believed: then the clock was wrong before. What was
+        stored since the start may have a received_at of long ago: it goes by the notes.
         """
         moment, clock = now(), time.monotonic()
         agreed, agreed_clock = self._clock
@@ -3151,7 +3170,7 @@ class App:
         is_preflight = request.method == "OPTIONS" and asked == "POST" and "POST" in methods
         if is_preflight:
             return answer_preflight
-        if self.config.reading_is_open:
+        if self.config.reading_is_open:  # With a read token, pages elsewhere do not have it.
             check_origin(self.config, request)
         if not path:
             hint = f"There are {', '.join(ROUTES)}."
@@ -3481,7 +3500,7 @@ def answer_preflight(_app: App, _request: Request) -> Response:
     return Response(204, headers=allowed)
 
 
-# Control characters, but for tabs and line ends: a terminal would obey them. JSON has this escape.
+# Control characters, except tabs and line ends: a terminal would obey them. JSON has this escape.
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 CSV_HEAD = "id,timestamp,received_at,service,severity,message,attributes\r\n"
 
@@ -3613,7 +3632,7 @@ class Metrics:
 METRICS = {  # https://prometheus.io/docs/instrumenting/exposition_formats/
     "logs_records_accepted_total": "Records stored.",
     "logs_records_rejected_total": "Records refused, by the field at fault.",
-    "logs_http_requests_total": "Requests answered, but for those with a malformed head.",
+    "logs_http_requests_total": "Requests answered, except those with a malformed head.",
     "logs_commits_total": "Commits to the store.",
     "logs_commit_seconds_total": "Time taken by all commits.",
     "logs_store_records": "Records in the store.",
@@ -3784,7 +3803,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.request_version = self.protocol_version
         self.idle = True  # No request has begun.
         # The id of its thread until it has the answer to a GET or DELETE, else 0: `Server.watch`
-        # stops the query of a client that has left. A stream has its own pauses to see that.
+        # stops the query of a client that has left. A stream sees it when it sends the next page.
         self.querying = 0
         self.is_admitted = False  # `Server.admit` sets it: then it counts among the connections.
         self.is_shut = False  # `expire` has ended its reading.
@@ -3908,7 +3927,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if line[-2:] != b"\r\n":
                 if line[-1:] == b"\n":
                     raise malformed("A line of the head ends without CR.")
-                if size < MAX_HEAD_BYTES:  # It was not the bound that ended the line.
+                if size < MAX_HEAD_BYTES:  # The bound is not reached: so the input has ended.
                     raise self.cut_off()
             line = self.rfile.readline(MAX_HEAD_BYTES + 1 - size)
             lines.append(line)
@@ -4225,7 +4244,7 @@ def drain(handler: Handler) -> None:
     """
     handler.close_connection = True
     handler.set_deadline(DRAIN_SECONDS)
-    socket.socket.shutdown(handler.connection, socket.SHUT_WR)
+    socket.socket.shutdown(handler.connection, socket.SHUT_WR)  # As in `Handler.expire`.
     while time.monotonic() < handler.deadline:
         if not handler.connection.recv(1 << 12):
             if not handler.is_shut:  # The client has ended its sending.
@@ -4561,6 +4580,11 @@ def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
         return whole
     # In `parse_record` the "attributes" win over other members. Here the program's own win.
     shared = {name: value for name, value in outer["attributes"].items() if name not in fields}
+    severity = pop_alias(fields, aliases, "severity")
+    if severity:
+        fields["severity"] = SEVERITY_NAMES[severity]
+    if "level" in outer and (severity or "level" in json.loads(whole.attributes)):
+        shared["level"] = fields.get("level", outer["level"])  # It does not tell the severity.
     own = fields.get("service")
     own_name = own.get("name") if isinstance(own, dict) else own
     if token.role == "service" or not (own_name or fields.get("service.name")):
@@ -4574,7 +4598,7 @@ def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
         return whole
     return record._replace(
         timestamp=whole.timestamp if record.timestamp is None else record.timestamp,
-        severity=record.severity if "severity" in aliases else whole.severity,
+        severity=severity or whole.severity,
     )
 
 
@@ -4833,7 +4857,7 @@ class ClickHouseStore(Store):
                 if time.monotonic() > deadline:
                     raise Unavailable("ClickHouse takes too long.")
                 self._insert(group)
-            except Unavailable as outage:  # The other groups are stored, or have been.
+            except Unavailable as outage:  # The other groups are tried all the same.
                 log.error("a batch was not stored: %s", outage)
                 fail(group, outage)
             except Exception as error:  # Not raised: it would have the others stored again.
@@ -4966,7 +4990,7 @@ class ClickHouseStore(Store):
         self._ask("SELECT count() FROM logs WHERE id < 0")  # All shards answer, none searches.
 
     def delete(self, query: Query) -> int:
-        # What is committed from now on is neither counted nor deleted.
+        # What this server commits from now on is neither counted nor deleted.
         query = dataclasses.replace(query, last_id=self.newest())
         test, values = clickhouse_where(query)
         [[records]] = self._ask(f"SELECT count() FROM logs WHERE {test}", values)
@@ -5111,14 +5135,14 @@ let counts = {severity: {}, service: {}};  // Of their values.
 let work = new AbortController();  // Stops the requests for what is shown.
 let latest;  // The list as it was last shown, as JSON.
 let hasFailed = false;  // Whether the last look did.
-let total, severe;  // How many records there were then, and how many errors at the last look.
+let total, severe;  // The records when the list was shown, and the errors at the last look.
 let waiting = 0;  // How many records came since the list was shown.
 let errors = 0;  // How many came since the reader last did something.
 let wake;  // Ends the pause between two looks.
 let grip;  // The bar where the pointer was pressed.
 const iso = time => new Date(time).toISOString();
 const local = time => new Date(time).toLocaleString('sv');  // 2026-11-24 03:14:12 in local time
-const ending = () => Date.parse(query.get('timestamp_end')?.padEnd(20, 'T23:59:59Z'));
+const ending = () => Date.parse(query.get('timestamp_end')?.replace(/^.{10}$/, '$&T23:59:59Z'));
 const isOver = () => ending() < Date.now() || query.get('order') === 'asc';
 const link = (href, text) => make('a', {href}, text);
 const opened = () => page.list.querySelector('[open]');
@@ -5139,7 +5163,8 @@ function fill(parent, children) {  // Replaces what is in it. An id that has the
 }
 function changed(changes, path = '') {  // Gives the query with other values; null takes one out.
   const next = new URLSearchParams(query);
-  // All until a minute from now, by the server's clock. Else a false future would come first.
+  // "since" also ends the list a minute from now, by the server's clock: else a wrong time in the
+  // future would come first. 999999 weeks are all of the past.
   if (path && !next.has('since') && !next.has('timestamp_end')) next.set('since', '999999w');
   for (const name in changes) next.set(name, changes[name]);
   for (const name in changes) if (changes[name] === null) next.delete(name);
@@ -5253,12 +5278,15 @@ function facts(record) {  // Makes a record's details.
 function fact([name, value]) {  // Makes a name and its value, with links to filter by it.
   const text = value instanceof Object ? JSON.stringify(value, null, 2) : String(value);
   const same = link(changed({service: null, not_service: null, [name]: text}), text);
-  const others = make('a', {href: changed({[`not_${name}`]: text}), title: '‹All but this›'}, ' ≠');
+  const next = new URLSearchParams(query);  // It may exclude other values of this name already.
+  next.delete(name, text);
+  next.append(`not_${name}`, text);
+  const others = make('a', {href: `?${next}`, title: '‹All but this›'}, ' ≠');
   const isFilter = /^(service$|attr\.)/.test(name) && !(value instanceof Object);
   return [make('dt', {}, name), make('dd', {}, ...isFilter ? [same, others] : [text])];
 }
 async function count(isHere) {  // Shows the counts of the chips, and the histogram.
-  const answers = {};  // By address: a group whose filters are not set counts as all do.
+  const answers = {};  // By address: two groups of chips may ask for the same counts.
   const once = url => answers[url] ??= ask(url).then(answer => answer.json());
   const stats = changes => once(changed({...LIST, ...changes}, 'stats'));
   const groups = [{}, {severity: null, min_severity: null}, {service: null, not_service: null}];
@@ -5533,7 +5561,7 @@ SPANISH = {
 
 
 def render(words: dict[str, str]) -> Response:
-    """The page with the words of a language. The browser takes its style and script only."""
+    """The page with the words of a language. A browser runs only this style and this script."""
     texts = [
         re.sub("‹(.*?)›", lambda match: words.get(match[1], match[1]), text)
         for text in (STYLE, HTML, SCRIPT)
@@ -5603,7 +5631,8 @@ def start_log() -> logging.handlers.QueueListener:
     """Writes the log to stderr in a thread of its own: a pipe that nobody reads stops only that."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    lines: queue.Queue[logging.LogRecord] = queue.Queue(10_000)  # What does not fit is lost.
+    lines: queue.Queue[logging.LogRecord] = queue.Queue(MAX_LOG_LINES)
+    logging.raiseExceptions = False  # Else it would write to stderr that a line did not fit.
     listener = logging.handlers.QueueListener(lines, handler)
     log.addHandler(logging.handlers.QueueHandler(lines))
     listener.start()
@@ -5723,7 +5752,7 @@ def main() -> int:
             if hangups:
                 hangups.clear()
                 reload(server, options.config, overrides)
-        status = 1  # It does not end by itself.
+        status = 1  # The accepting thread has ended by itself: that is an error.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # One was enough.
     server.stop()

@@ -61,8 +61,8 @@ from typing import Any, NamedTuple
 # -------- 1. Constants
 
 TRY_TIMEOUT_SECONDS = 10.0  # a try fails after this silence; a busy server may need some seconds
-# Counted from the first failed try. After it, each record gets one try, until the server answers:
-# a server that does not come back costs one minute in all, not one minute for each record.
+# Counted from the first failed try. After this time each record gets one try only, until the server
+# answers again.
 GIVE_UP_AFTER_SECONDS = 60.0
 FIRST_PAUSE_SECONDS = 0.2  # the longest pause before the second try; it doubles from try to try
 LONGEST_PAUSE_SECONDS = 3.0  # it grows no further, so that a restarted server is found soon

@@ -566,7 +566,7 @@ os.execv(sys.argv[1], sys.argv[1:])
         with tempfile.TemporaryDirectory(prefix="logs-") as folder:
             path = pathlib.Path(folder, "config.json")
             path.write_text(json.dumps(configuration()), encoding="utf-8")
-            line = [*command(), "--config", str(path)]
+            line = [*command(MAX_LOG_LINES=100), "--config", str(path)]
             pipe = subprocess.PIPE
             process = subprocess.Popen(line, stdout=pipe, stderr=pipe, encoding="utf-8")
             self.addCleanup(process.kill)

@@ -559,6 +559,20 @@ class Loki(Formats):
         self.assertNotIn("content-length", answer.headers)
         return self.since(last)
 
+    def test_of_two_levels_the_one_that_is_understood_counts_and_the_other_stays(self) -> None:
+        for label, level, severity, kept in (
+            ("audit", "warn", "WARNING", "audit"),
+            ("error", "audit", "ERROR", "audit"),
+            ("error", "warn", "WARNING", "error"),
+            ("error", None, "ERROR", None),
+        ):
+            line = json.dumps({"msg": "m", "level": level} if level else {"msg": "m"})
+            with self.subTest(label=label, level=level):
+                labels = {"app": "web", "level": label}
+                [record] = self.stored(self.push(labels, [str(10**18), line]))
+                found = record["severity"], record["attributes"].get("level")
+                self.assertEqual(found, (severity, kept))
+
     def test_entries_are_stored_with_their_labels(self) -> None:
         body = self.push(
             {"app": "shop", "level": "error", "host": "vm"},

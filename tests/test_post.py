@@ -130,6 +130,9 @@ class Bodies(ServerTests):
     def test_logs_is_an_attribute_of_a_record_that_has_a_message(self) -> None:
         (record,) = self.accept({"message": "a", "logs": [1, 2]})
         self.assertEqual(record["attributes"], {"logs": [1, 2]})
+        (record,) = self.accept({"msg": "a", "logs": [{"message": "b"}]})
+        self.assertEqual(record["message"], "a")
+        self.assertEqual(record["attributes"], {"logs": [{"message": "b"}]})
 
     def test_compressed_bodies_are_taken(self) -> None:
         body = b'{"message": "a"}\n{"message": "b"}\n'
