@@ -428,8 +428,8 @@ def read_tokens(server: Json, services: Json, mistakes: list[str]) -> list[Token
     for name, values in services.items():
         service = read_section(values, f"services.{name}", mistakes, "services.NAME")
         tokens.append(Token(service["token"], "service", name))
-        if not 0 < len(name) <= MAX_SERVICE_CHARS:
-            words = f"must have a name of 1 to {MAX_SERVICE_CHARS} characters"
+        if not 0 < len(name) <= MAX_SERVICE_CHARS or not name.isprintable():
+            words = f"must have a name of 1 to {MAX_SERVICE_CHARS} printable characters"
             mistakes.append(f"services.{name}: {words}")
     return tokens
 
@@ -1111,9 +1111,26 @@ def split_body(body: bytes, most_chars: int, charset: str) -> list[Json]:
     return values
 
 
-# What is meant as JSON, well formed or not: "{", "[{", and "[][{", where a file has arrays and the
-# first is empty. Lines of a log can begin with a bracket too: "[12] usb: new device", "[main] up".
-JSON_BEGIN = re.compile(r"(?:\[\s*\]\s*)*+(?:\{|\[\s*\{\s*[\"}])")
+# What is meant as JSON, well formed or not: "{", "[{", and empty arrays before them.
+JSON_BEGIN = re.compile(r"(?:\[\s*\]\s*)*+(?:\{|\[\s*\{\s*[\"}]|\Z)")
+
+
+def is_array(text: str) -> bool:
+    """Whether a text is one JSON array. Lines of a log can begin with a bracket too.
+
+    >>> [is_array(text) for text in ("[1, 2]", "[1] up", '[12] {"message": "a"}', "[main] up")]
+    [True, False, False, False]
+    """
+    if not text.startswith("["):
+        return False
+    try:
+        # A longer array without objects is cut here, and taken for text: it has no record.
+        _, end = decode_json(text[:PIECE_CHARS])
+    except RecursionError:  # No line of a log has a thousand brackets.
+        return True
+    except ValueError:
+        return False
+    return end == len(text)
 
 
 def split_text(text: str, most_chars: int, charset: str) -> list[Json]:
@@ -1124,16 +1141,14 @@ def split_text(text: str, most_chars: int, charset: str) -> list[Json]:
     Refusal, ValueError, RecursionError.
     """
     stripped = text.strip()
-    if stripped.startswith(("{", "[")):
+    if JSON_BEGIN.match(stripped) or is_array(stripped):
         try:
             return split_json(stripped, most_chars)
-        except (ValueError, RecursionError) as error:
-            # A RecursionError means JSON too: no line of a log has a thousand brackets.
-            if JSON_BEGIN.match(stripped) or isinstance(error, RecursionError):
-                values = split_lines(stripped)
-                if values:
-                    return values
+        except (ValueError, RecursionError):
+            values = split_lines(stripped)
+            if not values:
                 raise
+            return values
     form = parse_form(stripped, charset)
     if form is not None:
         return [form]
@@ -2044,8 +2059,8 @@ class SQLiteRecords(Store):
             check_place(self.path, self._inode)
             db = self._db
             try:
-                db.execute("BEGIN IMMEDIATE")
                 with db:  # COMMIT, which syncs to disk; or ROLLBACK where anything is raised.
+                    db.execute("BEGIN IMMEDIATE")
                     yield db
             except sqlite3.DatabaseError as error:
                 if name_of(error).startswith("SQLITE_READONLY"):
@@ -2786,7 +2801,7 @@ def count_by_spans(db: sqlite3.Connection, query: Query, step: int | None) -> St
         return stats
     stats.first = first_timestamp(db, query, "asc")
     stats.last = first_timestamp(db, query, "desc")
-    if step:
+    if step and stats.first is not None and stats.last is not None:
         lengths = [length for length in LENGTHS if step % length == 0]
         sums = [f"sum(records) FILTER (WHERE severity = {n})" for n in SEVERITY_NAMES]
         for span in cut_into_spans(stats.first, stats.last + 1, lengths):
@@ -2798,11 +2813,14 @@ def count_by_spans(db: sqlite3.Connection, query: Query, step: int | None) -> St
     return stats
 
 
-def first_timestamp(db: sqlite3.Connection, query: Query, order: str) -> int:
-    """The timestamp of the first record in an order, of a query that finds some."""
+def first_timestamp(db: sqlite3.Connection, query: Query, order: str) -> int | None:
+    """The timestamp of the first record in an order; None without one.
+
+    The counts may tell of records that another program has deleted.
+    """
     one = dataclasses.replace(query, limit=1, order=order)
-    [record], _ = read_page(db, one, plan(db, one), PAGE_CHARS)
-    return record.timestamp
+    records, _ = read_page(db, one, plan(db, one), PAGE_CHARS)
+    return records[0].timestamp if records else None
 
 
 def select_spans(query: Query, spans: Iterable[Span]) -> tuple[str, list[Json]]:
@@ -2874,7 +2892,9 @@ class SQLiteStore(SQLiteCounts):
         # max_age_days, all ids up to it are too old, whatever the clock of the system said.
         self._notes: deque[tuple[float, int]] = deque()
         self._old_id = 0  # All ids up to it are too old by the notes.
-        self._start_id = self.newest()
+        self._start_id = 0  # It stays so where the file is damaged: a later use says so.
+        with contextlib.suppress(Unavailable):
+            self._start_id = self.newest()
         self._dated_id = MAX_ID  # For the ids up to it, received_at tells the age.
         self._wal_pause_until = 0.0  # By the monotonic clock.
         threading.Thread(target=self.upkeep, daemon=True).start()
@@ -3993,8 +4013,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """So many bytes, in pieces. Each is counted as it comes, not before."""
         while length:
             data = self.rfile.read1(min(length, 1 << 18))  # What one `recv` gives.
-            # After `expire` there may still be bytes to read. They come too late.
-            if not data or self.is_shut:
+            # After `expire` there may still be bytes to read. They count where they came in time.
+            if not data or (self.is_shut and time.monotonic() > self.deadline):
                 raise self.cut_off()
             self.hold(len(data))
             length -= len(data)
@@ -4668,8 +4688,8 @@ def parse_hec(value: Json, token: Token) -> Record:
     if event is None or (isinstance(event, str) and not event.strip()):
         raise RecordError("event", "is missing or blank")
     attributes = {name: value[name] for name in value if name not in ("event", "time")}
-    if isinstance(value.get("fields"), dict):
-        attributes |= attributes.pop("fields")
+    if isinstance(value.get("fields"), dict | None):
+        attributes |= attributes.pop("fields", None) or {}
     if isinstance(event, dict):
         inner = event.get("message")
         if "line" in event:

@@ -1008,6 +1008,15 @@ class Checking(unittest.TestCase):
         path = str(server.folder / "config.json")
         return run([*command(), "--config", path, "--check"])
 
+    def test_metrics_and_statistics_are_told_though_another_program_has_deleted_all(self):
+        with Server() as server:
+            self.assertEqual(server.post([{"message": "m"}] * 5).status, 200)
+            with contextlib.closing(sqlite3.connect(server.database, timeout=10)) as db, db:
+                db.execute("DELETE FROM logs")
+            for path in ("/metrics", "/stats", "/stats?step=1h"):
+                with self.subTest(path):
+                    self.assertEqual(server.get(path).status, 200)
+
     def test_counts_that_another_program_has_made_wrong_are_right_again(self):
         with Server(retention={"max_age_days": 1, "max_size_mb": None}) as server:
             times = [-1, 0, 59_999_999, 60_000_000, 10**15]

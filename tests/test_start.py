@@ -201,8 +201,9 @@ class Mistakes(Folders):
     def test_a_service_whose_name_no_record_may_have_is_named(self) -> None:
         config = configuration()
         config["services"] |= {"": service("1"), "x" * 129: service("2"), "x" * 128: service("3")}
+        config["services"]["\ud800"] = service("4")
         self.assertEqual(
-            refusal(self.folder, config=config).count("must have a name of 1 to 128 characters"), 2
+            refusal(self.folder, config=config).count("must have a name of 1 to 128 printable"), 3
         )
 
     def test_what_keeps_it_from_starting_is_named(self) -> None:
