@@ -145,8 +145,12 @@ class Engine:
             f"--tcp_port={self.tcp_port}",
         ]
         with open(self.folder / "engine.log", "ab") as output:
+            # It would read what lies in an input as a table.
             self.process = subprocess.Popen(
-                [sys.executable, __file__, *arguments], stdout=output, stderr=output
+                [sys.executable, __file__, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
             )
         deadline = time.monotonic() + START_SECONDS
         while not self.answers():
