@@ -2364,7 +2364,7 @@ def check_file(path: pathlib.Path) -> None:
 
 
 def check_place(path: pathlib.Path, inode: int) -> None:
-    """Raises Unavailable where the file was moved or deleted: it would be written all the same."""
+    """Raises Unavailable where the file was moved or deleted: SQLite would go on writing to it."""
     try:
         is_there = os.stat(path).st_ino == inode
     except OSError:
@@ -2620,7 +2620,7 @@ def needs_scan(db: sqlite3.Connection, query: Query) -> bool:
         return True
     if query.kind_filters() != Query() or not covers_much(db, query):
         return False
-    return query.limit == 0 or finds_few(db, query)
+    return query.limit == 0 or finds_few(db, query)  # 0: `stats` counts all, it needs no page.
 
 
 def covers_much(db: sqlite3.Connection, query: Query) -> bool:
@@ -2701,7 +2701,7 @@ def merge_pages(query: Query, pages: list[Page]) -> Page:
 # -------- 9. Counts *
 # The core uses `Stats`: what a store counts.
 
-Span = tuple[int, int, int]  # The length of the spans in it, start, end (exclusive).
+Span = tuple[int, int, int]  # Length of the table's spans in it; its start, its end (exclusive).
 LENGTHS = (*SPANS, 1)  # 1 µs: where no span of the table fits, an index is counted.
 
 
@@ -4292,7 +4292,7 @@ def has_left(connection: socket.socket) -> bool:
 # Each format is a splitter, a parser (see `Split` and `Parse` in chapter 5) and an answer.
 
 PROTOBUF = "application/x-protobuf"
-# What a value that is not of the format raises, where it is used as if it were.
+# What the code raises where the JSON or protobuf of a client does not have the form of its format.
 MALFORMED = (AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError)
 
 
@@ -4608,6 +4608,7 @@ def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
     own = fields.get("service")
     own_name = own.get("name") if isinstance(own, dict) else own
     if token.role == "service" or not (own_name or fields.get("service.name")):
+        # The line does not say the service: what it names becomes an attribute.
         if own:
             shared["service"] = own
         fields["service"] = whole.service
@@ -4656,7 +4657,7 @@ def post_hec(app: App, request: Request) -> Response:
     return json_response(200, answer, replayed_header(batch))
 
 
-HEC_INVALID = 6  # The code of a fault in the data. No client tells it from the other codes.
+HEC_INVALID = 6  # The code of a fault in the data. Clients treat all codes except 0 alike.
 
 
 def answer_hec_options(_app: App, _request: Request) -> Response:
@@ -4940,9 +4941,9 @@ class ClickHouseStore(Store):
     def follow(self, query: Query) -> Iterator[list[StoredRecord]]:
         """As the base class has it. Commits of several servers overtake each other.
 
-        So `seen` has an id for each number: of that server, nothing up to it is given again. At
-        first it is the oldest record that is given, or the floor where all are. When a look has
-        found everything, it rises to the floor of before that look.
+        So `seen` has an id for each number: of that server, nothing up to it is given again. It
+        begins at the oldest record of the first page, or at the floor where that page has all.
+        After a look that has found everything, it rises to the floor as it was before that look.
         """
         floor = self._floor()
         seen = [query.after or 0] * NUMBERS
@@ -5038,7 +5039,7 @@ def format_ttl(days: float | None) -> str:
 # ClickHouse's functions for JSON take 1 and 1.0 for the same, and read no object with a number of
 # more than 64 bits. So the attributes are taken apart from the left into strings, brackets, and
 # members as they are looked for, each with the comma or bracket after it. Such a member counts
-# where one bracket is open before it.
+# where one bracket is open before it: of {"a":{"k":1},"k":1} the second "k":1, not the first.
 HAS_MEMBER = """
 multiSearchAny(attributes, [?, ?]) AND arrayExists(
     (token, depth) -> length(token) > 1 AND (
