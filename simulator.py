@@ -145,18 +145,24 @@ def load(path: pathlib.Path, url: str | None) -> list[Service]:
         raise ConfigError(f"{path}: cannot be read as JSON: {error}") from None
     if not isinstance(config, dict):
         raise ConfigError(f"{path}: must be a JSON object")
+    if url is not None and not is_text(url, ADDRESS):
+        raise ConfigError(f"--url: must be {SIMULATOR['url'][0]}")
     simulator: Any = config.get("simulator") if url is None else {"url": url}
     mistakes = list(find_mistakes("simulator", simulator, SIMULATOR))
     services = config["services"] if isinstance(config.get("services"), dict) else {}
+    left_out = []  # Programs that send their own records: only their tokens are there.
     for name, values in list(services.items()):
         if isinstance(values, dict) and list(values) == ["token"]:
-            del services[name]  # It is a program that sends its own records: no simulation.
+            left_out.append(name)
+            del services[name]
         else:
             mistakes += find_mistakes(f"services.{name}", values, SERVICE)
     if not services:
         mistakes.append("services: must be an object with at least one service to simulate")
     if mistakes:
         raise ConfigError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
+    if left_out:
+        print(f"not simulated, since it has only a token: {', '.join(left_out)}", file=sys.stderr)
     address = simulator["url"].rstrip("/")
     return [Service(name, address, **services[name]) for name in services]
 
@@ -284,7 +290,7 @@ def join(threads: Sequence[ServiceThread], stop: threading.Event, signals: Seque
         alive = [thread for thread in threads if thread.is_alive()]
         for trouble in {thread.trouble for thread in threads} - printed:
             printed.add(trouble)
-            print(f"waiting: {trouble}", flush=True)
+            print(f"waiting, for {GIVE_UP_AFTER_SECONDS:g} s at most: {trouble}", flush=True)
         if time.monotonic() >= print_at or not alive:
             counts = [f"{t.name} {t.tally['delivered']}/{t.tally['planned']}" for t in threads]
             # On a terminal, the next line replaces this one.

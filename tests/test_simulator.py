@@ -314,7 +314,8 @@ class ASignal(unittest.TestCase):
             with self.subTest(signal=number.name), no_server() as url:
                 process = start(self, "--url", url, "--speed", "100")
                 assert process.stdout
-                self.assertRegex(process.stdout.readline(), "^waiting: no answer")
+                waiting = process.stdout.readline()
+                self.assertRegex(waiting, "^waiting, for [0-9]+ s at most: no answer")
                 status, out, _ = self.stopped(process, number)
                 self.assertEqual((status, totals(out)["delivered"]), (expected, 0))
 
@@ -673,9 +674,19 @@ class TheConfiguration(unittest.TestCase):
 
     def test_may_have_services_that_log_by_themselves(self):
         config = {**CONFIG, "services": {**CONFIG["services"], "own": {"token": "t"}}}
-        with mock.patch.object(pathlib.Path, "read_text", return_value=json.dumps(config)):
+        said = io.StringIO()
+        with (
+            mock.patch.object(pathlib.Path, "read_text", return_value=json.dumps(config)),
+            contextlib.redirect_stderr(said),
+        ):
             services = simulator.load(pathlib.Path("config.json"), None)
         self.assertEqual([service.name for service in services], list(CONFIG["services"]))
+        self.assertEqual(said.getvalue(), "not simulated, since it has only a token: own\n")
+
+    def test_an_address_of_the_command_line_that_is_none_is_blamed_there(self):
+        status, _, err = self.run_here("--url", "localhost:8000")
+        self.assertEqual(status, 2)
+        self.assertRegex(err, r'^--url: must be an address such as "http://.*"\n$')
 
     def test_a_range_has_two_numbers_in_order_neither_below_0_nor_without_end(self):
         for good, ranges in {
