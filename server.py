@@ -27,7 +27,7 @@ README.md says how to use it. schema.sql has the tables. Each test has a promise
 
 Threads. One thread accepts connections. Each connection has a thread of its own: it reads the
 requests, waits for their commits and sends the answers. A search for a text starts more threads,
-one for each processor, that read side by side. The thread of `Server.watch` ends what is past its
+one for each processor, that read side by side. The thread of `watch` ends what is past its
 deadline, that of `SQLiteStore.upkeep` deletes old records, and a last one writes the server's own
 log. The main thread waits for signals.
 
@@ -55,12 +55,14 @@ it: 4b has what chapter 4 leaves out. Apart from that, a chapter calls only what
      8 SQLite           writing, and reading by indexes, page by page
     8b The file *       opening and protecting the database
     8c Plans and searches *  which index serves a query; texts, which no index holds
+    8d Followers *      records as they come
      9 Counts *         statistics without reading the records
     10 Retention *      deleting what is old, and giving its space back
     11 Endpoints        who may ask, what is asked, what is answered
    11b More endpoints *  statistics, health, metrics, deleting; what one client may take
     12 HTTP             requests out of a socket, answers into it
-   12b Chunks, compressed bodies, gone clients *  details of HTTP
+   12b Heads and chunks *  where a request ends
+   12c Connections and deadlines *  clients that take too much, are slow or leave
     13 Formats of others *  records as OpenTelemetry, Splunk and Loki send them
     14 ClickHouse *     another store, for when one machine is too small
     15 Page *           what a browser shows
@@ -355,13 +357,27 @@ def is_text(value: Json) -> bool:
     return isinstance(value, str) and value == value.strip() != "" and value.isprintable()
 
 
+def is_secret(value: Json) -> bool:
+    """Whether a value can be a token: printable ASCII without blanks, and not empty."""
+    return isinstance(value, str) and re.fullmatch("[!-~]+", value) is not None
+
+
 def is_whole(value: Json, most: int) -> bool:
     """Whether a value is a whole number from 0 to `most`. True does not count as one here."""
     return type(value) is int and 0 <= value <= most
 
 
 TEXT = Setting("a printable text, not empty and without blanks around it", is_text)
-TEXTS = Setting("a list of such texts", lambda v: isinstance(v, list) and all(map(is_text, v)), [])
+TEXTS = Setting(
+    "a list of printable texts", lambda v: isinstance(v, list) and all(map(is_text, v)), []
+)
+# Of tokens. Clients do not agree how to send other characters in a header.
+SECRET = Setting("ASCII text without blanks", is_secret)
+SECRETS = Setting(
+    "a list of ASCII texts without blanks",
+    lambda value: isinstance(value, list) and all(map(is_secret, value)),
+    [],
+)
 BOUND = Setting(
     "a number above 0, or null for no bound",
     lambda value: value is None or (type(value) in (int, float) and value > 0),
@@ -376,9 +392,9 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         "port": Setting("a whole number from 0 to 65535", lambda value: is_whole(value, 65535)),
         "store": TEXT,
         "number": Setting("a whole number from 0 to 15", lambda value: is_whole(value, 15), 0),
-        "read_tokens": TEXTS,
-        "shipper_tokens": TEXTS,
-        "admin_tokens": TEXTS,
+        "read_tokens": SECRETS,
+        "shipper_tokens": SECRETS,
+        "admin_tokens": SECRETS,
         "retention": SECTION,
         "max_records_per_second": BOUND,
         "allowed_hosts": TEXTS,
@@ -389,7 +405,7 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         "max_size_mb": BOUND._replace(default=1024),
     },
     "server.tls": {"certificate": TEXT, "key": TEXT},
-    "services.NAME": {"token": TEXT, "iterations": ANY, "delay_seconds": ANY, "logs": ANY},
+    "services.NAME": {"token": SECRET, "iterations": ANY, "delay_seconds": ANY, "logs": ANY},
     "simulator": {"url": ANY},
 }
 
@@ -585,7 +601,7 @@ def parse_record(fields: Json, token: Token) -> Record:
     has_time = own_timestamp is not None or "timestamp" in aliases
     has_level = own_severity is not None or "severity" in aliases
     if not (message or has_time or has_level):
-        raise RecordError("message", "is missing, and so are a time and a level")
+        raise RecordError("message", "is missing: a record needs a message, a time or a level")
     if service is None or isinstance(service, dict):  # ECS has an object there.
         service = pop_service(fields, aliases, service, token)
     service = check_service(service, token)
@@ -670,6 +686,7 @@ def nesting(value: Json) -> int:
 # `drop_id_and_receipt`. The first two know all usual forms of a time and of a severity. The next
 # three take a field out of a record that has no such field under our own name, but under one that
 # another logger gives it: "msg" or "level", for example.
+
 
 # As a text, 20261124 is a date. As a number it is a moment of 1970.
 EPOCH_NUMBER = re.compile(r"(?!\d{8}\Z)-?\d+(\.\d+)?")
@@ -1111,28 +1128,6 @@ def split_body(body: bytes, most_chars: int, charset: str) -> list[Json]:
     return values
 
 
-# What is meant as JSON, well formed or not: "{", "[{", and empty arrays before them.
-JSON_BEGIN = re.compile(r"(?:\[\s*\]\s*)*+(?:\{|\[\s*\{\s*[\"}]|\Z)")
-
-
-def is_array(text: str) -> bool:
-    """Whether a text is one JSON array. Lines of a log can begin with a bracket too.
-
-    >>> [is_array(text) for text in ("[1, 2]", "[1] up", '[12] {"message": "a"}', "[main] up")]
-    [True, False, False, False]
-    """
-    if not text.startswith("["):
-        return False
-    try:
-        # A longer array without objects is cut here, and taken for text: it has no record.
-        _, end = decode_json(text[:PIECE_CHARS])
-    except RecursionError:  # No line of a log has a thousand brackets.
-        return True
-    except ValueError:
-        return False
-    return end == len(text)
-
-
 def split_text(text: str, most_chars: int, charset: str) -> list[Json]:
     """The values in a text. `charset` is that of %XX in a form.
 
@@ -1141,7 +1136,7 @@ def split_text(text: str, most_chars: int, charset: str) -> list[Json]:
     Refusal, ValueError, RecursionError.
     """
     stripped = text.strip()
-    if JSON_BEGIN.match(stripped) or is_array(stripped):
+    if is_json(stripped):
         try:
             return split_json(stripped, most_chars)
         except (ValueError, RecursionError):
@@ -1194,11 +1189,6 @@ def split_json(text: str, most_chars: int) -> list[Json]:
     return values
 
 
-def is_envelope(value: dict[str, Json]) -> bool:
-    """Whether an object holds records in "logs", and is no record that has a list of that name."""
-    return isinstance(value["logs"], list) and not find_aliases(value).keys() - {"service"}
-
-
 BLANK = r"[ \t\r\n]*"  # JSON has no other blanks.
 BLANKS = re.compile(BLANK)
 decode_json = json.JSONDecoder().raw_decode
@@ -1217,9 +1207,9 @@ def check_count(records: int) -> None:
 
 
 # -------- 5b. Unusual bodies *
-# The core uses `charset_of`, `unreadable`, `replace_surrogates`, `split_lines`, `parse_form` and
-# `decode_long`. They read bodies that are not UTF-8, JSON with bad lines, forms, and JSON of many
-# megabytes.
+# The core uses `charset_of`, `unreadable`, `replace_surrogates`, `is_json`, `is_envelope`,
+# `split_lines`, `parse_form` and `decode_long`. They read bodies that are not UTF-8, JSON with bad
+# lines, forms, and JSON of many megabytes.
 
 
 @functools.lru_cache(256)
@@ -1277,6 +1267,35 @@ def replace_surrogates(value: Json) -> Json:
     text = json.dumps(value, ensure_ascii=False)
     whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return json.loads(whole)
+
+
+# What is JSON without doubt: "{", "[{", and empty arrays before them.
+JSON_BEGIN = re.compile(r"(?:\[\s*\]\s*)*+(?:\{|\[\s*\{\s*[\"}]|\Z)")
+
+
+def is_json(text: str) -> bool:
+    """Whether a text is meant as JSON, well formed or not. Lines of a log can begin with "[" too.
+
+    >>> [is_json(text) for text in ('{"a', "[1, 2]", "[1] up", '[12] {"message": "a"}')]
+    [True, True, False, False]
+    """
+    if JSON_BEGIN.match(text):
+        return True
+    if not text.startswith("["):
+        return False
+    try:
+        # A longer array without objects is cut here, and taken for text: it has no record.
+        _, end = decode_json(text[:PIECE_CHARS])
+    except RecursionError:  # No line of a log has a thousand brackets.
+        return True
+    except ValueError:
+        return False
+    return end == len(text)
+
+
+def is_envelope(value: dict[str, Json]) -> bool:
+    """Whether an object holds records in "logs", and is no record that has a list of that name."""
+    return isinstance(value["logs"], list) and not find_aliases(value).keys() - {"service"}
 
 
 def split_lines(text: str) -> list[Json]:
@@ -1603,23 +1622,16 @@ def parse_query_string(text: str, parsers: dict[str, Parser]) -> dict[str, Json]
         if name in values and name not in SEVERAL:
             raise BadQuery(f"The parameter {name} is given twice.", "Give it once.")
         values[name] = values[name] + parsed if name in values else parsed
-    if sum(len(values.get(name, ())) for name in SEVERAL) > MAX_NAMES:
-        problem = f"There are over {MAX_NAMES:,} services, severities and texts."
-        raise BadQuery(problem, "Send fewer.")
-    pairs = attributes["attr"] + attributes["not_attr"]
-    too_long = any(len(value) > MAX_TEXT_CHARS for _, value in pairs)
-    if too_long or len(pairs) > MAX_ATTRIBUTE_FILTERS:
-        problem = f"There are over {MAX_ATTRIBUTE_FILTERS} filters on attributes, or long ones."
-        raise BadQuery(problem, f"Send fewer, of at most {MAX_TEXT_CHARS:,} characters each.")
     apply_since(values)
     values["attributes"] = tuple(attributes["attr"])
     values["not_attributes"] = tuple(attributes["not_attr"])
+    check_filters(values)
     return values
 
 
 # -------- 6b. Parameters *
-# The core uses `LIST_PARAMETERS` and `format_cursor`. The first has the parser of each parameter
-# of GET /logs.
+# The core uses `LIST_PARAMETERS`, `format_cursor` and `check_filters`. The first has the parser of
+# each parameter of GET /logs.
 
 
 def parse_duration(text: str) -> int:
@@ -1691,6 +1703,18 @@ def parse_choice(text: str, *choices: str) -> str:
     if text not in choices:
         raise ValueError(" or ".join(choices))
     return text
+
+
+def check_filters(values: dict[str, Json]) -> None:
+    """Raises BadQuery for more filters than one statement of SQL should have."""
+    if sum(len(values.get(name, ())) for name in SEVERAL) > MAX_NAMES:
+        problem = f"There are over {MAX_NAMES:,} services, severities and texts."
+        raise BadQuery(problem, "Send fewer.")
+    pairs = values["attributes"] + values["not_attributes"]
+    too_long = any(len(value) > MAX_TEXT_CHARS for _, value in pairs)
+    if too_long or len(pairs) > MAX_ATTRIBUTE_FILTERS:
+        problem = f"There are over {MAX_ATTRIBUTE_FILTERS} filters on attributes, or long ones."
+        raise BadQuery(problem, f"Send fewer, of at most {MAX_TEXT_CHARS:,} characters each.")
 
 
 def parse_cursor(text: str) -> tuple[int, int]:
@@ -1946,7 +1970,6 @@ def fail(batches: Iterable[Batch], outage: Unavailable) -> None:
 
 SPANS = (DAY, HOUR, MINUTE)  # The lengths of the spans in the table of counts.
 ROWS = 1_000  # One INSERT has so many at most.
-FOLLOW_IDS = 100_000  # A follower looks through so many ids at a time.
 COLUMNS = ", ".join(StoredRecord._fields)
 # A part of what a query asks for: the table with its index, as "logs INDEXED BY logs_by_time", and
 # the query for this part.
@@ -2017,32 +2040,17 @@ class SQLiteRecords(Store):
         self._write_lock = threading.Lock()  # Held by the thread that uses `_db`.
         self._news = threading.Condition()  # Notified after each commit. It guards `_last_id`.
         self._last_id = 0  # Of the last commit, if there was one since the start.
-        # The queries under way: for each its deadline, and the thread that asks.
-        self._queries: dict[sqlite3.Connection, tuple[float, int]] = {}
-        self._closing = False
-        self._open_to_queries = threading.Event()  # Chapter 10 clears it: the WAL is too large.
-        self._open_to_queries.set()
         try:
             prepare_file(self.path)
             self._db = connect_writer(self.path)
             self._inode = os.stat(self.path).st_ino
-            self._readers = connect_readers(self.path, READERS)
-            self._scanners = connect_readers(self.path, SCANNERS)
+            self.readers = Readers(self.path)
         except (OSError, sqlite3.Error) as error:
             raise StartError(f"{self.path}: can't be opened as the store: {error}") from None
 
     def close(self) -> None:
         """Stops the queries under way. The last connection to close moves the WAL into the file."""
-        self._closing = True
-        deadline = time.monotonic() + 1
-        # Once for each connection that must come back.
-        pools = [self._readers] * READERS + [self._scanners] * SCANNERS
-        while pools and time.monotonic() < deadline:
-            for db in list(self._queries):
-                db.interrupt()  # Again and again: it may be between two statements.
-            with contextlib.suppress(queue.Empty):
-                pools[-1].get(timeout=0.02).close()
-                pools.pop()
+        self.readers.close()
         if self._write_lock.acquire(timeout=1):  # It is never released: nothing is written after.
             self._db.close()
 
@@ -2098,45 +2106,8 @@ class SQLiteRecords(Store):
 
     # Reading
 
-    @contextlib.contextmanager
-    def reading(self, searches_text: bool = False, thread: int = 0) -> Iterator[sqlite3.Connection]:
-        """A read-only connection, in a transaction: all that it reads is of one moment.
-
-        Queries that search texts take long. They share connections of their own, so that all
-        others find a free one soon. A thread of `scan` gives the `thread` of its request: by it
-        `stop_queries` finds the queries of a client that left. Raises Unavailable, past the
-        deadline too.
-        """
-        pool = self._scanners if searches_text else self._readers
-        try:
-            self._open_to_queries.wait(QUERY_SECONDS)  # Then it reads, though the WAL is large.
-            db = pool.get(timeout=QUERY_SECONDS)
-        except queue.Empty:
-            raise Unavailable("Too many queries are under way.") from None
-        deadline = time.monotonic() + QUERY_SECONDS
-        self._queries[db] = deadline, thread or threading.get_ident()
-        try:
-            if self._closing:
-                raise Unavailable("The server is stopping.")
-            db.execute("BEGIN")
-            yield db
-        except sqlite3.DatabaseError as error:
-            raise explain(error) from error
-        finally:
-            del self._queries[db]
-            try:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-            finally:
-                pool.put(db)
-
     def stop_queries(self, gone: set[int]) -> None:
-        for db, (deadline, thread) in list(self._queries.items()):
-            # The connection may have been lent again since the list was made. In the moment that
-            # remains, the wrong query may be stopped: its client gets a 503.
-            is_same_query = self._queries.get(db) == (deadline, thread)
-            if (deadline < time.monotonic() or thread in gone) and is_same_query:
-                db.interrupt()
+        self.readers.stop(gone)
 
     def page(self, query: Query, most_chars: int = PAGE_CHARS) -> Page:
         """As the base class has it.
@@ -2144,7 +2115,7 @@ class SQLiteRecords(Store):
         `by_receipt` makes bounds on ids of a time of receipt. `needs_scan` says whether all records
         must be read, side by side by `scan`; else `plan` names the indexes that serve the query.
         """
-        with self.reading(query.searches_text) as db:
+        with self.readers.lend(query.searches_text) as db:
             query = by_receipt(db, query)
             if not needs_scan(db, query):
                 return read_page(db, query, plan(db, query), most_chars)
@@ -2154,60 +2125,17 @@ class SQLiteRecords(Store):
 
     def newest(self) -> int:
         """As the base class has it. Commits do not overlap: all ids before it are committed."""
-        with self.reading() as db:
+        with self.readers.lend() as db:
             return int(db.execute(LAST_RECORD).fetchone()[0])
 
     def follow(self, query: Query) -> Iterator[list[StoredRecord]]:
-        """As the base class has it. Ids grow with the commits: all up to the newest are there."""
-        newest = self.newest()
-        seen = query.after or 0
-        if seen > newest:
-            raise BadQuery(f"No record has the id {seen} yet.", "Give the id of the last record.")
-        if query.after is None and query.limit:
-            seen = newest
-            # The newest by id. With a filter on service or severity the newest by time: no index
-            # has these in the order of ids.
-            by_id = query.kind_filters() == Query()
-            recent, _ = self.page(dataclasses.replace(query, by_id=by_id, last_id=seen))
-            yield sorted(recent)
-        query = dataclasses.replace(query, by_id=True, order="asc")
-        while True:
-            pause = FOLLOW_SECONDS
-            with contextlib.suppress(Unavailable):  # Too many queries: it looks again later.
-                newest = self.newest()
-                pause = 0.0
-                last_id = min(newest, seen + FOLLOW_IDS)
-                if seen < last_id:
-                    # Each commit wakes every follower. One that finds nothing for itself in the
-                    # newest records sleeps longer, so that the commits of others cost it little.
-                    pause = IDLE_FOLLOW_SECONDS if last_id == newest else FOLLOW_SECONDS
-                    part = dataclasses.replace(query, after=seen, last_id=last_id)
-                    for records in self.stream(part):
-                        yield records
-                        seen = records[-1].id
-                        pause = FOLLOW_SECONDS  # A rush comes in pages, not record by record.
-                    seen = last_id
-            yield []  # A heartbeat may be due.
-            time.sleep(pause)
-            with self._news:
-                if seen >= max(newest, self._last_id):  # Nothing was committed since the look.
-                    self._news.wait(timeout=1)  # Another server on the same file notifies nobody.
+        return follow(self, query)
 
-    # State
-
-    def probe(self) -> None:
-        """Writes a key that no client can send: only a write finds a full disk."""
-        with self.transaction() as db:
-            sql = """
-                REPLACE INTO keys (key, body, first_id, records, created_at)
-                VALUES (x'', x'', 0, 0, ?)
-            """
-            db.execute(sql, [now()])
-
-    def size(self) -> int:
-        """Bytes of the file, its WAL and its index of the WAL."""
-        files = [pathlib.Path(f"{self.path}{end}") for end in ("", "-wal", "-shm")]
-        return sum(file.stat().st_size for file in files if file.exists())
+    def wait_for_news(self, seen: int) -> None:
+        """Waits until a commit of this server gives an id after `seen`, for a second at most."""
+        with self._news:
+            if seen >= self._last_id:
+                self._news.wait(timeout=1)
 
 
 # AUTOINCREMENT counts on from sqlite_sequence, one by one: so the rows get the ids that `write` has
@@ -2302,7 +2230,7 @@ def read_page(db: sqlite3.Connection, query: Query, parts: list[Part], most_char
 
 
 # -------- 8b. The file *
-# The core uses `prepare_file`, `check_place`, `connect_writer`, `connect_readers`, `explain` and
+# The core uses `prepare_file`, `check_place`, `connect_writer`, `Readers`, `explain` and
 # `name_of`. They open the database, keep what is not ours untouched, and say in words what SQLite's
 # errors mean.
 
@@ -2397,13 +2325,76 @@ def connect(path: pathlib.Path, mode: str, cached_statements: int) -> sqlite3.Co
     return db
 
 
-def connect_readers(path: pathlib.Path, count: int) -> queue.LifoQueue[sqlite3.Connection]:
-    """So many connections that only read. The one that was free last is lent first."""
-    readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
-    for _ in range(count):
-        # Few statements are kept: a client can make ever more different ones.
-        readers.put(connect(path, "ro", cached_statements=8))
-    return readers
+class Readers:
+    """The connections that only read. Each query borrows one, and gives it back."""
+
+    def __init__(self, path: pathlib.Path):
+        # Queries that search texts take long. They share connections of their own, so that all
+        # others find a free one soon. Of each kind, the one that was free last is lent first.
+        self._pools: dict[bool, queue.LifoQueue[sqlite3.Connection]] = {}
+        for searches_text, count in ((False, READERS), (True, SCANNERS)):
+            self._pools[searches_text] = queue.LifoQueue()
+            for _ in range(count):
+                # Few statements are kept: a client can make ever more different ones.
+                db = connect(path, "ro", cached_statements=8)
+                self._pools[searches_text].put(db)
+        # The queries under way: for each its deadline, and the thread that asks.
+        self._queries: dict[sqlite3.Connection, tuple[float, int]] = {}
+        self.closing = False
+        self.may_begin = threading.Event()  # Chapter 10 clears it while the WAL is too large.
+        self.may_begin.set()
+
+    @contextlib.contextmanager
+    def lend(self, searches_text: bool = False, thread: int = 0) -> Iterator[sqlite3.Connection]:
+        """A connection in a transaction: all that it reads is of one moment.
+
+        A thread of `scan` gives the `thread` of its request: by it `stop` finds the queries of a
+        client that left. Raises Unavailable, past the deadline too.
+        """
+        pool = self._pools[searches_text]
+        try:
+            self.may_begin.wait(QUERY_SECONDS)  # Then it reads, though the WAL is large.
+            db = pool.get(timeout=QUERY_SECONDS)
+        except queue.Empty:
+            raise Unavailable("Too many queries are under way.") from None
+        deadline = time.monotonic() + QUERY_SECONDS
+        self._queries[db] = deadline, thread or threading.get_ident()
+        try:
+            if self.closing:
+                raise Unavailable("The server is stopping.")
+            db.execute("BEGIN")
+            yield db
+        except sqlite3.DatabaseError as error:
+            raise explain(error) from error
+        finally:
+            del self._queries[db]
+            try:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+            finally:
+                pool.put(db)
+
+    def stop(self, gone: set[int]) -> None:
+        """Stops queries that are past their deadline, and those of threads whose client left."""
+        for db, (deadline, thread) in list(self._queries.items()):
+            # The connection may have been lent again since the list was made. In the moment that
+            # remains, the wrong query may be stopped: its client gets a 503.
+            is_same_query = self._queries.get(db) == (deadline, thread)
+            if (deadline < time.monotonic() or thread in gone) and is_same_query:
+                db.interrupt()
+
+    def close(self) -> None:
+        """Stops the queries under way, and closes the connections that are back in a second."""
+        self.closing = True
+        deadline = time.monotonic() + 1
+        # Once for each connection that must come back.
+        pools = [self._pools[False]] * READERS + [self._pools[True]] * SCANNERS
+        while pools and time.monotonic() < deadline:
+            for db in list(self._queries):
+                db.interrupt()  # Again and again: it may be between two statements.
+            with contextlib.suppress(queue.Empty):
+                pools[-1].get(timeout=0.02).close()
+                pools.pop()
 
 
 def connect_writer(path: pathlib.Path) -> sqlite3.Connection:
@@ -2665,7 +2656,7 @@ def scan(
     is a read with a deadline of its own, so they are not of one moment: `high` keeps newer
     records out of all of them, but a deletion between them may show.
     """
-    with store.reading() as db:
+    with store.readers.lend() as db:
         low, high = db.execute(ID_RANGE).fetchone()
     low = max(low - 1, query.after or 0)
     high = high if query.last_id is None else min(high, query.last_id)
@@ -2675,7 +2666,7 @@ def scan(
     def read_stretch(first: int) -> Any:
         last_id = min(first + length, high)
         stretch = dataclasses.replace(query, after=first, last_id=last_id)
-        with store.reading(searches_text=True, thread=asking) as db:
+        with store.readers.lend(searches_text=True, thread=asking) as db:
             return work(db, (BY_ID, stretch))
 
     with concurrent.futures.ThreadPoolExecutor(SCANNERS) as pool:
@@ -2698,11 +2689,55 @@ def merge_pages(query: Query, pages: list[Page]) -> Page:
     return merged, False
 
 
+# -------- 8d. Followers *
+# The core uses `follow`: it gives records as they are committed, none twice and none left out.
+
+FOLLOW_IDS = 100_000  # A follower looks through so many ids at a time.
+
+
+def follow(store: SQLiteRecords, query: Query) -> Iterator[list[StoredRecord]]:
+    """What `Store.follow` gives. Ids grow with the commits: all up to the newest are there."""
+    newest = store.newest()
+    seen = query.after or 0
+    if seen > newest:
+        raise BadQuery(f"No record has the id {seen} yet.", "Give the id of the last record.")
+    if query.after is None and query.limit:
+        seen = newest
+        # The newest by id. With a filter on service or severity the newest by time: no index
+        # has these in the order of ids.
+        by_id = query.kind_filters() == Query()
+        recent, _ = store.page(dataclasses.replace(query, by_id=by_id, last_id=seen))
+        yield sorted(recent)
+    query = dataclasses.replace(query, by_id=True, order="asc")
+    while True:
+        pause = FOLLOW_SECONDS
+        with contextlib.suppress(Unavailable):  # Too many queries: it looks again later.
+            newest = store.newest()
+            pause = 0.0
+            last_id = min(newest, seen + FOLLOW_IDS)
+            if seen < last_id:
+                # Each commit wakes every follower. One that finds nothing for itself in the
+                # newest records sleeps longer, so that the commits of others cost it little.
+                pause = IDLE_FOLLOW_SECONDS if last_id == newest else FOLLOW_SECONDS
+                part = dataclasses.replace(query, after=seen, last_id=last_id)
+                for records in store.stream(part):
+                    yield records
+                    seen = records[-1].id
+                    pause = FOLLOW_SECONDS  # A rush comes in pages, not record by record.
+                seen = last_id
+        yield []  # A heartbeat may be due.
+        time.sleep(pause)
+        if seen >= newest:
+            store.wait_for_news(seen)
+
+
 # -------- 9. Counts *
 # The core uses `Stats`: what a store counts.
 
-Span = tuple[int, int, int]  # Length of the table's spans in it; its start, its end (exclusive).
-LENGTHS = (*SPANS, 1)  # 1 µs: where no span of the table fits, an index is counted.
+# A range of time, as long as several spans: the length of each span, the start of the range and
+# its end (exclusive). A length of 1 µs is for a range without a whole span: an index is counted.
+Range = tuple[int, int, int]
+LENGTHS = (*SPANS, 1)
 
 
 @dataclasses.dataclass
@@ -2734,10 +2769,10 @@ class Stats:
                 raise TooManySteps
 
 
-def cut_into_spans(start: int, end: int, lengths: Sequence[int]) -> Iterator[Span]:
-    """Cuts a time into whole spans: the longest that fit, and shorter ones at its ends.
+def cut_into_ranges(start: int, end: int, lengths: Sequence[int]) -> Iterator[Range]:
+    """Cuts a time into ranges of whole spans: of the longest that fit, and shorter at its ends.
 
-    >>> list(cut_into_spans(50, 3700, [3600, 60, 1]))
+    >>> list(cut_into_ranges(50, 3700, [3600, 60, 1]))
     [(60, 60, 3660), (1, 50, 60), (1, 3660, 3700)]
     """
     if start >= end:
@@ -2749,8 +2784,8 @@ def cut_into_spans(start: int, end: int, lengths: Sequence[int]) -> Iterator[Spa
         yield length, first, last
     else:
         first = last = end  # No span of this length fits.
-    yield from cut_into_spans(start, first, shorter)
-    yield from cut_into_spans(last, end, shorter)
+    yield from cut_into_ranges(start, first, shorter)
+    yield from cut_into_ranges(last, end, shorter)
 
 
 class SQLiteCounts(SQLiteRecords):
@@ -2762,9 +2797,9 @@ class SQLiteCounts(SQLiteRecords):
     """
 
     def stats(self, query: Query, step: int | None = None) -> Stats:
-        with self.reading(searches_text=not query.is_counted) as db:
+        with self.readers.lend(not query.is_counted) as db:
             if query.is_counted:
-                return count_by_spans(db, query, step)
+                return count_by_ranges(db, query, step)
             query = by_receipt(db, dataclasses.replace(query, limit=0))  # 0: all are counted.
             if not needs_scan(db, query):
                 return count_records(db, plan(db, query), step)
@@ -2776,6 +2811,20 @@ class SQLiteCounts(SQLiteRecords):
     def count(self) -> int:
         return sum(self.stats(Query()).kinds.values())
 
+    def probe(self) -> None:
+        """Writes a key that no client can send: only a write finds a full disk."""
+        with self.transaction() as db:
+            sql = """
+                REPLACE INTO keys (key, body, first_id, records, created_at)
+                VALUES (x'', x'', 0, 0, ?)
+            """
+            db.execute(sql, [now()])
+
+    def size(self) -> int:
+        """Bytes of the file, its WAL and its index of the WAL."""
+        files = [pathlib.Path(f"{self.path}{end}") for end in ("", "-wal", "-shm")]
+        return sum(file.stat().st_size for file in files if file.exists())
+
 
 def step_of(time: str, step: int) -> str:
     """The begin of the step that a time is in, in SQL.
@@ -2786,14 +2835,14 @@ def step_of(time: str, step: int) -> str:
     return f"{time} - ({time} + {shift}) % {step}"
 
 
-def count_by_spans(db: sqlite3.Connection, query: Query, step: int | None) -> Stats:
+def count_by_ranges(db: sqlite3.Connection, query: Query, step: int | None) -> Stats:
     """Counts by the table of counts, and by an index at the ends. Raises TooManySteps."""
     start = MIN_TIMESTAMP if query.timestamp_start is None else query.timestamp_start
     end = MAX_TIMESTAMP if query.timestamp_end is None else query.timestamp_end
     stats = Stats(Counter())
     if start > end:
         return stats
-    rows, values = select_spans(query, cut_into_spans(start, end + 1, LENGTHS))
+    rows, values = select_ranges(query, cut_into_ranges(start, end + 1, LENGTHS))
     sql = f"SELECT service, severity, sum(records) FROM ({rows}) GROUP BY 1, 2"
     for service, severity, records in db.execute(sql, values):
         stats.kinds[service, severity] = records
@@ -2804,10 +2853,11 @@ def count_by_spans(db: sqlite3.Connection, query: Query, step: int | None) -> St
     if step and stats.first is not None and stats.last is not None:
         lengths = [length for length in LENGTHS if step % length == 0]
         sums = [f"sum(records) FILTER (WHERE severity = {n})" for n in SEVERITY_NAMES]
-        for span in cut_into_spans(stats.first, stats.last + 1, lengths):
-            rows, values = select_spans(query, [span])
+        for part in cut_into_ranges(stats.first, stats.last + 1, lengths):
+            rows, values = select_ranges(query, [part])
+            length, *_ = part
             # Where a span is a step, its rows are in order already: SQLite need not sort them.
-            begin = "time" if span[0] == step else step_of("time", step)
+            begin = "time" if length == step else step_of("time", step)
             sql = f"SELECT {begin}, {', '.join(sums)} FROM ({rows}) GROUP BY 1"
             stats.add_steps(db.execute(sql, values))
     return stats
@@ -2823,16 +2873,16 @@ def first_timestamp(db: sqlite3.Connection, query: Query, order: str) -> int | N
     return records[0].timestamp if records else None
 
 
-def select_spans(query: Query, spans: Iterable[Span]) -> tuple[str, list[Json]]:
-    """SQL for what a query finds in spans of time: a time, service, severity, number of records.
+def select_ranges(query: Query, ranges: Iterable[Range]) -> tuple[str, list[Json]]:
+    """SQL for what a query finds in ranges: a time, service, severity and number of records a row.
 
-    Where the table of counts has no such span, it reads the index of each kind, which has all that
-    is asked for: no record is read.
+    For a range of 1 µs each, it reads the index of each kind, which has all that is asked for: no
+    record is read.
     """
     test, kinds = where(query.kind_filters())
     selects: list[str] = []
     values: list[Json] = []
-    for length, start, end in spans:
+    for length, start, end in ranges:
         if length > 1:
             selects.append(f"""
                 SELECT start AS time, service, severity, records FROM counts
@@ -2901,7 +2951,7 @@ class SQLiteStore(SQLiteCounts):
 
     def upkeep(self) -> None:
         """Deletes, in small steps, what is older or larger than the configuration allows."""
-        while not self._closing:
+        while not self.readers.closing:
             try:
                 self.bound_wal()
                 pause = 0.01 if self.upkeep_step() else UPKEEP_SECONDS  # Writers take their turn.
@@ -2981,7 +3031,7 @@ class SQLiteStore(SQLiteCounts):
             return
         if time.monotonic() < self._wal_pause_until:
             return
-        self._open_to_queries.clear()
+        self.readers.may_begin.clear()
         try:
             with self._write_lock:  # TRUNCATE waits for readers: LOCK_SECONDS at most.
                 [is_busy, *_] = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -2991,7 +3041,7 @@ class SQLiteStore(SQLiteCounts):
                 log.error("%s", self.warning)
                 self._wal_pause_until = time.monotonic() + WAL_PAUSE_SECONDS
         finally:
-            self._open_to_queries.set()
+            self.readers.may_begin.set()
 
     def delete_excess(self, db: sqlite3.Connection, part: float) -> int:
         """Deletes that part of the records, oldest first, and old keys without a record left."""
@@ -3119,33 +3169,6 @@ def refuse(refusal: Refusal) -> Response:
     return json_response(STATUSES[type(refusal)], body, headers)
 
 
-class Format(NamedTuple):
-    """How records are written: a line for each, and what stands before, between and after."""
-
-    content_type: str
-    line: Callable[[StoredRecord], str]
-    opening: str = ""
-    separator: str = ""
-    closing: str = ""
-
-    def encode(self, pages: Iterable[list[StoredRecord]]) -> Iterator[bytes]:
-        """The records of all pages, in pieces."""
-        before = self.opening
-        after = self.opening + self.closing
-        for records in pages:
-            if records:
-                yield (before + self.separator.join(map(self.line, records))).encode()
-                before = self.separator
-                after = self.closing
-        yield after.encode()
-
-
-FORMATS = {
-    "json": Format("application/json", StoredRecord.json, "[", ",\n", "]\n"),
-    "ndjson": Format("application/x-ndjson", lambda record: record.json() + "\n"),
-}
-
-
 class App:
     """The endpoints. It knows neither sockets nor SQL.
 
@@ -3215,15 +3238,9 @@ class App:
         token = self.config.find_token(secret, *roles)
         if token and scheme.lower() in SCHEMES:
             return token
-        error = "A token is needed."
         if given:
             self.limits.note_refused(request.address, request.path)
-            error = "The token is not known here, or may not do this."
-            if scheme.lower() not in SCHEMES:  # "Authorization: T", for example.
-                error = "The word Token is missing in Authorization, before the token."
-        hint = f"Send 'Authorization: Token T', with a token of this kind: {' or '.join(roles)}."
-        headers = {"WWW-Authenticate": 'Basic realm="logs", Bearer realm="logs"'}
-        raise HTTPRefusal(401, error, hint, headers)
+        raise unauthorized(given, scheme.lower() in SCHEMES, roles)
 
     def check_reader(self, request: Request) -> None:
         """Raises HTTPRefusal, 401, for a reader without the token that is needed."""
@@ -3262,21 +3279,10 @@ class App:
             finally:
                 if batch.replayed or not batch.is_on_disk:  # What was not stored is given back.
                     self.limits.spend(token, -len(batch.records), rate)
-        self.count(token, parsed, batch)
+        self.metrics.count(token, parsed, batch)
         if parsed.rejected and not batch.records:  # An empty body of OTLP has neither: 200.
             raise nothing_stored(parsed, batch)
         return parsed, batch
-
-    def count(self, token: Token, parsed: Parsed, batch: Batch) -> None:
-        """Counts what became of a batch. A repeat was counted before."""
-        if batch.replayed:
-            return
-        for (_, service, severity), records in batch.kinds.items():
-            labels = {"service": service, "severity": SEVERITY_NAMES[severity]}
-            self.metrics.add("logs_records_accepted_total", records, labels)
-        for field, records in parsed.refused_by_field.items():
-            labels = {"service": token.service, "reason": field}
-            self.metrics.add("logs_records_rejected_total", records, labels)
 
     # Reading
 
@@ -3314,25 +3320,11 @@ class App:
             yield "".join(map(FORMATS["ndjson"].line, records)).encode() or b"\n"
             sent_at = time.monotonic()
 
-    def get_record(self, request: Request) -> Response:
-        """Gives one record."""
-        self.check_reader(request)
-        refuse_parameters(request)
-        text = request.path.removeprefix("/logs/").removesuffix("/")
-        if re.fullmatch(r"[0-9]{1,16}", text):
-            number = int(text)
-            records, _ = self.store.page(Query(after=number - 1, last_id=number, by_id=True))
-            if records:
-                return Response(200, records[0].json().encode() + b"\n")
-        error = f"There is no record {shorten(text)}."
-        raise HTTPRefusal(404, error, "GET /logs lists records with their ids.")
-
 
 SCHEMES = ("token", "bearer", "basic", "splunk")  # The word before a token in Authorization.
 Endpoint = Callable[[App, Request], Response]
 ROUTES: dict[str, dict[str, Endpoint]] = {
     "/logs": {"POST": App.post_logs, "GET": App.get_logs},
-    "/logs/ID": {"GET": App.get_record},
 }
 
 
@@ -3413,9 +3405,10 @@ def next_link(request: Request, query: Query, last: StoredRecord) -> str:
 
 
 # -------- 11b. More endpoints *
-# The core uses `Limits`, `Metrics`, `Health`, `check_origin` and `answer_preflight`: what one
-# client may take, counters, whether the store works, and what pages of other sites may do.
-# This chapter adds a format of records, and lines to the route table.
+# The core uses `Limits`, `Metrics`, `Health`, `FORMATS`, `unauthorized`, `check_origin` and
+# `answer_preflight`: what one client may take, counters, whether the store works, how records are
+# written, the answer to a bad token, and what pages of other sites may do.
+# This chapter adds lines to the route table.
 
 
 class Limits:
@@ -3485,6 +3478,19 @@ class Limits:
             time.sleep(0.002)
 
 
+def unauthorized(given: str, has_scheme: bool, roles: Iterable[str]) -> HTTPRefusal:
+    """The refusal of what came in Authorization, perhaps nothing. `roles` are those that may."""
+    error = "A token is needed."
+    if given:
+        error = "The token is not known here, or may not do this."
+        if not has_scheme:  # "Authorization: T", for example.
+            error = "The word Token is missing in Authorization, before the token."
+    kind = f"a {' or '.join(roles)} token of config.json"
+    hint = f"Send 'Authorization: Token T', with {kind}, as the server read it at its start."
+    headers = {"WWW-Authenticate": 'Basic realm="logs", Bearer realm="logs"'}
+    return HTTPRefusal(401, error, hint, headers)
+
+
 def check_origin(config: Config, request: Request) -> None:
     """Keeps web pages of other sites from reading, while everyone may read.
 
@@ -3520,6 +3526,27 @@ def answer_preflight(_app: App, _request: Request) -> Response:
     return Response(204, headers=allowed)
 
 
+class Format(NamedTuple):
+    """How records are written: a line for each, and what stands before, between and after."""
+
+    content_type: str
+    line: Callable[[StoredRecord], str]
+    opening: str = ""
+    separator: str = ""
+    closing: str = ""
+
+    def encode(self, pages: Iterable[list[StoredRecord]]) -> Iterator[bytes]:
+        """The records of all pages, in pieces."""
+        before = self.opening
+        after = self.opening + self.closing
+        for records in pages:
+            if records:
+                yield (before + self.separator.join(map(self.line, records))).encode()
+                before = self.separator
+                after = self.closing
+        yield after.encode()
+
+
 # Control characters, except tabs and line ends: a terminal would obey them. JSON has this escape.
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 CSV_HEAD = "id,timestamp,received_at,service,severity,message,attributes\r\n"
@@ -3533,6 +3560,27 @@ def csv_line(record: StoredRecord) -> str:
     times = format_timestamp(record.timestamp), format_timestamp(record.received_at)
     csv.writer(line).writerow([record.id, *times, *texts])
     return line.getvalue()
+
+
+FORMATS = {
+    "json": Format("application/json", StoredRecord.json, "[", ",\n", "]\n"),
+    "ndjson": Format("application/x-ndjson", lambda record: record.json() + "\n"),
+    "csv": Format("text/csv; charset=utf-8", csv_line, CSV_HEAD),
+}
+
+
+def get_record(app: App, request: Request) -> Response:
+    """Gives one record."""
+    app.check_reader(request)
+    refuse_parameters(request)
+    text = request.path.removeprefix("/logs/").removesuffix("/")
+    if re.fullmatch(r"[0-9]{1,16}", text):
+        number = int(text)
+        records, _ = app.store.page(Query(after=number - 1, last_id=number, by_id=True))
+        if records:
+            return Response(200, records[0].json().encode() + b"\n")
+    error = f"There is no record {shorten(text)}."
+    raise HTTPRefusal(404, error, "GET /logs lists records with their ids.")
 
 
 def delete_logs(app: App, request: Request) -> Response:
@@ -3588,11 +3636,7 @@ def histogram(stats: Stats, query: Query, step: int) -> list[dict[str, Json]]:
 
 
 class Health:
-    """Whether records can be stored, as the last look at the store found it.
-
-    It looks once a second at most while all is well. In trouble it looks again, but not for those
-    who asked before the last look ended.
-    """
+    """Whether records can be stored. One look at the store serves all who ask within a second."""
 
     def __init__(self, store: Store):
         self._store = store
@@ -3602,12 +3646,8 @@ class Health:
 
     def check(self) -> None:
         """Raises Unavailable where records can't be stored."""
-        asked_at = time.monotonic()
         with self._looking:
-            # A look that was good serves all who ask within a second. A bad one serves only those
-            # who waited for it: who asks after its end makes another.
-            valid_seconds = 0 if self._trouble else 1
-            if self._looked_at + valid_seconds < asked_at:
+            if self._looked_at + 1 < time.monotonic():
                 self._trouble = None
                 try:
                     self._store.probe()
@@ -3647,6 +3687,17 @@ class Metrics:
                     labels["service"] = "other"
             key = name, tuple(labels.items())
             self.values[key] = self.values.get(key, 0) + amount
+
+    def count(self, token: Token, parsed: Parsed, batch: Batch) -> None:
+        """Counts what became of a batch. A repeat was counted before."""
+        if batch.replayed:
+            return
+        for (_, service, severity), records in batch.kinds.items():
+            labels = {"service": service, "severity": SEVERITY_NAMES[severity]}
+            self.add("logs_records_accepted_total", records, labels)
+        for field, records in parsed.refused_by_field.items():
+            labels = {"service": token.service, "reason": field}
+            self.add("logs_records_rejected_total", records, labels)
 
 
 METRICS = {  # https://prometheus.io/docs/instrumenting/exposition_formats/
@@ -3694,8 +3745,8 @@ def get_metrics(app: App, request: Request) -> Response:
     return Response(200, text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-FORMATS["csv"] = Format("text/csv; charset=utf-8", csv_line, CSV_HEAD)
 ROUTES["/logs"]["DELETE"] = delete_logs
+ROUTES["/logs/ID"] = {"GET": get_record}
 ROUTES["/stats"] = {"GET": get_stats}
 ROUTES["/estadisticas"] = {"GET": get_stats}  # The Spanish name of /stats.
 ROUTES["/health"] = {"GET": get_health}
@@ -3703,99 +3754,6 @@ ROUTES["/metrics"] = {"GET": get_metrics}
 
 
 # -------- 12. HTTP
-
-
-def malformed(error: str, status: int = 400) -> HTTPRefusal:
-    """The refusal of a request after which nobody can tell where the next one begins."""
-    return HTTPRefusal(status, error, "Send HTTP/1.1 as RFC 9112 has it.")
-
-
-TOKEN_CHARS = frozenset(
-    "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-)
-
-
-def parse_head(head: bytes) -> Request:
-    r"""The head of a request, from its first line to its empty line.
-
-    >>> parse_head(b"GET /logs?limit=1 HTTP/1.1\r\nHost: localhost\r\n\r\n")[:5]
-    ('GET', '/logs', 'limit=1', 'HTTP/1.1', {'host': 'localhost'})
-
-    It refuses each head that two servers could read in different ways: behind a proxy, one request
-    could hide in another one's body (request smuggling, RFC 9112, 11.2). Raises HTTPRefusal.
-    """
-    first, _, rest = head.partition(b"\r\n")
-    method, target, version = parse_request_line(first.decode("utf-8", "replace"))
-    headers = parse_headers(rest)
-    if not target.startswith("/"):  # The whole URL: its host counts (RFC 9112, 3.2.2).
-        try:
-            parts = urllib.parse.urlsplit(target)
-        except ValueError:
-            raise malformed("The first line names no host.") from None
-        headers["host"] = parts.netloc
-        target = f"{parts.path or '/'}?{parts.query}"
-    if version == "HTTP/1.1" and "host" not in headers:
-        raise malformed("The Host header is missing.")
-    path, _, query = target.partition("?")
-    length = body_length(headers, version)
-    path = urllib.parse.unquote(path)
-    return Request(method, path, query, version, headers, length, no_body)
-
-
-# Most clients send the same head again and again.
-parse_small_head = functools.lru_cache(256)(parse_head)
-
-
-def no_body(client: str) -> bytes:
-    """Stands for a body: the handler replaces it, since the same head is kept for many requests."""
-    raise NotImplementedError
-
-
-def parse_request_line(line: str) -> tuple[str, str, str]:
-    """Method, target and version of a request's first line. Raises HTTPRefusal."""
-    parts = line.split(" ")
-    is_version = re.fullmatch(r"HTTP/[0-9]\.[0-9]", parts[-1])
-    if len(parts) != 3 or not is_version or not (parts[0].isascii() and parts[0].isalpha()):
-        raise malformed("The first line is not that of a request.")
-    method, target, version = parts
-    if not version.startswith("HTTP/1."):
-        raise malformed(f"{version} is not spoken here.", 505)
-    if not re.match(r"/|https?://[^/?]", target, re.IGNORECASE):
-        raise malformed("The first line names no path.")
-    return method, target, "HTTP/1.0" if version == "HTTP/1.0" else "HTTP/1.1"
-
-
-def parse_headers(lines: bytes) -> dict[str, str]:
-    """The headers in lines that end with CRLF, up to an empty line. Raises HTTPRefusal."""
-    headers: dict[str, str] = {}
-    for line in lines.decode("latin-1").split("\r\n")[:-2]:  # The last two are empty.
-        name, colon, value = line.partition(":")
-        if not (colon and name and TOKEN_CHARS.issuperset(name)):
-            raise malformed("A header line is not 'Name: value'.")
-        name = name.lower()
-        value = value.strip(" \t")
-        if name in headers:
-            if name in ("host", "content-length", "transfer-encoding"):
-                raise malformed(f"The header {name} is given twice.")
-            value = f"{headers[name]}, {value}"
-        headers[name] = value
-    return headers
-
-
-def body_length(headers: Mapping[str, str], version: str) -> int | None:
-    """The bytes of the body that follows, or None for chunks.
-
-    Raises HTTPRefusal where readers could differ about its end.
-    """
-    length = headers.get("content-length", "0")
-    encoding = headers.get("transfer-encoding")
-    if not re.fullmatch(r"[0-9]{1,18}", length):
-        raise malformed(f"The Content-Length {shorten(length)} is not a number.")
-    if encoding is None:
-        return int(length)
-    if "content-length" in headers or version == "HTTP/1.0" or encoding.lower() != "chunked":
-        raise malformed("Transfer-Encoding must be 'chunked', and without a Content-Length.")
-    return None
 
 
 # The Date header of a whole second: it is made once a second.
@@ -3822,10 +3780,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.command = ""
         self.request_version = self.protocol_version
         self.idle = True  # No request has begun.
-        # The id of its thread until it has the answer to a GET or DELETE, else 0: `Server.watch`
+        # The id of its thread until it has the answer to a GET or DELETE, else 0: `watch`
         # stops the query of a client that has left. A stream sees it when it sends the next page.
         self.querying = 0
-        self.is_admitted = False  # `Server.admit` sets it: then it counts among the connections.
+        self.is_admitted = False  # `admit` sets it: then it counts among the connections.
         self.is_shut = False  # `expire` has ended its reading.
         # Whether bytes of this request may still come in: then the connection ends with its answer.
         # True from the first line on, until the head says that there is no body or it is read.
@@ -3845,7 +3803,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def set_deadline(self, seconds: float, shuts: int = socket.SHUT_RD) -> None:
         """Sets the deadline of what comes now, in place of the one before.
 
-        When it is past, `Server.watch` calls `expire`. While the server reads, that shuts reading:
+        When it is past, `watch` calls `expire`. While the server reads, that shuts reading:
         a read gets an end of file, and `cut_off` makes a 408 of it. While the server sends, it
         shuts both ways: the send fails, and the connection ends.
         """
@@ -3861,7 +3819,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def handle(self) -> None:
         """Takes requests, one after the other, until the client leaves or the server stops."""
-        if self.server.admit(self):
+        if admit(self.server, self):
             super().handle()
         elif not self.server.tls:  # With TLS it only closes: a handshake would take too long.
             self.unread = True
@@ -3898,7 +3856,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.unread = True
         self.set_deadline(HEADER_SECONDS)
         try:
-            data = self.read_head(first)
+            data = read_head(self, first)
             head = parse_small_head(data) if len(data) < 1000 else parse_head(data)
         except Refusal as refusal:
             self.send(refuse(refusal))
@@ -3938,27 +3896,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Logs nothing: a line for each request would cost more than the request."""
 
     # Reading
-
-    def read_head(self, line: bytes) -> bytes:
-        """The lines of a head, from this first one to an empty one. Raises Refusal, OSError."""
-        lines = [line]
-        size = len(line)
-        while line != b"\r\n":
-            if line[-2:] != b"\r\n":
-                if line[-1:] == b"\n":
-                    raise malformed("A line of the head ends without CR.")
-                if size < MAX_HEAD_BYTES:  # The bound is not reached: so the input has ended.
-                    raise self.cut_off()
-            line = self.rfile.readline(MAX_HEAD_BYTES + 1 - size)
-            lines.append(line)
-            size += len(line)
-            if size > MAX_HEAD_BYTES or len(lines) > MAX_HEADERS + 2:
-                most = f"{MAX_HEADERS} headers of {MAX_HEAD_BYTES >> 10} KiB together"
-                raise malformed(f"The head is larger than {most}.", 431)
-        head = b"".join(lines)
-        if head.count(b"\r") != len(lines) or b"\0" in head:
-            raise malformed("The head has a NUL, or a CR alone.")
-        return head
 
     def cut_off(self) -> Exception:
         """What an end of file in the middle of a request means."""
@@ -4097,7 +4034,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.tls = tls
         self.max_connections = max_connections
         self.handlers: set[Handler] = set()  # Each adds and removes itself: loop over a copy.
-        self._admitting = threading.Lock()  # So that two do not take the last place.
+        self.admitting = threading.Lock()  # So that two do not take the last place.
         try:
             address = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
             self.address_family = address[0]
@@ -4119,21 +4056,10 @@ class Server(http.server.ThreadingHTTPServer):
         It is not the main thread: there, a signal raises KeyboardInterrupt at any place.
         """
         self.app = app
-        threading.Thread(target=self.watch, daemon=True).start()
+        threading.Thread(target=watch, args=[self], daemon=True).start()
         accepting = threading.Thread(target=self.serve_forever, args=[0.05], daemon=True)
         accepting.start()
         return accepting
-
-    def admit(self, handler: Handler) -> bool:
-        """Counts a connection, where there is room for one more, in all and from its address."""
-        # Where the system allows fewer connections, one address has the same part of them.
-        share = self.max_connections * MAX_ADDRESS_CONNECTIONS // MAX_CONNECTIONS
-        address = handler.client_address[0]
-        with self._admitting:
-            admitted = [one.client_address[0] for one in list(self.handlers) if one.is_admitted]
-            has_room = admitted.count(address) < max(share, 1)
-            handler.is_admitted = has_room and len(admitted) < self.max_connections
-        return handler.is_admitted
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Starts the thread of a connection. Nothing waits for its end.
@@ -4152,43 +4078,125 @@ class Server(http.server.ThreadingHTTPServer):
         if not isinstance(sys.exc_info()[1], OSError):
             log.exception("unexpected error in a connection")
 
-    def watch(self) -> None:
-        """Keeps the deadlines of sockets and queries, in a thread of its own."""
-        while True:
-            time.sleep(0.5)
-            try:
-                querying = [handler for handler in list(self.handlers) if handler.querying]
-                left = {handler.querying for handler in querying if has_left(handler.connection)}
-                self.app.store.stop_queries(left)
-                for handler in list(self.handlers):
-                    if handler.deadline < time.monotonic():
-                        handler.expire()
-            except Exception:  # Without this thread, nothing would have a deadline.
-                log.exception("unexpected error while keeping the deadlines")
 
-    def stop(self) -> None:
-        """Takes no more connections, ends idle ones, and waits for requests in flight.
-
-        Those that are not over after SHUTDOWN_SECONDS end with the process, without an answer.
-        """
-        self.app.stopping.set()
-        has_alarm = hasattr(signal, "alarm")
-        if has_alarm:  # Without memory a thread may hang: then this ends the process.
-            signal.alarm(HANG_SECONDS)
-        self.shutdown()
-        self.server_close()
-        deadline = time.monotonic() + SHUTDOWN_SECONDS
-        while self.handlers and time.monotonic() < deadline:
-            for handler in list(self.handlers):
-                if handler.idle:
-                    handler.expire()
-            time.sleep(0.02)
-        if has_alarm:
-            signal.alarm(0)
+# -------- 12b. Heads and chunks *
+# The core uses `malformed`, `read_head`, `parse_head`, `parse_small_head` and `read_chunks`: where
+# a request ends, by RFC 9112.
 
 
-# -------- 12b. Chunks, compressed bodies, gone clients *
-# The core uses `read_chunks`, `decompress`, `body_too_large`, `drain` and `has_left`.
+def malformed(error: str, status: int = 400) -> HTTPRefusal:
+    """The refusal of a request after which nobody can tell where the next one begins."""
+    return HTTPRefusal(status, error, "Send HTTP/1.1 as RFC 9112 has it.")
+
+
+TOKEN_CHARS = frozenset(
+    "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+)
+
+
+def parse_head(head: bytes) -> Request:
+    r"""The head of a request, from its first line to its empty line.
+
+    >>> parse_head(b"GET /logs?limit=1 HTTP/1.1\r\nHost: localhost\r\n\r\n")[:5]
+    ('GET', '/logs', 'limit=1', 'HTTP/1.1', {'host': 'localhost'})
+
+    It refuses each head that two servers could read in different ways: behind a proxy, one request
+    could hide in another one's body (request smuggling, RFC 9112, 11.2). Raises HTTPRefusal.
+    """
+    first, _, rest = head.partition(b"\r\n")
+    method, target, version = parse_request_line(first.decode("utf-8", "replace"))
+    headers = parse_headers(rest)
+    if not target.startswith("/"):  # The whole URL: its host counts (RFC 9112, 3.2.2).
+        try:
+            parts = urllib.parse.urlsplit(target)
+        except ValueError:
+            raise malformed("The first line names no host.") from None
+        headers["host"] = parts.netloc
+        target = f"{parts.path or '/'}?{parts.query}"
+    if version == "HTTP/1.1" and "host" not in headers:
+        raise malformed("The Host header is missing.")
+    path, _, query = target.partition("?")
+    length = body_length(headers, version)
+    path = urllib.parse.unquote(path)
+    return Request(method, path, query, version, headers, length, no_body)
+
+
+# Most clients send the same head again and again.
+parse_small_head = functools.lru_cache(256)(parse_head)
+
+
+def no_body(client: str) -> bytes:
+    """Stands for a body: the handler replaces it, since the same head is kept for many requests."""
+    raise NotImplementedError
+
+
+def parse_request_line(line: str) -> tuple[str, str, str]:
+    """Method, target and version of a request's first line. Raises HTTPRefusal."""
+    parts = line.split(" ")
+    is_version = re.fullmatch(r"HTTP/[0-9]\.[0-9]", parts[-1])
+    if len(parts) != 3 or not is_version or not (parts[0].isascii() and parts[0].isalpha()):
+        raise malformed("The first line is not that of a request.")
+    method, target, version = parts
+    if not version.startswith("HTTP/1."):
+        raise malformed(f"{version} is not spoken here.", 505)
+    if not re.match(r"/|https?://[^/?]", target, re.IGNORECASE):
+        raise malformed("The first line names no path.")
+    return method, target, "HTTP/1.0" if version == "HTTP/1.0" else "HTTP/1.1"
+
+
+def parse_headers(lines: bytes) -> dict[str, str]:
+    """The headers in lines that end with CRLF, up to an empty line. Raises HTTPRefusal."""
+    headers: dict[str, str] = {}
+    for line in lines.decode("latin-1").split("\r\n")[:-2]:  # The last two are empty.
+        name, colon, value = line.partition(":")
+        if not (colon and name and TOKEN_CHARS.issuperset(name)):
+            raise malformed("A header line is not 'Name: value'.")
+        name = name.lower()
+        value = value.strip(" \t")
+        if name in headers:
+            if name in ("host", "content-length", "transfer-encoding"):
+                raise malformed(f"The header {name} is given twice.")
+            value = f"{headers[name]}, {value}"
+        headers[name] = value
+    return headers
+
+
+def body_length(headers: Mapping[str, str], version: str) -> int | None:
+    """The bytes of the body that follows, or None for chunks.
+
+    Raises HTTPRefusal where readers could differ about its end.
+    """
+    length = headers.get("content-length", "0")
+    encoding = headers.get("transfer-encoding")
+    if not re.fullmatch(r"[0-9]{1,18}", length):
+        raise malformed(f"The Content-Length {shorten(length)} is not a number.")
+    if encoding is None:
+        return int(length)
+    if "content-length" in headers or version == "HTTP/1.0" or encoding.lower() != "chunked":
+        raise malformed("Transfer-Encoding must be 'chunked', and without a Content-Length.")
+    return None
+
+
+def read_head(handler: Handler, line: bytes) -> bytes:
+    """The lines of a head, from this first one to an empty one. Raises Refusal, OSError."""
+    lines = [line]
+    size = len(line)
+    while line != b"\r\n":
+        if line[-2:] != b"\r\n":
+            if line[-1:] == b"\n":
+                raise malformed("A line of the head ends without CR.")
+            if size < MAX_HEAD_BYTES:  # The bound is not reached: so the input has ended.
+                raise handler.cut_off()
+        line = handler.rfile.readline(MAX_HEAD_BYTES + 1 - size)
+        lines.append(line)
+        size += len(line)
+        if size > MAX_HEAD_BYTES or len(lines) > MAX_HEADERS + 2:
+            most = f"{MAX_HEADERS} headers of {MAX_HEAD_BYTES >> 10} KiB together"
+            raise malformed(f"The head is larger than {most}.", 431)
+    head = b"".join(lines)
+    if head.count(b"\r") != len(lines) or b"\0" in head:
+        raise malformed("The head has a NUL, or a CR alone.")
+    return head
 
 
 def read_chunks(handler: Handler) -> Iterator[bytes]:
@@ -4208,7 +4216,7 @@ def read_chunks(handler: Handler) -> Iterator[bytes]:
             if small % 16 == 0:  # Many small chunks cost their sender, not the others.
                 handler.server.app.limits.brake(handler.client)
         if not size:
-            parse_headers(handler.read_head(handler.rfile.readline(MAX_HEAD_BYTES)))  # Trailers.
+            parse_headers(read_head(handler, handler.rfile.readline(MAX_HEAD_BYTES)))  # Trailers.
             return
         yield from handler.read_exactly(size)
         if read_chunk_line(handler):
@@ -4223,6 +4231,38 @@ def read_chunk_line(handler: Handler) -> bytes:
     if len(line) == MAX_CHUNK_LINE_BYTES or line[-1:] == b"\n":
         raise malformed("A chunk is not framed by short lines that end with CRLF.")
     raise handler.cut_off()
+
+
+# -------- 12c. Connections and deadlines *
+# The core uses `admit`, `watch`, `drain`, `decompress` and `body_too_large`: what becomes of a
+# client that takes too much, sends too slowly or leaves.
+
+
+def admit(server: Server, handler: Handler) -> bool:
+    """Counts a connection, where there is room for one more, in all and from its address."""
+    # Where the system allows fewer connections, one address has the same part of them.
+    share = server.max_connections * MAX_ADDRESS_CONNECTIONS // MAX_CONNECTIONS
+    address = handler.client_address[0]
+    with server.admitting:
+        admitted = [one.client_address[0] for one in list(server.handlers) if one.is_admitted]
+        has_room = admitted.count(address) < max(share, 1)
+        handler.is_admitted = has_room and len(admitted) < server.max_connections
+    return handler.is_admitted
+
+
+def watch(server: Server) -> None:
+    """Keeps the deadlines of sockets and queries, in a thread of its own."""
+    while True:
+        time.sleep(0.5)
+        try:
+            querying = [handler for handler in list(server.handlers) if handler.querying]
+            left = {handler.querying for handler in querying if has_left(handler.connection)}
+            server.app.store.stop_queries(left)
+            for handler in list(server.handlers):
+                if handler.deadline < time.monotonic():
+                    handler.expire()
+        except Exception:  # Without this thread, nothing would have a deadline.
+            log.exception("unexpected error while keeping the deadlines")
 
 
 def body_too_large() -> TooLarge:
@@ -4276,7 +4316,7 @@ def has_left(connection: socket.socket) -> bool:
     """Whether the client ended its side of the connection, where the system can tell.
 
     One that ended only its sending looks like one that is gone, and is taken for it, as by
-    most servers. Small answers are out before `Server.watch` looks.
+    most servers. Small answers are out before `watch` looks.
     """
     if not hasattr(select, "POLLRDHUP"):
         return False
@@ -4284,6 +4324,27 @@ def has_left(connection: socket.socket) -> bool:
     with contextlib.suppress(OSError, ValueError):  # It may be closed already.
         poll.register(connection, select.POLLRDHUP)
     return bool(poll.poll(0))
+
+
+def stop(server: Server) -> None:
+    """Takes no more connections, ends idle ones, and waits for requests in flight.
+
+    Those that are not over after SHUTDOWN_SECONDS end with the process, without an answer.
+    """
+    server.app.stopping.set()
+    has_alarm = hasattr(signal, "alarm")
+    if has_alarm:  # Without memory a thread may hang: then this ends the process.
+        signal.alarm(HANG_SECONDS)
+    server.shutdown()
+    server.server_close()
+    deadline = time.monotonic() + SHUTDOWN_SECONDS
+    while server.handlers and time.monotonic() < deadline:
+        for handler in list(server.handlers):
+            if handler.idle:
+                handler.expire()
+        time.sleep(0.02)
+    if has_alarm:
+        signal.alarm(0)
 
 
 # -------- 13. Formats of others *
@@ -5706,7 +5767,7 @@ def check(config: Config) -> int:
     # Without bounds, nothing is deleted meanwhile. Nothing calls `stop_queries`: it may take long.
     store = SQLiteStore(dataclasses.replace(config, max_age_days=None, max_size_mb=None))
     try:
-        with store.reading() as db:
+        with store.readers.lend() as db:
             [fault] = db.execute("PRAGMA integrity_check(1)").fetchone()
         if fault != "ok":
             raise Unavailable(" ".join(fault.split()))
@@ -5723,7 +5784,8 @@ def check(config: Config) -> int:
 def parse_arguments() -> argparse.Namespace:
     """The options of the command line. It ends the program, status 2, where they are wrong."""
     parser = argparse.ArgumentParser(description="A log server.")
-    parser.add_argument("--config", type=pathlib.Path, default=SCHEMA.with_name("config.json"))
+    sample = SCHEMA.with_name("config.json")
+    parser.add_argument("--config", type=pathlib.Path, default=sample, help="default: %(default)s")
     parser.add_argument("--host", help="the address to listen on")
     parser.add_argument("--port", type=int, help="the port; 0 for any that is free")
     parser.add_argument("--store", help="a file, or http://user:password@host:8123/database")
@@ -5776,7 +5838,7 @@ def main() -> int:
         status = 1  # The accepting thread has ended by itself: that is an error.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # One was enough.
-    server.stop()
+    stop(server)
     app.store.close()
     end_log(listener, status)
     return status

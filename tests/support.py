@@ -343,7 +343,7 @@ def store_of(case: unittest.TestCase) -> module.SQLiteStore:
         store = module.SQLiteStore(module.load_config(path))
 
     def close() -> None:
-        if not store._closing:  # To close it again would take two seconds.
+        if not store.readers.closing:  # To close it again would take two seconds.
             store.close()
 
     case.addCleanup(close)

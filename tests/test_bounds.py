@@ -454,7 +454,7 @@ class OneLeap(unittest.TestCase):
                 store.upkeep_step()
             self.assertLess(store.steady_now(), present + module.MINUTE)
         self.assertEqual([one.message for one in all_records(store)], ["m"])
-        with store.reading() as db:
+        with store.readers.lend() as db:
             self.assertEqual(db.execute("SELECT key FROM keys").fetchall(), [(b"k",)])
         self.assertLess(abs(store.steady_now() - module.now()), module.MINUTE)
 
@@ -997,7 +997,7 @@ class Keys(unittest.TestCase):
         self.assertEqual(self.keys(store), [b"last"])
 
     def keys(self, store: module.SQLiteStore) -> list[bytes]:
-        with store.reading() as db:
+        with store.readers.lend() as db:
             return [key for (key,) in db.execute("SELECT key FROM keys")]
 
 
@@ -1214,7 +1214,7 @@ class RareTexts(unittest.TestCase):
     def test_one_recent_hit_does_not_make_a_rare_text_common(self):
         store = store_of(self)
         commit(store, batch_of(*[record("other")] * 50, record("rare")))
-        with mock.patch.object(module, "NARROW_IDS", 0), store.reading() as db:
+        with mock.patch.object(module, "NARROW_IDS", 0), store.readers.lend() as db:
             for text, limit, expected in (
                 ("nowhere", 100, True), ("rare", 100, True), ("rare", 1, False),
                 ("other", 100, False),

@@ -107,6 +107,7 @@ class Session:
         (self.folder / "config.json").write_text(
             config.replace("8000", self.port), encoding="utf-8"
         )
+        self.save("README.md", README)
         for _, block in blocks():
             if match := FILE.match(block):
                 self.save(match[1], block)

@@ -64,7 +64,7 @@ class Forgetting(unittest.TestCase):
         store.config = dataclasses.replace(store.config, max_age_days=30)
         self.forget(store)
         self.assertEqual(store.stats(module.Query()).kinds, {})
-        with store.reading() as db:
+        with store.readers.lend() as db:
             self.assertEqual(db.execute("SELECT * FROM counts").fetchall(), [])
 
     def test_over_its_size_the_oldest_go_with_their_keys_and_the_file_gets_smaller(self):
@@ -78,7 +78,7 @@ class Forgetting(unittest.TestCase):
         self.assertIn(len(left), range(70, 101), "of 300 records of 10 KB")
         self.assertEqual(left, sorted(left))
         self.assertEqual(left[-1], 29, "the newest is there")
-        with store.reading() as db:
+        with store.readers.lend() as db:
             keys = {int(key) for (key,) in db.execute("SELECT key FROM keys")}
         self.assertEqual(keys, set(left), "a key goes with its records")
         self.assertLess(store.path.stat().st_size, 1.1 * (1 << 20))

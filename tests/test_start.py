@@ -160,7 +160,8 @@ class Mistakes(Folders):
             "app": {},
             "web": {"token": 5, "tokn": "x"},
             "chat": [],
-            "blank": {"token": " x"},
+            "blank": {"token": "a x"},
+            "accent": {"token": "contraseña"},  # Some clients send it in Latin-1, some in UTF-8.
         }
         config = {
             "server": server,
@@ -177,12 +178,12 @@ class Mistakes(Folders):
             *("server.retention.max_age_days", "server.retention.max_size_mb"),
             "server.retention.max_size",
             *("services.app.token", "services.web.token", "services.web.tokn", "services.chat"),
-            "services.blank.token",
+            *("services.blank.token", "services.accent.token"),
             *("simulator.spede", "other"),
         ):
             with self.subTest(path):
                 self.assertEqual(sum(f" {path}:" in line for line in lines), 1, "\n".join(lines))
-        self.assertEqual(len(lines), 19, "\n".join(lines))
+        self.assertEqual(len(lines), 20, "\n".join(lines))
         self.assertTrue(all(str(self.folder / "config.json") in line for line in lines))
         self.assertEqual(snapshot(self.folder), {}, "nothing is made")
 
