@@ -8,7 +8,8 @@
 --
 -- Do not change rows by hand while you need the statistics: /stats reads the table `counts`.
 
-PRAGMA auto_vacuum = INCREMENTAL;       -- retention gives freed pages back; this must come first
+-- Retention gives freed pages back. SQLite takes this only before the first table is made.
+PRAGMA auto_vacuum = INCREMENTAL;
 
 BEGIN IMMEDIATE;                        -- all of the schema or nothing, whatever happens
 
@@ -18,6 +19,7 @@ PRAGMA user_version = 2;                -- the version of this schema; the serve
 CREATE TABLE logs (                     -- one row for each record
     id          INTEGER PRIMARY KEY     -- grows in the order of commits;
                 AUTOINCREMENT,          -- no id is given twice, even after all rows are deleted
+    -- It grows with the id, so a range of it is a range of ids: it needs no index.
     received_at INTEGER NOT NULL,       -- µs; when its commit began; never less than the row before
     timestamp   INTEGER NOT NULL,       -- µs; when it happened, by the sender's clock: any value
     service     TEXT    NOT NULL,       -- the application that sent it, 1 to 128 characters

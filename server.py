@@ -20,10 +20,11 @@ What a 200 promises: every record counted as accepted is committed, and the tran
 So give each batch an Idempotency-Key of its own: sent again with that key, it is stored once.
 
 Who may ask. Writing needs a token, and so does deleting. While no read token is configured,
-everyone who reaches the port may read: then it starts on no address but a loopback one (127.0.0.1).
-`tls` in config.json turns HTTPS on.
+everyone who reaches the port may read. Then the server starts only on a loopback address
+(127.0.0.1). `tls` in config.json turns HTTPS on.
 
-README.md says how to use it. schema.sql has the tables. Each test has a promise as its name.
+README.md says how to use it. schema.sql has the tables, config.json the tokens and other settings.
+Each test has a promise as its name.
 
 Threads. One thread accepts connections. Each connection has a thread of its own: it reads the
 requests, waits for their commits and sends the answers. A search for a text starts more threads,
@@ -34,9 +35,13 @@ log. The main thread waits for signals.
 Locks on which a batch may wait: a large body waits for one of `Limits.large_body_slots`. Batches
 join a queue, which `Committer._lock` guards. The thread of the first one holds
 `SQLiteRecords._write_lock`, which guards the one connection that writes, while it commits for the
-others too. The threads of the others wait for `Batch.wake` and hold nothing. All other locks are
-held for a moment. Readers have connections of their own: they and the writer do not wait for each
-other, except that queries wait while the WAL is too large.
+others too. The threads of the others wait for `Batch.wake` and hold nothing. Deleting takes
+`_write_lock` too, for one small step at a time, and so does a checkpoint. All other locks are held
+for a moment.
+
+Readers have connections of their own: they and the writer do not wait for each other. SQLite
+commits into a second file, the WAL. A checkpoint moves it into the database and begins it anew,
+which needs a moment without readers. So queries wait while the WAL is too large.
 
 Chapters. Those without * are the core. Skip the others when you read for the first time: the lines
 below their title say what the core uses of them. A chapter with a letter belongs to the one before
@@ -91,6 +96,7 @@ import csv
 import dataclasses
 import difflib
 import email.utils
+import errno
 import functools
 import gc
 import hashlib
@@ -156,7 +162,8 @@ MAX_GZIP_MEMBERS = 100  # A body of a million empty members would cost seconds.
 # records, and it is stored with each of them.
 MAX_STORED_CHARS = 64 << 20
 MAX_VALUE_CHARS = 2 << 20  # The JSON of one record, as it was sent.
-PIECE_CHARS = 1 << 20  # A longer array is parsed value by value, so that other threads can run.
+# The json module holds the GIL for a whole call: no other thread runs. So it gets no longer piece.
+PIECE_CHARS = 1 << 20
 MAX_RECORDS = 100_000  # A million tiny records would hold up all others for seconds.
 MAX_MESSAGE_BYTES = 256 << 10
 MAX_ATTRIBUTES_BYTES = 64 << 10
@@ -185,6 +192,7 @@ MAX_WAL_BYTES = 128 << 20  # When SQLite's WAL is larger, queries wait for a che
 MAX_METRIC_SERVICES = 1_000  # Services with a label of their own in /metrics.
 MAX_REFUSED_ADDRESSES = 1_000  # The log counts refused tokens for each of so many addresses.
 SEND_BUFFER_BYTES = 256 << 10  # In the kernel, for a client that does not read.
+MAX_LOG_LINES = 10_000  # Of the server's own log, that wait to be written. More are lost.
 READERS = 6  # Connections to SQLite for queries that an index serves.
 SCANNERS = max(2, os.cpu_count() or 2)  # Connections for queries that must read the records.
 STREAM_RECORDS = 1_000  # A stream reads so many at a time,
@@ -199,15 +207,18 @@ HEADER_SECONDS = 10  # For the headers, from the first line on.
 REQUEST_SECONDS = 120  # For a whole body: 10 MiB at 700 kbit/s.
 SEND_SECONDS = 30  # For the client to take the next part of an answer.
 PARSE_SECONDS = 10  # For the records of one body.
-QUERY_SECONDS = 10  # For a query; and before it for the WAL, and for a free connection.
-MAX_LOG_LINES = 10_000  # Of the server's own log, that wait to be written. More are lost.
+# For a query. Before that it may wait as long for a checkpoint, and again for a free connection.
+QUERY_SECONDS = 10
 LOCK_SECONDS = 2  # For another process that has locked the database.
-FOLLOW_SECONDS = 0.1  # A follower's pause after records: meanwhile more come, for one page.
+# A client of GET /logs?follow=1 is a follower. After records it gets none for so long: those that
+# come meanwhile leave as one page.
+FOLLOW_SECONDS = 0.1
 IDLE_FOLLOW_SECONDS = 0.5  # A follower's pause after new records of which none is for it.
 HEARTBEAT_SECONDS = 15  # A follower that gets no record gets a blank line so often.
-DRAIN_SECONDS = 2  # The server reads on after a refusal: `drain` says why.
+# After a refusal the server reads on: closing while the client sends could destroy the answer.
+DRAIN_SECONDS = 2
 SHUTDOWN_SECONDS = 3  # For requests in flight, when the server stops.
-HANG_SECONDS = 5  # A stop that takes longer is ended by the system.
+HANG_SECONDS = 5  # A stop that takes longer is ended by a signal of the system, SIGALRM.
 RETRY_SECONDS = 2  # What Retry-After asks for. Clients give up on long waits.
 KEY_LIFETIME = DAY  # An Idempotency-Key.
 
@@ -560,12 +571,13 @@ def format_timestamp(microseconds: int) -> str:
 
 
 def parse_record(fields: Json, token: Token) -> Record:
-    """Makes a record of a JSON object, and empties the object. Raises RecordError.
+    """Makes a record of a JSON object, and changes the object. Raises RecordError.
 
     A bad value under one of our own names ("message", "timestamp", "severity", "service",
     "attributes") refuses the record, so that its sender sees the mistake. A bad value under an
     alias, a name that other loggers give the field, stays where it is and becomes an attribute.
-    Only a message that is too long or holds NaN refuses the record under any name.
+    One exception: a message that can't be stored, since it is too long or holds NaN, refuses the
+    record under an alias too.
 
     >>> fields = {"msg": "hi", "level": "warn", "ts": 1795486452, "user": "bob"}
     >>> record = parse_record(fields, Token("secret", "service", "app"))
@@ -574,13 +586,14 @@ def parse_record(fields: Json, token: Token) -> Record:
     """
     if not isinstance(fields, dict):
         raise RecordError("record", f"must be a JSON object, not {shorten(fields)}")
-    if "received_at" in fields:  # The record may have been read from this server.
+    if "received_at" in fields:  # It may come from a server like this: its id and this time go.
         drop_id_and_receipt(fields)
     own_message = fields.pop("message", None)
     own_timestamp = fields.pop("timestamp", None)
     own_severity = fields.pop("severity", None)
     service = fields.pop("service", None)
-    # To look for aliases costs as much as all the rest: only where something is missing.
+    # To look for aliases costs as much as all the rest: only where something is missing. In ECS,
+    # the names of Elastic's products, "service" is an object: {"name": "web"}.
     is_complete = None not in (own_message, own_timestamp, own_severity)
     has_service = token.role == "service" or isinstance(service, str)
     aliases = {} if is_complete and has_service else find_aliases(fields)
@@ -602,10 +615,10 @@ def parse_record(fields: Json, token: Token) -> Record:
     has_level = own_severity is not None or "severity" in aliases
     if not (message or has_time or has_level):
         raise RecordError("message", "is missing: a record needs a message, a time or a level")
-    if service is None or isinstance(service, dict):  # ECS has an object there.
+    if service is None or isinstance(service, dict):
         service = pop_service(fields, aliases, service, token)
     service = check_service(service, token)
-    return Record(timestamp, service, severity, message, pop_attributes(fields))
+    return Record(timestamp, service, severity, message, attributes_json(fields))
 
 
 def check_own(field: str, parse: Callable[[Json], int], value: Json) -> int:
@@ -619,10 +632,15 @@ def check_own(field: str, parse: Callable[[Json], int], value: Json) -> int:
 def check_message(name: str, value: Json) -> str:
     """A message as a text: a value that is no text becomes its JSON. Raises RecordError."""
     message = value if isinstance(value, str) else to_json(name, value)
-    # A character has at most 4 bytes in UTF-8: only a long text must be encoded to know.
-    if len(message) * 4 > MAX_MESSAGE_BYTES and len(message.encode()) > MAX_MESSAGE_BYTES:
-        raise RecordError(name, f"is longer than {MAX_MESSAGE_BYTES >> 10} KiB")
-    return message
+    return check_size(name, message, MAX_MESSAGE_BYTES)
+
+
+def check_size(field: str, text: str, most: int) -> str:
+    """The text itself. Raises RecordError where it has more bytes than `most` in UTF-8."""
+    # A character has at most 4 bytes: only a long text must be encoded to know.
+    if len(text) * 4 > most and len(text.encode()) > most:
+        raise RecordError(field, f"is longer than {most >> 10} KiB")
+    return text
 
 
 def check_service(service: Json, token: Token) -> str:
@@ -638,12 +656,12 @@ def check_service(service: Json, token: Token) -> str:
     return service
 
 
-def pop_attributes(fields: dict[str, Json]) -> str:
-    """What is left in `fields` and in its "attributes", which win where both have a name, as JSON.
+def attributes_json(fields: dict[str, Json]) -> str:
+    """What is left in `fields`, with the members of its "attributes", as JSON.
 
-    Raises RecordError.
+    Where both have the same name, the member of "attributes" stays. Raises RecordError.
 
-    >>> pop_attributes({"user": "bob", "attributes": {"n": [1, 2]}})
+    >>> attributes_json({"user": "bob", "attributes": {"n": [1, 2]}})
     '{"user":"bob","n":[1,2]}'
     """
     own = fields.pop("attributes", None)
@@ -653,10 +671,7 @@ def pop_attributes(fields: dict[str, Json]) -> str:
         fields |= own
     if not fields:
         return "{}"
-    text = to_json("attributes", fields)
-    if len(text) * 4 > MAX_ATTRIBUTES_BYTES and len(text.encode()) > MAX_ATTRIBUTES_BYTES:
-        raise RecordError("attributes", f"are longer than {MAX_ATTRIBUTES_BYTES >> 10} KiB")
-    return text
+    return check_size("attributes", to_json("attributes", fields), MAX_ATTRIBUTES_BYTES)
 
 
 def to_json(field: str, value: Json) -> str:
@@ -1050,9 +1065,10 @@ class Parsed:
             self.errors.append({"index": index, "field": error.field, "error": error.error})
 
 
-# A format has a splitter, which gives the values in a body and raises Refusal, and a parser, which
-# makes a record of a value and raises RecordError. A value is what the parser takes: JSON, for
-# example. A RecordError stands for what can't be a record.
+# Each format of a body (ours, OTLP, ...) has a splitter, which gives the values in a body, and a
+# parser, which makes a record of a value. The first raises Refusal, the second RecordError. A value
+# is what the parser takes: JSON, for example. Among the values may be RecordError objects: each
+# stands for a part of the body that can't be a record, so that the others are stored.
 Split = Callable[[bytes], list[Json]]
 Parse = Callable[[Json, Token], Record]
 
@@ -1087,8 +1103,8 @@ def parse_body(
     """The values in a body: JSON objects and arrays, one after the other; one form; or lines.
 
     Its content decides which, since many Content-Types are wrong: of `content_type`, only the
-    charset counts. A RecordError stands for a value that can't be a record. A value may have
-    `most_chars`: OTLP sends all its records as one value, which may be longer.
+    charset counts. A RecordError stands for a value that can't be a record. A value may have at
+    most `most_chars` characters: more for OTLP, which sends all its records as one value.
 
     >>> parse_body(b'{"message": "a"}{"message": "b"}')
     [{'message': 'a'}, {'message': 'b'}]
@@ -1111,19 +1127,23 @@ def parse_body(
 
 
 def split_body(body: bytes, most_chars: int, charset: str) -> list[Json]:
-    """The values in a body of this charset. Raises Refusal, ValueError, RecursionError."""
+    """The values in a body of this charset. Raises Refusal, ValueError, RecursionError.
+
+    Lines of JSON are read one by one in two cases, so that a bad one costs no other: where one is
+    no JSON, by `split_text`, and where one has a byte that is not of the charset, here.
+    """
     try:
         text = body.decode(charset)
         values = split_text(text, most_chars, charset)
     except UnicodeDecodeError:  # Of `decode`, or of %XX in a form.
-        # In lines of JSON, a byte that is not UTF-8 costs its line only: "surrogateescape" marks
-        # the byte, and `split_lines` refuses a line with such a mark. Plain text is refused whole:
-        # it has another charset, and all of it would be stored damaged.
+        # "surrogateescape" marks the byte, and `split_lines` refuses a line with such a mark. Plain
+        # text is refused whole: it has another charset, and all of it would be stored damaged.
         text = body.decode("utf-8-sig", "surrogateescape").strip()
         values = split_lines(text) if text.startswith("{") else []
         if not values:
             raise
-    if "\\ud" in text or "\\uD" in text:  # An escape can write half a surrogate pair.
+    # An escape can write half a surrogate pair, which neither UTF-8 nor SQLite takes.
+    if "\\ud" in text or "\\uD" in text:
         values = [v if isinstance(v, RecordError) else replace_surrogates(v) for v in values]
     return values
 
@@ -1148,7 +1168,7 @@ def split_text(text: str, most_chars: int, charset: str) -> list[Json]:
     if form is not None:
         return [form]
     if "\0" in text:
-        raise UnicodeError("it has a NUL")
+        raise UnicodeError("it has a NUL")  # `unreadable` says then what the body seems to be.
     return [{"message": line} for line in lines_of(text)]  # Blanks in front belong to a line.
 
 
@@ -1517,8 +1537,8 @@ def skip_value(text: str, offset: int) -> tuple[RecordError, int]:
 class Query:
     """What GET /logs and GET /stats ask for. None and () are no filter; times are inclusive.
 
-    A service and a severity together are called a kind. A name with "not_" excludes: no record
-    with one of its values is asked for.
+    A service and a severity together are called a kind. A field whose name begins with "not_"
+    leaves out the records that have one of its values.
     """
 
     severity: tuple[int, ...] = ()
@@ -1541,15 +1561,15 @@ class Query:
     limit: int = 100
 
     @property
-    def texts(self) -> int:
+    def text_count(self) -> int:
         """How many texts and attributes are searched for. No index holds them."""
-        texts = (self.contains, self.not_contains, self.attributes, self.not_attributes)
-        return sum(map(len, texts))
+        filters = (self.contains, self.not_contains, self.attributes, self.not_attributes)
+        return sum(map(len, filters))
 
     @property
     def searches_text(self) -> bool:
         """Whether it asks for what only the records themselves tell, and no index."""
-        return self.texts > 0
+        return self.text_count > 0
 
     @property
     def is_counted(self) -> bool:
@@ -1619,9 +1639,12 @@ def parse_query_string(text: str, parsers: dict[str, Parser]) -> dict[str, Json]
         except ValueError as error:
             problem = f"The parameter {name} can't be {shorten(value)}."
             raise BadQuery(problem, f"Allowed: {error}.") from None
-        if name in values and name not in SEVERAL:
+        if name in SEVERAL:  # Tuples.
+            values[name] = values.get(name, ()) + parsed
+        elif name in values:
             raise BadQuery(f"The parameter {name} is given twice.", "Give it once.")
-        values[name] = values[name] + parsed if name in values else parsed
+        else:
+            values[name] = parsed
     apply_since(values)
     values["attributes"] = tuple(attributes["attr"])
     values["not_attributes"] = tuple(attributes["not_attr"])
@@ -1771,15 +1794,18 @@ class Batch:
         self.records = records
         self.key = key  # SHA-256 of token and Idempotency-Key; empty without such a key.
         self.body_hash = body_hash  # SHA-256 of the body that came with the key.
-        self.kinds: dict[MinuteKind, int] = {}  # How many records of each. Faster than a Counter.
+        # How many records of each, for the table of counts: they are counted here, in the thread of
+        # the request, so that the commit has less to do.
+        self.kinds: dict[MinuteKind, int] = {}  # Faster than a Counter.
         for timestamp, service, severity, _, _ in records:
-            minute = timestamp and timestamp // MINUTE * MINUTE  # None stays None.
+            minute = None if timestamp is None else timestamp // MINUTE * MINUTE
             kind = minute, service, severity
             self.kinds[kind] = self.kinds.get(kind, 0) + 1
-        # Released when the batch has a result, or is the first to commit. An Event takes longer.
+        # A lock as a signal: it is taken here, and `commit` waits by taking it again. Another
+        # thread releases it when the batch has a result or is to commit. An Event takes longer.
         self.wake = threading.Lock()
         self.wake.acquire()
-        # `store.write` sets what follows.
+        # `store.write` sets what follows; the Committer sets `failure` too.
         self.first_id = 0
         self.last_id = 0
         self.stored = 0  # How many records it has in the store.
@@ -1794,7 +1820,7 @@ class Batch:
 
 
 class Store(abc.ABC):
-    """Where records live. All methods may be called from any thread, and raise Unavailable."""
+    """Where records live. All methods may be called from any thread, and may raise Unavailable."""
 
     config: Config  # SIGHUP replaces it.
     warning = ""  # What /health says beside "ok".
@@ -1803,8 +1829,8 @@ class Store(abc.ABC):
     def write(self, batches: list[Batch]) -> None:
         """Stores batches and sets their ids. When it returns, they are on disk.
 
-        A batch whose key is known is not stored: it gets the ids of then and `replayed`, or a
-        `failure` if its body differs. Where it raises, none of them is stored.
+        A batch whose key is known is not stored: it gets the ids that were given then, and
+        `replayed` is set; or `failure`, if its body differs. Where it raises, none is stored.
         """
 
     @abc.abstractmethod
@@ -1879,9 +1905,9 @@ LARGE_COMMIT_RECORDS = 100  # With so many, other threads must release the GIL s
 class Committer:
     """Group commit: batches that come while others are committed share the next transaction.
 
-    All batches wait in a queue. The thread of the first one commits those that are in it by then,
-    until they have MAX_COMMIT_RECORDS, while their threads sleep. So one fsync serves many
-    requests, and a lone client waits for nobody.
+    All batches wait in a queue. Only the thread of the first one commits: those that are in it by
+    then, until they have MAX_COMMIT_RECORDS, while their threads sleep. So one fsync serves many
+    requests, and a lone client waits for nobody. Batches with a result are always the first ones.
     """
 
     def __init__(self, write: Callable[[list[Batch]], None]):
@@ -1932,10 +1958,10 @@ class Committer:
                     self.queue[0].wake.release()
 
     def _commit_together(self, batches: list[Batch]) -> None:
-        """Gives the first batch a result, and all of them where nothing unexpected is raised.
+        """Gives each batch a result.
 
         An error that nobody expected is a fault of this program: a batch breaks the schema, for
-        example. It fails alone: the first is tried without the others, and they try without it.
+        example. Then each is tried alone, so that only this one fails.
         """
         began = time.perf_counter()
         try:
@@ -1947,12 +1973,14 @@ class Committer:
             with self._lock:
                 fail(self.queue, outage)
         except Exception as error:
-            if len(batches) > 1:
-                for batch in batches:
-                    batch.failure = None  # `write` may have set it before the error.
-                self._commit_together(batches[:1])
-            else:
+            if len(batches) == 1:
                 batches[0].failure = error
+                return
+            for batch in batches:
+                batch.failure = None  # `write` may have set it before the error.
+            for batch in batches:
+                if not batch.has_result:  # An outage meanwhile fails all that wait.
+                    self._commit_together([batch])
         else:
             for batch in batches:
                 batch.is_on_disk = batch.failure is None
@@ -1971,8 +1999,8 @@ def fail(batches: Iterable[Batch], outage: Unavailable) -> None:
 SPANS = (DAY, HOUR, MINUTE)  # The lengths of the spans in the table of counts.
 ROWS = 1_000  # One INSERT has so many at most.
 COLUMNS = ", ".join(StoredRecord._fields)
-# A part of what a query asks for: the table with its index, as "logs INDEXED BY logs_by_time", and
-# the query for this part.
+# A page can be merged from several SELECTs. A part is one of them: what follows its FROM, as "logs
+# INDEXED BY logs_by_time", and the query that its WHERE is made of.
 Part = tuple[str, Query]
 
 
@@ -2022,8 +2050,7 @@ def order_by(query: Query) -> str:
 
 # The newest id that was given, though its record may be deleted; and the last time of receipt.
 LAST_RECORD = """
-SELECT max(ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'logs'), 0),
-           ifnull((SELECT max(id) FROM logs), 0)),
+SELECT ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'logs'), 0),
        ifnull((SELECT received_at FROM logs ORDER BY id DESC LIMIT 1), 0)
 """
 
@@ -2067,7 +2094,9 @@ class SQLiteRecords(Store):
             check_place(self.path, self._inode)
             db = self._db
             try:
-                with db:  # COMMIT, which syncs to disk; or ROLLBACK where anything is raised.
+                # COMMIT, which syncs to disk, since `connect_writer` sets synchronous = FULL; or
+                # ROLLBACK where anything is raised.
+                with db:
                     db.execute("BEGIN IMMEDIATE")
                     yield db
             except sqlite3.DatabaseError as error:
@@ -2112,14 +2141,15 @@ class SQLiteRecords(Store):
     def page(self, query: Query, most_chars: int = PAGE_CHARS) -> Page:
         """As the base class has it.
 
-        `by_receipt` makes bounds on ids of a time of receipt. `needs_scan` says whether all records
-        must be read, side by side by `scan`; else `plan` names the indexes that serve the query.
+        `by_receipt` replaces bounds on received_at by bounds on id: both grow together.
+        `needs_scan` says whether all records must be read, side by side by `scan`; else `plan`
+        names the indexes that serve the query. Searches for texts have connections of their own.
         """
-        with self.readers.lend(query.searches_text) as db:
+        with self.readers.lend(searches_text=query.searches_text) as db:
             query = by_receipt(db, query)
             if not needs_scan(db, query):
                 return read_page(db, query, plan(db, query), most_chars)
-        # `scan` needs the connection that has just been given back.
+        # `scan` lends all connections for texts: the one that has just been given back too.
         pages = scan(self, query, lambda db, part: read_page(db, query, [part], most_chars))
         return merge_pages(query, pages)
 
@@ -2216,7 +2246,7 @@ def read_page(db: sqlite3.Connection, query: Query, parts: list[Part], most_char
         test, test_values = where_all(part)
         selects.append(f"SELECT {COLUMNS} FROM {table} WHERE {test}")
         values += test_values
-    if not selects:
+    if not selects:  # No record has such a service and severity.
         return [], False
     sql = f"{' UNION ALL '.join(selects)} ORDER BY {order_by(query)} LIMIT {query.limit + 1}"
     records: list[StoredRecord] = []
@@ -2520,7 +2550,7 @@ def split_by_kind(db: sqlite3.Connection, query: Query) -> list[Part]:
     start = MIN_TIMESTAMP if query.timestamp_start is None else query.timestamp_start
     end = MAX_TIMESTAMP if query.timestamp_end is None else query.timestamp_end
     kinds = db.execute(sql, [DAY, start // DAY * DAY, end, *values]).fetchall()
-    if len(kinds) > MAX_KINDS // (1 + query.texts):  # Each repeats all tests in the statement.
+    if len(kinds) > MAX_KINDS // (1 + query.text_count):  # Each repeats all tests in the statement.
         return [(BY_TIME, query)]
     query = dataclasses.replace(query, min_severity=None, not_service=())
     return [
@@ -3115,7 +3145,8 @@ class Request(NamedTuple):
     path: str  # Percent-decoded.
     query: str
     version: str  # "HTTP/1.0" or "HTTP/1.1".
-    headers: Mapping[str, str]  # Names in lower case. Never change it: requests share it.
+    # Names in lower case. Never change it: requests with the same head share it.
+    headers: Mapping[str, str]
     body_length: int | None  # None: the body comes in chunks.
     # Reads the body. The argument says for whom `Limits` counts its bytes: the secret of a token.
     # Raises Refusal.
@@ -3213,7 +3244,9 @@ class App:
         is_preflight = request.method == "OPTIONS" and asked == "POST" and "POST" in methods
         if is_preflight:
             return answer_preflight
-        if self.config.reading_is_open:  # With a read token, pages elsewhere do not have it.
+        # While reading needs no token, a web page of another site could read the logs, in the
+        # browser of a visitor who may.
+        if self.config.reading_is_open:
             check_origin(self.config, request)
         if not path:
             hint = f"There are {', '.join(ROUTES)}."
@@ -3280,7 +3313,8 @@ class App:
                 if batch.replayed or not batch.is_on_disk:  # What was not stored is given back.
                     self.limits.spend(token, -len(batch.records), rate)
         self.metrics.count(token, parsed, batch)
-        if parsed.rejected and not batch.records:  # An empty body of OTLP has neither: 200.
+        # In OTLP a body may have no record at all: nothing is rejected, and that is a 200.
+        if parsed.rejected and not batch.records:
             raise nothing_stored(parsed, batch)
         return parsed, batch
 
@@ -3297,17 +3331,17 @@ class App:
                 word = "with" if follow else "without"
                 problem = f"The parameter {name} does not go {word} follow=1."
                 raise BadQuery(problem, "Leave it out.")
-        form = FORMATS[values.pop("format", "json")]
+        output = FORMATS[values.pop("format", "json")]
         query = Query(**values)
         if follow:
             lines = self.follow_lines(self.store.follow(query))
             return stream_response(FORMATS["ndjson"].content_type, lines)
         if not query.limit:
-            return stream_response(form.content_type, form.encode(self.store.stream(query)))
+            return stream_response(output.content_type, output.encode(self.store.stream(query)))
         records, more = self.store.page(query)
         headers = {"Link": next_link(request, query, records[-1])} if more else {}
-        body = b"".join(form.encode([records]))
-        return Response(200, body, content_type=form.content_type, headers=headers)
+        body = b"".join(output.encode([records]))
+        return Response(200, body, content_type=output.content_type, headers=headers)
 
     def follow_lines(self, pages: Iterator[list[StoredRecord]]) -> Iterator[bytes]:
         """A line for each record as it comes, and a blank line where nothing comes for long."""
@@ -3333,6 +3367,7 @@ def find_path(path: str) -> str | None:
     path = path.removesuffix("/") or "/"
     if path in ROUTES:
         return path
+    # Chapter 11b adds this one to ROUTES.
     return "/logs/ID" if re.fullmatch(r"/logs/[^/]+", path) else None
 
 
@@ -3756,8 +3791,10 @@ ROUTES["/metrics"] = {"GET": get_metrics}
 # -------- 12. HTTP
 
 
-# The Date header of a whole second: it is made once a second.
-http_date = functools.lru_cache(1)(functools.partial(email.utils.formatdate, usegmt=True))
+@functools.lru_cache(1)
+def http_date(second: int) -> str:
+    """The Date header of a second since 1970: it is made once a second."""
+    return email.utils.formatdate(second, usegmt=True)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -3767,29 +3804,31 @@ class Handler(http.server.BaseHTTPRequestHandler):
     first line, calls `parse_request` for the headers and then `do_GET` or the like.
     """
 
-    server: Server
-    head: Request  # Of the request under way: `parse_request` sets it.
-    deadline: float  # When the present wait ends: `set_deadline` sets it.
-    shuts: int  # SHUT_RD or SHUT_RDWR, for `expire`.
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = 64 << 10  # Head and body of most answers leave in one send.
+    server: Server
+    head: Request  # Of the request under way: `parse_request` sets it.
+    command = ""
+    request_version = protocol_version  # `send` needs it even before a request has come.
+    idle = True  # No request has begun.
+    # Whether bytes of this request may still come in: then the connection is closed after the
+    # answer, since they could be taken for the next request. True from the first line on, until the
+    # head says that there is no body or it is read.
+    unread = False
+    client: str  # Whose bytes `Limits` counts: a token or an address.
+    held_bytes = 0  # So many of this request are counted there now.
+    deadline: float  # When the present wait ends: `set_deadline` sets it.
+    shuts: int  # SHUT_RD or SHUT_RDWR, for `expire`.
+    is_shut = False  # `expire` has ended its reading.
+    is_admitted = False  # `admit` sets it: then it counts among the connections.
+    # The thread's id while it works on the answer to a GET or DELETE, else 0. If the client leaves
+    # meanwhile, `watch` stops its query. A stream sees it when it sends the next page.
+    querying = 0
 
     def setup(self) -> None:
         """Is called once, before the first request."""
-        self.command = ""
-        self.request_version = self.protocol_version
-        self.idle = True  # No request has begun.
-        # The id of its thread until it has the answer to a GET or DELETE, else 0: `watch`
-        # stops the query of a client that has left. A stream sees it when it sends the next page.
-        self.querying = 0
-        self.is_admitted = False  # `admit` sets it: then it counts among the connections.
-        self.is_shut = False  # `expire` has ended its reading.
-        # Whether bytes of this request may still come in: then the connection ends with its answer.
-        # True from the first line on, until the head says that there is no body or it is read.
-        self.unread = False
-        self.client = self.client_address[0]  # Whose bytes `Limits` counts: a token or an address.
-        self.held_bytes = 0  # So many of this request are counted there now.
+        self.client = self.client_address[0]
         self.set_deadline(IDLE_SECONDS)
         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         super().setup()
@@ -3925,14 +3964,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if length is not None and length > MAX_BODY_BYTES:
             raise body_too_large()
         expects = headers.get("expect", "").lower() == "100-continue"
-        if expects and self.request_version == "HTTP/1.1":
-            self.set_deadline(SEND_SECONDS, socket.SHUT_RDWR)
-            self.send_response_only(100)
-            self.end_headers()
-            self.wfile.flush()
-        self.set_deadline(REQUEST_SECONDS)
         body = io.BytesIO()
         try:
+            if expects and self.request_version == "HTTP/1.1":
+                self.set_deadline(SEND_SECONDS, socket.SHUT_RDWR)
+                self.send_response_only(100)
+                self.end_headers()
+                self.wfile.flush()
+            self.set_deadline(REQUEST_SECONDS)
             body.writelines(read_chunks(self) if length is None else self.read_exactly(length))
         except OSError as error:  # Of the socket, or of its TLS.
             raise ConnectionResetError from error
@@ -3941,7 +3980,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         data = body.getvalue()
         if encoding == "identity":
             return data
-        with self.server.app.limits.large_body_slots:  # It is counted only when it is whole.
+        with self.server.app.limits.large_body_slots:  # Two at a time are not counted yet.
             whole = decompress(data)
             self.hold(max(len(whole) - len(data), 0))
         return whole
@@ -3950,7 +3989,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """So many bytes, in pieces. Each is counted as it comes, not before."""
         while length:
             data = self.rfile.read1(min(length, 1 << 18))  # What one `recv` gives.
-            # After `expire` there may still be bytes to read. They count where they came in time.
+            # `stop` calls `expire` too, when no request seems to be under way. One that came just
+            # then is still read, but not past its own deadline.
             if not data or (self.is_shut and time.monotonic() > self.deadline):
                 raise self.cut_off()
             self.hold(len(data))
@@ -4023,6 +4063,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.flush()
 
 
+PORT_ERRORS = (errno.EADDRINUSE, errno.EACCES)  # Another port may be free.
+
+
 class Server(http.server.ThreadingHTTPServer):
     """Accepts connections up to a bound, and ends what is past its deadline. Raises StartError."""
 
@@ -4042,7 +4085,8 @@ class Server(http.server.ThreadingHTTPServer):
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or error
             place = f"{config.host}:{config.port}"
-            raise StartError(f"can't listen on {place}: {reason}; try --port") from None
+            hint = "; try --port" if getattr(error, "errno", 0) in PORT_ERRORS else ""
+            raise StartError(f"can't listen on {place}: {reason}{hint}") from None
         if self.tls:  # The handshake is for the thread of the connection, at its first read.
             self.socket = self.tls.wrap_socket(
                 self.socket, server_side=True, do_handshake_on_connect=False
@@ -4235,7 +4279,7 @@ def read_chunk_line(handler: Handler) -> bytes:
 
 # -------- 12c. Connections and deadlines *
 # The core uses `admit`, `watch`, `drain`, `decompress` and `body_too_large`: what becomes of a
-# client that takes too much, sends too slowly or leaves.
+# client that takes too much, sends too slowly or leaves. `main` uses `stop`, which ends the server.
 
 
 def admit(server: Server, handler: Handler) -> bool:
@@ -5195,6 +5239,7 @@ dl { display: grid; grid: auto / fit-content(40%) 1fr; gap: 0 2ch; }
 @media (max-width: 640px) {
   #chips, form div { flex: 0 0 100%; flex-wrap: nowrap; overflow: auto; scrollbar-width: none; }
   form div *, .chip { flex: none; }
+  [aria-current] { order: -1; }
   summary span { display: block; }
   b, i { width: auto; }
   i { max-width: calc(100vw - 17rem); }
@@ -5216,6 +5261,7 @@ let wanted;  // A pattern of the texts that it searches for.
 let counts = {severity: {}, service: {}};  // Of their values.
 let work = new AbortController();  // Stops the requests for what is shown.
 let latest;  // The list as it was last shown, as JSON.
+let countedAt;  // When the records were last counted.
 let hasFailed = false;  // Whether the last look did.
 let total, severe;  // The records when the list was shown, and the errors at the last look.
 let waiting = 0;  // How many records came since the list was shown.
@@ -5271,14 +5317,15 @@ function tell({name, status, error = '', hint = ''}) {  // Shows an error; gives
   }[status] ?? `${error} ${hint}`.trim();
   page.token.hidden = status !== 401;
   hasFailed = status !== 200 && status !== 404;
+  if (hasFailed && page.list.ariaBusy === 'true') page.list.replaceChildren();  // Of before.
   report(!status);
   return [undefined, 429, 502, 503, 504].includes(status);
 }
 function report(isAway) {  // Says beside the switch why nothing new shows, in the title what came.
-  let text = waiting > 0 ? `‹${waiting} more: close the open record and scroll up›` : '';
+  let text = waiting > 0 ? `‹${waiting} more: close what is open, go to the top›` : '';
   if (isOver()) text = '‹not live: what comes now is not in this list›';
   if (isAway) text = '‹the server is away›';
-  page.live.indeterminate = isOver();
+  page.live.indeterminate = page.live.disabled = isOver();
   page.state.value = page.live.checked ? text : '';
   document.title = errors ? `(${errors}) Logs` : 'Logs';
 }
@@ -5303,8 +5350,10 @@ async function look() {  // Shows what there is now; gives whether to look again
   const isHere = isFirst || !isHeld();
   if (isFirst || hasFailed) tell({status: 200});  // Takes the notice away.
   if (text !== latest && isHere) await show(answer);
+  if (isFirst) await suggest();
   if (isFirst && location.hash) await reveal(location.hash.slice(1)).catch(tell);
-  if (text !== latest) await count(isHere);
+  // Counts change by themselves: time goes on, and other services log.
+  if (text !== latest || Date.now() - countedAt > 5000) await count(isHere);
   if (isHere) latest = text;
   return page.live.checked && !isOver();
 }
@@ -5323,6 +5372,15 @@ async function show(answer, isMore) {  // Puts a page of records among those tha
     next = shown(record).nextSibling;
   }
 }
+async function suggest() {  // Offers to search for a text that no message has in attributes.
+  const text = query.get('contains')?.trim();
+  const isNeeded = text && !page.list.firstChild;
+  const records = isNeeded ? await (await ask('logs?limit=1000')).json() : [];
+  const names = new Set(records.flatMap(record => Object.keys(record.attributes)));
+  const hint = name => link(changed({contains: null, [name]: text}), `${name}=${text}`);
+  const hints = [...names].slice(0, 20).map(name => hint(`attr.${name}`));
+  page.hints.replaceChildren(...hints.flatMap(hint => [hint, ' ']));
+}
 async function reveal(id) {  // Opens a record. One of another page is shown above this one.
   const read = async () => JSON.parse(await (await ask(`logs/${id}`)).text(), exact);
   if (!shown({id})) page.list.prepend(row(await read()));
@@ -5335,7 +5393,7 @@ function row(record) {  // Makes the row of a record; its details follow when it
   const {id, timestamp, severity, service, message} = record;
   const lines = message.replace(ANSI, '').split('\n');
   const line = lines.find(line => line.search(wanted) >= 0) ?? lines[0];
-  const start = Math.max(line.search(wanted) - 40, 0);
+  const start = line.search(wanted) > 100 ? line.search(wanted) - 40 : 0;
   const text = (start ? '…' : '') + line.slice(start, start + 2000);
   const size = lines.length > 1 ? `‹${lines.length} lines›` : '';
   const time = make('time', {title: timestamp}, local(timestamp) + timestamp.slice(19, 23));
@@ -5368,6 +5426,7 @@ function fact([name, value]) {  // Makes a name and its value, with links to fil
   return [make('dt', {}, name), make('dd', {}, ...isFilter ? [same, others] : [text])];
 }
 async function count(isHere) {  // Shows the counts of the chips, and the histogram.
+  countedAt = Date.now();
   const answers = {};  // By address: two groups of chips may ask for the same counts.
   const once = url => answers[url] ??= ask(url).then(answer => answer.json());
   const stats = changes => once(changed({...LIST, ...changes}, 'stats'));
@@ -5402,7 +5461,8 @@ async function count(isHere) {  // Shows the counts of the chips, and the histog
   page.bars.lastChild?.setAttribute('tabindex', 0);
   const cut = step < 60 ? [11, 19] : step < 86400 ? [5, 16] : [0, 10];
   const label = part => local(histogram.at(part * (histogram.length - 1))?.start).slice(...cut);
-  page.axis.replaceChildren(...[0, .25, .5, .75, 1].map(part => make('small', {}, label(part))));
+  const labels = new Set([0, .25, .5, .75, 1].map(label));
+  page.axis.replaceChildren(...[...labels].map(text => make('small', {}, text)));
 }
 function bar({start, ...counts}, step, scale) {  // Makes a bar, a link to the records of its time.
   const names = SEVERITIES.filter(name => counts[name]);
@@ -5466,7 +5526,7 @@ function visit() {  // Shows what the address asks for: its query holds all filt
   const texts = query.getAll('contains').map(text => text.replace(/[$()*+.?[\\\]^{|}]/g, '\\$&'));
   wanted = RegExp(`(${texts.join('|') || '(?!)'})`, 'iu');
   page.list.classList.toggle('filtered', location.search);
-  page.out.hidden = !query.has('timestamp_start') && !query.has('timestamp_end');
+  page.out.hidden = !Object.keys(TIMES).some(name => query.has(name));
   page.out.href = changed(TIMES);
   page.json.href = changed({...LIST, limit: 0}, 'logs');
   page.csv.href = changed({...LIST, limit: 0, format: 'csv'}, 'logs');
@@ -5480,7 +5540,8 @@ function visit() {  // Shows what the address asks for: its query holds all filt
 function put(field, name = field.name) {  // Puts what a field holds into the query.
   const next = new URLSearchParams(query);
   next.delete(field.name, taken[field.name]);
-  const [, other, text] = /^(service|attr\..+?)=(.*)$/.exec(field.value) ?? [, 'contains'];
+  const pair = /^\s*(service|attr\..+?)\s*=\s*(.*?)\s*$/;
+  const [, other, text] = pair.exec(field.value) ?? [, 'contains'];
   let value = text ?? field.value;
   if (field === page.since) Object.keys(TIMES).forEach(name => next.delete(name));
   if (field.type === 'datetime-local') {
@@ -5529,10 +5590,16 @@ document.onpointerup = ({clientX}) => {  // A drag over the bars asks for their 
 };
 document.onkeydown = event => {  // "/" searches, "j" and "k" move, Escape closes.
   const {key, target} = event;
-  const place = key === 'Escape' ? opened() : target.closest('#list > *, #bars > *');
-  if (key === 'Escape' && place) place.open = false;
+  const here = target.closest('#list > *, #bars > *');
+  const place = key === 'Escape' && !here?.open ? opened() : here;
   const isTyped = target.matches('select, input:not([type=checkbox])');
   if (key !== 'Escape' && isTyped || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (key === 'Escape' && isTyped) {  // It leaves the field, and what is typed there.
+    event.preventDefault();
+    target.blur();
+    return;
+  }
+  if (key === 'Escape' && place) place.open = false;
   const after = place ? place.nextSibling : page.list.firstChild;
   const before = place?.previousSibling;
   const next = {'/': page.contains, Escape: place, j: after, k: before, ArrowRight: after,
@@ -5540,6 +5607,7 @@ document.onkeydown = event => {  // "/" searches, "j" and "k" move, Escape close
   if (!next) return;
   event.preventDefault();
   (next.querySelector('summary') ?? next).focus();
+  next.select?.();
 };
 window.onkeydown = window.onpointerdown = () => {  // The reader is here: what came is not new.
   errors = 0;
@@ -5572,7 +5640,8 @@ HTML = """\
   <label><input type="checkbox" id="wrap">‹Wrap lines›</label>
   <label><input type="checkbox" id="live" checked>‹Live›</label></header>
 <form id="filters">
-  <input type="search" name="contains" placeholder="‹Search messages, or attr.name=value›">
+  <input type="search" name="contains" placeholder="‹Search messages, or attr.name=value›"
+    title="‹/ searches, j and k move, Enter opens, Esc closes›">
   <button type="button" id="search">‹Search›</button>
   <button type="button" id="exclude">‹Exclude›</button>
   <div><select name="since" aria-label="‹Time›">
@@ -5592,7 +5661,8 @@ HTML = """\
   <a id="out">‹All times›</a> <a id="later"></a> <a id="json" download="logs.json">JSON</a>
   <a id="csv" download="logs.csv">CSV</a> <button id="curl">curl</button></figcaption></figure>
 <main id="list" aria-busy="true"></main>
-<p>‹No record matches. The search reads messages: for an attribute, type attr.name=value.›</p>
+<p>‹No record matches. The search reads messages: for an attribute, type attr.name=value.›
+  <span id="hints"></span></p>
 <button id="more" hidden>‹More records›</button>
 <section>‹No records yet. In another terminal, try› <pre>python simulator.py</pre>
   <pre id="sample"> -H "Authorization: Token demo-pagos" -d '{"message": "hello"}'</pre></section>
@@ -5603,6 +5673,9 @@ SPANISH = {
     "Wrap lines": "Ajustar líneas",
     "Live": "En vivo",
     "Search messages, or attr.name=value": "Buscar en los mensajes, o attr.nombre=valor",
+    "/ searches, j and k move, Enter opens, Esc closes": (
+        "/ busca, j y k mueven, Enter abre, Esc cierra"
+    ),
     "Search": "Buscar",
     "Exclude": "Excluir",
     "All but this": "Todos menos este",
@@ -5621,8 +5694,8 @@ SPANISH = {
     ),
     "More records": "Más registros",
     "${lines.length} lines": "${lines.length} líneas",
-    "${waiting} more: close the open record and scroll up": (
-        "${waiting} más: cierre el registro abierto y suba"
+    "${waiting} more: close what is open, go to the top": (
+        "${waiting} más: cierre lo que está abierto y suba"
     ),
     "not live: what comes now is not in this list": "no en vivo: lo nuevo no está en esta lista",
     "This record is not there any more.": "Este registro ya no está.",
@@ -5704,6 +5777,8 @@ def count_descriptors() -> int:
         return 1 << 20
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 4096 if hard == resource.RLIM_INFINITY else min(hard, 4096)
+    if soft == resource.RLIM_INFINITY:
+        return 1 << 20
     soft = max(soft, wanted)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return int(soft)
@@ -5734,9 +5809,10 @@ def reload(server: Server, path: pathlib.Path, overrides: dict[str, Json]) -> No
     """Reads tokens, limits and the certificate again. A bad file changes nothing."""
     app = server.app
     try:
+        # It is read twice. The changes are reported as the file has them. But another host waits
+        # for a restart: whether reading may be open depends on the host that is in use.
         wanted = load_config(path, **overrides)
-        # The host that is in use counts: whether reading may be open depends on it.
-        used = load_config(path, **overrides | {"host": app.config.host})
+        used = load_config(path, **{**overrides, "host": app.config.host})
         if server.tls and used.tls:
             load_tls(used.tls)  # A bad certificate is found before it replaces the good one.
             server.tls.load_cert_chain(used.tls["certificate"], used.tls["key"])
@@ -5764,7 +5840,7 @@ def check(config: Config) -> int:
     """
     if not os.path.isfile(config.store):
         raise StartError("server.store: is not a file that is there; --check needs one")
-    # Without bounds, nothing is deleted meanwhile. Nothing calls `stop_queries`: it may take long.
+    # Without bounds, nothing is deleted meanwhile. No `watch` runs, so queries have no deadline.
     store = SQLiteStore(dataclasses.replace(config, max_age_days=None, max_size_mb=None))
     try:
         with store.readers.lend() as db:
@@ -5806,7 +5882,7 @@ def main() -> int:
         config = load_config(options.config, **overrides)
         if options.check:
             status = check(config)
-            listener.stop()
+            end_log(listener, status)
             return status
         max_connections = min(MAX_CONNECTIONS, count_descriptors() - 100)  # The store needs some.
         if max_connections < 1:
@@ -5816,6 +5892,7 @@ def main() -> int:
         app = App(config, kind(config))
     except StartError as error:
         print(error, file=sys.stderr)
+        end_log(listener, 2)
         return 2
 
     accepting = server.serve(app)

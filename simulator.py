@@ -17,7 +17,7 @@ What is promised: a record that is counted as delivered is stored exactly once, 
 crashes and restarts. Three rules keep this promise, and `ServiceThread.deliver` is their code:
 1. Each record has one key. Every try for the record sends the same key and the same bytes.
 2. Two records never have the same key, even if two runs with one --seed send the same messages.
-3. A record is sent again only after a failure that can pass: no answer, or 429, 502, 503 or 504.
+3. A record is sent again only after a failure that can pass: no answer, 408, 429, 502, 503 or 504.
    The pause before the next try grows, is random, and is at least the server's Retry-After.
 
 What is not promised: a record that is counted as failed can be stored, because perhaps only its
@@ -61,15 +61,16 @@ from typing import Any, NamedTuple
 # -------- 1. Constants
 
 TRY_TIMEOUT_SECONDS = 10.0  # a try fails after this silence; a busy server may need some seconds
-# Counted from the first failed try. After this time each record gets one try only, until the server
-# answers again.
+# From the first failed try on, all records of a service have so long together. Then each further
+# record gets one try, until the server answers one.
 GIVE_UP_AFTER_SECONDS = 60.0
 FIRST_PAUSE_SECONDS = 0.2  # the longest pause before the second try; it doubles from try to try
 LONGEST_PAUSE_SECONDS = 3.0  # it grows no further, so that a restarted server is found soon
 STOP_WITHIN_SECONDS = 3.0  # from Ctrl-C to the summary, even if a request still has no answer
 POLL_SECONDS = 0.1  # between two checks for signals
 PROGRESS_SECONDS = 2.0  # between progress lines
-TEMPORARY_STATUSES = (0, 429, 502, 503, 504)  # 0: no answer; any other failure would come again
+# 0: no answer; 408: the request came too slowly. Any other failure would come again.
+TEMPORARY_STATUSES = (0, 408, 429, 502, 503, 504)
 SEVERITIES = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 COLUMNS = ("planned", "delivered", "failed", "retries", "replayed", *SEVERITIES)  # of the summary
 CONFIG = pathlib.Path(__file__).resolve().parent / "config.json"

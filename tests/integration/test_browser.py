@@ -949,7 +949,7 @@ class Live(Page):
         self.assertEqual(
             browser.value(f"new Promise(done => setTimeout(() => done({ROWS}.length), 500))"), 1
         )
-        self.assertEqual(browser.until(STATE), "1 more: close the open record and scroll up")
+        self.assertEqual(browser.until(STATE), "1 more: close what is open, go to the top")
         browser.click("#list summary")
         browser.until(f"{STATE} === ''")
         self.assertEqual(browser.until(f"{ROWS}.length === 2 && {MESSAGES}"), ["second", "first"])
@@ -958,8 +958,18 @@ class Live(Page):
         self.store("m")
         self.open("/?timestamp_end=2026-01-01T00:00:00Z")
         self.assertEqual(browser.until(STATE), "not live: what comes now is not in this list")
+        self.assertTrue(browser.value("document.querySelector('#live').disabled"))
         browser.click("h1 a")
         browser.until(f"{ROWS}.length === 1 && {STATE} === ''")
+
+    def test_the_counts_of_what_is_not_in_the_list_grow_too(self) -> None:
+        self.store("m", {"message": "m", "service": "web"})
+        self.open("/?service=app")
+        text = "document.querySelector('#chips').innerText"
+        browser.until(f"{text}.includes('web 1')")
+        self.store({"message": "m", "service": "web"})
+        browser.until(f"{text}.includes('web 2')")
+        self.assertEqual(browser.value(f"{ROWS}.length"), 1)
 
     def test_the_title_counts_errors_until_the_reader_does_something(self) -> None:
         self.store({"message": "old", "severity": "ERROR"})
@@ -1033,6 +1043,25 @@ class Trouble(Page):
         self.assertIn("No record matches", browser.until(f"{LOADED} && document.body.innerText"))
         self.assertNotIn("simulator", browser.value("document.body.innerText"))
 
+    def test_a_text_that_no_message_has_is_offered_as_the_value_of_an_attribute(self) -> None:
+        self.store("m", {"message": "paid", "request id": "7f3a"}, {"message": "n", "user": "ana"})
+        self.open("/?contains=+7f3a&severity=INFO")
+        offers = "[...document.querySelectorAll('#hints a')].map(offer => offer.textContent)"
+        known = ["attr.user=7f3a", "attr.request id=7f3a"]
+        self.assertEqual(browser.until(f"{offers}.length && {offers}"), known)
+        browser.run("document.querySelectorAll('#hints a')[1].click()")
+        self.assertEqual(browser.until(f"{ROWS}.length === 1 && {MESSAGES}"), ["paid"])
+        self.assertIn("severity=INFO", browser.value("location.search"))
+        browser.until("!document.querySelector('#hints').textContent")
+
+    def test_what_was_there_before_is_gone_when_the_server_is_away(self) -> None:
+        self.store("m")
+        self.open("/?contains=m")
+        browser.until(f"{ROWS}.length === 1")
+        self.server.stop()
+        browser.click("h1 a")
+        browser.until(f"{NOTICE}.includes('does not answer') && {ROWS}.length === 0")
+
     def test_a_server_that_is_gone_is_told_and_the_page_goes_on_when_it_is_back(self) -> None:
         self.store("before")
         self.open()
@@ -1100,7 +1129,7 @@ class Language(Page):
 
     def test_the_page_is_short(self) -> None:
         parts = (server.STYLE, server.HTML, server.SCRIPT)
-        self.assertLessEqual(sum(len(part.strip().splitlines()) for part in parts), 446)
+        self.assertLessEqual(sum(len(part.strip().splitlines()) for part in parts), 472)
 
 
 class Token(Page):
@@ -1157,6 +1186,26 @@ class Looks(Page):
         browser.press("j", "/", "j", "k", "/")
         self.assertEqual(browser.value("document.activeElement.name"), "contains")
         self.assertEqual(browser.value("document.activeElement.value"), "jk/")
+
+    def test_escape_leaves_the_search_as_it_is_and_a_slash_replaces_it(self) -> None:
+        self.store_hours()
+        self.open("/?contains=at 1")
+        browser.until(f"{ROWS}.length === 11 && {COUNTED}")
+        browser.press("/", "Escape")
+        self.assertEqual(browser.value("document.activeElement.tagName"), "BODY")
+        self.assertEqual(browser.value("document.querySelector('[name=contains]').value"), "at 1")
+        self.assertEqual(browser.value(f"{ROWS}.length"), 11)
+        browser.press("/", "7", "Enter")
+        browser.until(f"{ROWS}.length === 2 && location.search.includes('contains=7')")
+
+    def test_escape_closes_the_record_that_has_the_focus(self) -> None:
+        self.store("first", "second")
+        self.open()
+        browser.until(f"{ROWS}.length === 2 && {COUNTED}")
+        browser.press("j", "Enter", "j", "Enter")
+        browser.until(f"{ROWS}[1].open")
+        browser.press("Escape")
+        self.assertEqual(browser.until(f"!{ROWS}[1].open && {ROWS}[0].open"), True)
 
     def test_the_filters_stay_in_sight_and_hide_no_record_that_has_the_focus(self) -> None:
         self.store(*(f"number {n}" for n in range(100)))
