@@ -4934,7 +4934,8 @@ class ClickHouseStore(Store):
             "database": self._database,
             "default_format": "JSONCompactEachRow",
             "max_execution_time": QUERY_SECONDS,
-            "insert_distributed_sync": 1,  # The answer comes when all shards have the rows.
+            "async_insert": 0,  # The answer comes when the rows are stored,
+            "insert_distributed_sync": 1,  # and when all shards have them.
             "wait_end_of_query": 1,  # An error in the middle gets its status.
             "output_format_json_quote_64bit_integers": 0,
         }
@@ -4965,6 +4966,9 @@ class ClickHouseStore(Store):
                 connection.request("POST", target, body, self._headers)
                 response = connection.getresponse()
                 data = response.read()
+                # ClickHouse was killed in the middle of its headers: not an answer without rows.
+                if response.status == 200 and response.length is None and not response.chunked:
+                    raise http.client.IncompleteRead(data)
                 self._idle.put(connection)
                 return response.status, data
             except (OSError, http.client.HTTPException) as error:

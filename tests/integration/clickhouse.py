@@ -297,6 +297,7 @@ class Proxy:
     """Stands before an engine, notes what it is asked, and loses or holds up answers when told to.
 
     `lose(test)` and `hold(test)` take a function of a `Seen` that says which requests are meant.
+    Of a lost answer, the server gets `lose`'s `part`.
     """
 
     def __init__(self, engine: Engine):
@@ -304,6 +305,7 @@ class Proxy:
         self.seen: list[Seen] = []
         self.lost: list[Seen] = []
         self._lose: Callable[[Seen], bool] = lambda _: False
+        self.part = b""
         self._hold: Callable[[Seen], bool] = lambda _: False
         self.held = threading.Event()  # set when a request waits
         self.go_on = threading.Event()
@@ -316,10 +318,10 @@ class Proxy:
         """What a configuration names as the store."""
         return self.engine.store(database, port=self.port)
 
-    def lose(self, test: Callable[[Seen], bool]) -> None:
+    def lose(self, test: Callable[[Seen], bool], part: bytes = b"") -> None:
         """From now on, the engine does what these requests ask,
-        and the server never hears of it."""
-        self._lose = test
+        and the server hears no more of it than `part`."""
+        self._lose, self.part = test, part
 
     def hold(self, test: Callable[[Seen], bool]) -> None:
         """From now on, these requests wait before the engine until `go_on` is set."""
@@ -374,11 +376,13 @@ class ProxyHandler(http.server.BaseHTTPRequestHandler):
     wbufsize = -1  # headers and body in one packet: two would wait for each other's acknowledgement
 
     def do_POST(self) -> None:
-        """Passes a request on, and its answer back; without one, closes the connection."""
+        """Passes a request on, and its answer back; without one, sends a part of
+        an answer and closes the connection."""
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
         result = self.proxy.forward(self.command, self.path, body, headers)
         if result is None:
+            self.wfile.write(self.proxy.part)
             self.close_connection = True
             return
         status, answered, data = result

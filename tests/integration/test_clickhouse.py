@@ -78,8 +78,10 @@ def post_until_stored(servers: list[Server], body: Json, key: str, seconds: floa
     for server in itertools.cycle(servers):
         with contextlib.suppress(OSError, http.client.HTTPException):
             answer = server.post(body, Idempotency_Key=key)
-            if answer.status != 503:
+            if answer.status == 200:
                 return answer
+            if answer.status != 503:
+                raise AssertionError(f"{answer.status}: {answer.text}")
         if time.monotonic() > deadline:
             raise AssertionError(f"not stored in {seconds:g} s")
         time.sleep(0.1)
@@ -383,9 +385,18 @@ class OutageTests(ClickHouseTest):
         proxy = self.enterContext(Proxy(self.engine))
         server = self.start(proxy.store(self.database))
         server.post([{"message": "x"}] * 10)
-        proxy.lose(lambda seen: "SELECT" in seen.sql)
-        for path in ("/logs", "/stats", "/logs?limit=0"):
-            self.assert_unavailable(server.get(path))
+        ok = b"HTTP/1.1 200 OK\r\n"
+        summary = ok + b'X-ClickHouse-Summary: {"read_rows":"10"}\r\n'
+        chunked = summary + b"Transfer-Encoding: chunked\r\n\r\n"
+        sized = summary + b"Content-Length: 5\r\n\r\n"
+        # The engine sends each of these parts by itself: a kill can come after any of them.
+        parts = [b"", ok, ok + b"X-ClickHouse-Summary: ", summary, chunked, chunked + b"3\r\n"]
+        for part in [*parts, chunked + b"3\r\n[1]\r\n", sized, sized + b"[1]"]:
+            proxy.lose(lambda seen: "SELECT" in seen.sql, part)
+            with self.subTest(part):
+                for path in ("/logs", "/stats", "/stats?step=1h", "/logs?limit=0", "/logs/1"):
+                    self.assert_unavailable(server.get(path))
+                self.assert_unavailable(server.post({"message": "y"}, Idempotency_Key="k"))
         proxy.lose(lambda _: False)
         self.assertEqual(len(server.get("/logs").json), 10)
 
@@ -694,9 +705,13 @@ class TableTests(ClickHouseTest):
         return str(found[0][0])
 
     def test_an_insert_is_on_disk_before_it_is_confirmed(self):
-        self.start()
+        proxy = self.enterContext(Proxy(self.engine))
+        self.start(proxy.store(self.database)).post({"message": "x"})
         for setting in ("fsync_after_insert = 1", "fsync_part_directory = 1"):
             self.assertIn(setting, self.definition())
+        # Whatever the user's profile says: else it may be confirmed while it waits in memory.
+        [insert] = filter(is_insert, proxy.seen)
+        self.assertEqual(insert.parameters["async_insert"], "0")
 
     def test_what_is_too_old_is_deleted_as_the_settings_say(self):
         server = self.start(retention={"max_age_days": 2, "max_size_mb": None})
