@@ -19,8 +19,8 @@ PRAGMA user_version = 2;                -- the version of this schema; the serve
 CREATE TABLE logs (                     -- one row for each record
     id          INTEGER PRIMARY KEY     -- grows in the order of commits;
                 AUTOINCREMENT,          -- no id is given twice, even after all rows are deleted
-    -- It grows with the id, so a range of it is a range of ids: it needs no index.
-    received_at INTEGER NOT NULL,       -- µs; when its commit began; never less than the row before
+    -- received_at grows with the id: a range of times is a range of ids, and needs no index.
+    received_at INTEGER NOT NULL,       -- µs; when its commit began; no less than in the row before
     timestamp   INTEGER NOT NULL,       -- µs; when it happened, by the sender's clock: any value
     service     TEXT    NOT NULL,       -- the application that sent it, 1 to 128 characters
     severity    INTEGER NOT NULL        -- the numbers of Python's logging module:

@@ -27,21 +27,22 @@ README.md says how to use it. schema.sql has the tables, config.json the tokens 
 Each test has a promise as its name.
 
 Threads. One thread accepts connections. Each connection has a thread of its own: it reads the
-requests, waits for their commits and sends the answers. A search for a text starts more threads,
-one for each processor, that read side by side. The thread of `watch` ends what is past its
-deadline, that of `SQLiteStore.upkeep` deletes old records, and a last one writes the server's own
-log. The main thread waits for signals.
+requests, waits for their commits and sends the answers. A search that must read all records starts
+more threads, one for each processor, that read side by side. The thread of `watch` ends what is
+past its deadline, that of `SQLiteStore.upkeep` deletes old records, and a last one writes the
+server's own log. The main thread waits for signals.
 
-Locks on which a batch may wait: a large body waits for one of `Limits.large_body_slots`. Batches
-join a queue, which `Committer._lock` guards. The thread of the first one holds
+Locks on which a batch may wait: a large body waits for one of two places, `large_body_slots`.
+Batches join a queue, which `Committer._lock` guards. The thread of the first one holds
 `SQLiteRecords._write_lock`, which guards the one connection that writes, while it commits for the
 others too. The threads of the others wait for `Batch.wake` and hold nothing. Deleting takes
 `_write_lock` too, for one small step at a time, and so does a checkpoint. All other locks are held
 for a moment.
 
-Readers have connections of their own: they and the writer do not wait for each other. SQLite
-commits into a second file, the WAL. A checkpoint moves it into the database and begins it anew,
-which needs a moment without readers. So queries wait while the WAL is too large.
+Readers have connections of their own, and no lock makes them wait for the writer, or the writer
+for them. There is one exception. SQLite commits into a second file, the WAL. A checkpoint moves it
+into the database and begins it anew, which needs a moment without readers. So, while the WAL is too
+large, queries that have not begun are held back, for 10 s at most.
 
 Chapters. Those without * are the core. Skip the others when you read for the first time: the lines
 below their title say what the core uses of them. A chapter with a letter belongs to the one before
@@ -190,7 +191,8 @@ HELD_ANSWER_BYTES = 64 << 10  # Only larger answers are counted.
 LARGE_BODY_BYTES = 64 << 10  # Larger and compressed bodies are worked on two at a time.
 MAX_WAL_BYTES = 128 << 20  # When SQLite's WAL is larger, queries wait for a checkpoint.
 MAX_METRIC_SERVICES = 1_000  # Services with a label of their own in /metrics.
-MAX_REFUSED_ADDRESSES = 1_000  # The log counts refused tokens for each of so many addresses.
+# So many addresses that sent bad tokens are remembered, to log a line a second at most for each.
+MAX_REFUSED_ADDRESSES = 1_000
 SEND_BUFFER_BYTES = 256 << 10  # In the kernel, for a client that does not read.
 MAX_LOG_LINES = 10_000  # Of the server's own log, that wait to be written. More are lost.
 READERS = 6  # Connections to SQLite for queries that an index serves.
@@ -210,8 +212,8 @@ PARSE_SECONDS = 10  # For the records of one body.
 # For a query. Before that it may wait as long for a checkpoint, and again for a free connection.
 QUERY_SECONDS = 10
 LOCK_SECONDS = 2  # For another process that has locked the database.
-# A client of GET /logs?follow=1 is a follower. After records it gets none for so long: those that
-# come meanwhile leave as one page.
+# A client of GET /logs?follow=1 is a follower. After each page it waits so long: the records of
+# this time are its next page.
 FOLLOW_SECONDS = 0.1
 IDLE_FOLLOW_SECONDS = 0.5  # A follower's pause after new records of which none is for it.
 HEARTBEAT_SECONDS = 15  # A follower that gets no record gets a blank line so often.
@@ -586,7 +588,7 @@ def parse_record(fields: Json, token: Token) -> Record:
     """
     if not isinstance(fields, dict):
         raise RecordError("record", f"must be a JSON object, not {shorten(fields)}")
-    if "received_at" in fields:  # It may come from a server like this: its id and this time go.
+    if "received_at" in fields:  # A server like this one may have given it out, with its id.
         drop_id_and_receipt(fields)
     own_message = fields.pop("message", None)
     own_timestamp = fields.pop("timestamp", None)
@@ -609,8 +611,8 @@ def parse_record(fields: Json, token: Token) -> Record:
         message = pop_alias(fields, aliases, "message") or ""
     else:
         message = check_message("message", own_message)
-    # Without a message, a time or a level shows that it is a log record. One under an alias counts
-    # even if its value can't be read.
+    # A record needs a message, or else a time or a level: without all three it is no log record. A
+    # time or level under an alias counts even if its value can't be read.
     has_time = own_timestamp is not None or "timestamp" in aliases
     has_level = own_severity is not None or "severity" in aliases
     if not (message or has_time or has_level):
@@ -1138,7 +1140,7 @@ def split_body(body: bytes, most_chars: int, charset: str) -> list[Json]:
     except UnicodeDecodeError:  # Of `decode`, or of %XX in a form.
         # "surrogateescape" marks the byte, and `split_lines` refuses a line with such a mark. Plain
         # text is refused whole: it has another charset, and all of it would be stored damaged.
-        text = body.decode("utf-8-sig", "surrogateescape").strip()
+        text = body.decode(charset, "surrogateescape").strip()
         values = split_lines(text) if text.startswith("{") else []
         if not values:
             raise
@@ -1639,7 +1641,7 @@ def parse_query_string(text: str, parsers: dict[str, Parser]) -> dict[str, Json]
         except ValueError as error:
             problem = f"The parameter {name} can't be {shorten(value)}."
             raise BadQuery(problem, f"Allowed: {error}.") from None
-        if name in SEVERAL:  # Tuples.
+        if name in SEVERAL:  # Their parsers give tuples.
             values[name] = values.get(name, ()) + parsed
         elif name in values:
             raise BadQuery(f"The parameter {name} is given twice.", "Give it once.")
@@ -1794,24 +1796,26 @@ class Batch:
         self.records = records
         self.key = key  # SHA-256 of token and Idempotency-Key; empty without such a key.
         self.body_hash = body_hash  # SHA-256 of the body that came with the key.
-        # How many records of each, for the table of counts: they are counted here, in the thread of
-        # the request, so that the commit has less to do.
+        # How many records each minute, service and severity has: the commit adds them to the table
+        # of counts. They are counted here, in the thread of the request, so that it has less to do.
         self.kinds: dict[MinuteKind, int] = {}  # Faster than a Counter.
         for timestamp, service, severity, _, _ in records:
             minute = None if timestamp is None else timestamp // MINUTE * MINUTE
             kind = minute, service, severity
             self.kinds[kind] = self.kinds.get(kind, 0) + 1
-        # A lock as a signal: it is taken here, and `commit` waits by taking it again. Another
-        # thread releases it when the batch has a result or is to commit. An Event takes longer.
+        # A lock as a signal: it is taken here, and the thread of the batch sleeps by taking it
+        # again. It is released once: when the batch has a result, or when it is the first of the
+        # queue and its thread is to commit. An Event takes longer.
         self.wake = threading.Lock()
         self.wake.acquire()
-        # `store.write` sets what follows; the Committer sets `failure` too.
+        # `store.write` sets these.
         self.first_id = 0
         self.last_id = 0
         self.stored = 0  # How many records it has in the store.
         self.replayed = False  # Its key was known: it was stored before, and not again.
+        # The Committer sets these. `store.write` may set `failure` to KeyReused.
         self.failure: Exception | None = None  # Why it is not stored.
-        self.is_on_disk = False  # Set by the Committer. Nothing else makes a 200.
+        self.is_on_disk = False  # Nothing else makes a 200.
 
     @property
     def has_result(self) -> bool:
@@ -1905,9 +1909,10 @@ LARGE_COMMIT_RECORDS = 100  # With so many, other threads must release the GIL s
 class Committer:
     """Group commit: batches that come while others are committed share the next transaction.
 
-    All batches wait in a queue. Only the thread of the first one commits: those that are in it by
-    then, until they have MAX_COMMIT_RECORDS, while their threads sleep. So one fsync serves many
-    requests, and a lone client waits for nobody. Batches with a result are always the first ones.
+    All batches wait in a queue. Only the thread of the first batch commits. It takes the batches
+    that are in the queue at that moment, up to MAX_COMMIT_RECORDS. The threads of the others sleep.
+    So one fsync serves many requests, and a lone client waits for nobody. Batches with a result
+    always stand at the front of the queue.
     """
 
     def __init__(self, write: Callable[[list[Batch]], None]):
@@ -1958,40 +1963,48 @@ class Committer:
                     self.queue[0].wake.release()
 
     def _commit_together(self, batches: list[Batch]) -> None:
-        """Gives each batch a result.
-
-        An error that nobody expected is a fault of this program: a batch breaks the schema, for
-        example. Then each is tried alone, so that only this one fails.
-        """
+        """Gives each batch a result."""
         began = time.perf_counter()
         try:
             self._write(batches)
-        except Unavailable as outage:
-            log.error("nothing was stored: %s", outage)
-            # All that wait by now fail with it. Else each transaction would wait as long for a
-            # locked database, one after the other.
-            with self._lock:
-                fail(self.queue, outage)
         except Exception as error:
-            if len(batches) == 1:
-                batches[0].failure = error
-                return
             for batch in batches:
                 batch.failure = None  # `write` may have set it before the error.
-            for batch in batches:
-                if not batch.has_result:  # An outage meanwhile fails all that wait.
-                    self._commit_together([batch])
+            self._settle(batches, error)
         else:
             for batch in batches:
                 batch.is_on_disk = batch.failure is None
             self.commits += 1
             self.seconds += time.perf_counter() - began
 
+    def _settle(self, batches: list[Batch], error: Exception) -> None:
+        """Gives batches a result that could not be written together.
+
+        An error that nobody expected is a fault of this program: a batch breaks the schema, for
+        example. Then each is tried alone, so that only this one fails.
+        """
+        if isinstance(error, Unavailable):
+            log.error("nothing was stored: %s", error)
+            # All that wait by now fail with it. Else each transaction would wait as long for a
+            # locked database, one after the other.
+            with self._lock:
+                fail(self.queue, error)
+        elif len(batches) == 1:
+            batches[0].failure = error
+        else:
+            for batch in batches:
+                if not batch.has_result:  # An outage meanwhile fails all that wait.
+                    self._commit_together([batch])
+
 
 def fail(batches: Iterable[Batch], outage: Unavailable) -> None:
-    """Gives each batch a failure of its own: raising one in many threads would mix tracebacks."""
+    """Gives batches without a result a failure of their own each.
+
+    Raising one in many threads would mix tracebacks.
+    """
     for batch in batches:
-        batch.failure = Unavailable(outage.error, outage.hint)
+        if not batch.has_result:
+            batch.failure = Unavailable(outage.error, outage.hint)
 
 
 # -------- 8. SQLite
@@ -1999,8 +2012,8 @@ def fail(batches: Iterable[Batch], outage: Unavailable) -> None:
 SPANS = (DAY, HOUR, MINUTE)  # The lengths of the spans in the table of counts.
 ROWS = 1_000  # One INSERT has so many at most.
 COLUMNS = ", ".join(StoredRecord._fields)
-# A page can be merged from several SELECTs. A part is one of them: what follows its FROM, as "logs
-# INDEXED BY logs_by_time", and the query that its WHERE is made of.
+# A page can be merged from several SELECTs. A part is one of them: its FROM, as "logs INDEXED BY
+# logs_by_time", and the query of its WHERE.
 Part = tuple[str, Query]
 
 
@@ -2149,7 +2162,7 @@ class SQLiteRecords(Store):
             query = by_receipt(db, query)
             if not needs_scan(db, query):
                 return read_page(db, query, plan(db, query), most_chars)
-        # `scan` lends all connections for texts: the one that has just been given back too.
+        # Not within the "with": each thread of `scan` borrows a connection from the same ones.
         pages = scan(self, query, lambda db, part: read_page(db, query, [part], most_chars))
         return merge_pages(query, pages)
 
@@ -2242,9 +2255,9 @@ def read_page(db: sqlite3.Connection, query: Query, parts: list[Part], most_char
     """
     selects: list[str] = []
     values: list[Json] = []
-    for table, part in parts:
-        test, test_values = where_all(part)
-        selects.append(f"SELECT {COLUMNS} FROM {table} WHERE {test}")
+    for source, part_query in parts:
+        test, test_values = where_all(part_query)
+        selects.append(f"SELECT {COLUMNS} FROM {source} WHERE {test}")
         values += test_values
     if not selects:  # No record has such a service and severity.
         return [], False
@@ -3145,7 +3158,8 @@ class Request(NamedTuple):
     path: str  # Percent-decoded.
     query: str
     version: str  # "HTTP/1.0" or "HTTP/1.1".
-    # Names in lower case. Never change it: requests with the same head share it.
+    # Names in lower case. Never change it: `parse_small_head` gives the same object again for the
+    # same head.
     headers: Mapping[str, str]
     body_length: int | None  # None: the body comes in chunks.
     # Reads the body. The argument says for whom `Limits` counts its bytes: the secret of a token.
@@ -3182,6 +3196,10 @@ STATUSES: dict[type[Refusal], int] = {
     KeyReused: 422,
     Unavailable: 503,
 }
+REFUSAL_HEADERS: dict[type[Refusal], Mapping[str, str]] = {
+    Unavailable: {"Retry-After": str(RETRY_SECONDS)},
+    Unsupported: {"Accept-Encoding": "gzip, deflate"},
+}
 
 
 def json_response(status: int, body: Json, headers: Mapping[str, str] = {}) -> Response:
@@ -3194,10 +3212,8 @@ def refuse(refusal: Refusal) -> Response:
     body = {"error": refusal.error, "hint": refusal.hint, **refusal.details}
     if isinstance(refusal, HTTPRefusal):
         return json_response(refusal.status, body, refusal.headers)
-    headers = {"Retry-After": str(RETRY_SECONDS)} if isinstance(refusal, Unavailable) else {}
-    if isinstance(refusal, Unsupported):
-        headers = {"Accept-Encoding": "gzip, deflate"}
-    return json_response(STATUSES[type(refusal)], body, headers)
+    kind = type(refusal)
+    return json_response(STATUSES[kind], body, REFUSAL_HEADERS.get(kind, {}))
 
 
 class App:
@@ -3231,7 +3247,7 @@ class App:
         except ConnectionError:
             raise
         except Exception:
-            log.exception("unexpected error in %s %s", request.method, request.path)
+            log.exception("unexpected error in %s %s", request.method, shorten(request.path))
             response = refuse(HTTPRefusal(500, "The server made a mistake.", "See its log."))
         labels = {"endpoint": path or "other", "status": str(response.status)}
         self.metrics.add("logs_http_requests_total", 1, labels)
@@ -3244,8 +3260,8 @@ class App:
         is_preflight = request.method == "OPTIONS" and asked == "POST" and "POST" in methods
         if is_preflight:
             return answer_preflight
-        # While reading needs no token, a web page of another site could read the logs, in the
-        # browser of a visitor who may.
+        # While reading needs no token, a web page of another site could read the logs through the
+        # browser of a visitor who reaches this server.
         if self.config.reading_is_open:
             check_origin(self.config, request)
         if not path:
@@ -3325,6 +3341,8 @@ class App:
         self.check_reader(request)
         values = parse_query_string(request.query, LIST_PARAMETERS)
         follow = values.pop("follow", "0") == "1"
+        # A follower has one order and one format. Pages are in the order of time, where an id says
+        # nothing of what comes after it.
         not_allowed = ("order", "cursor", "format") if follow else ("after",)
         for name in not_allowed:
             if name in values:
@@ -3911,8 +3929,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def respond(self) -> None:
         """Answers one request: the method of all `do_...`, since ROUTES says who takes which."""
-        address = self.client_address[0]
-        request = self.head._replace(read_body=self.read_body, address=address)
+        request = self.head._replace(read_body=self.read_body, address=self.client_address[0])
         self.querying = 0 if self.command == "POST" else threading.get_ident()
         response = self.server.app.respond(request)
         self.querying = 0
@@ -3980,7 +3997,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         data = body.getvalue()
         if encoding == "identity":
             return data
-        with self.server.app.limits.large_body_slots:  # Two at a time are not counted yet.
+        # The result is counted when it is there: so two bodies at most are in memory uncounted.
+        with self.server.app.limits.large_body_slots:
             whole = decompress(data)
             self.hold(max(len(whole) - len(data), 0))
         return whole
@@ -3989,8 +4007,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """So many bytes, in pieces. Each is counted as it comes, not before."""
         while length:
             data = self.rfile.read1(min(length, 1 << 18))  # What one `recv` gives.
-            # `stop` calls `expire` too, when no request seems to be under way. One that came just
-            # then is still read, but not past its own deadline.
+            # After `expire`, the system still gives the bytes that came: only this test ends the
+            # request. (`stop` calls `expire` before the deadline, for a connection that seems idle.
+            # A request that has just come there is still read.)
             if not data or (self.is_shut and time.monotonic() > self.deadline):
                 raise self.cut_off()
             self.hold(len(data))
@@ -5813,8 +5832,9 @@ def reload(server: Server, path: pathlib.Path, overrides: dict[str, Json]) -> No
     """Reads tokens, limits and the certificate again. A bad file changes nothing."""
     app = server.app
     try:
-        # It is read twice. The changes are reported as the file has them. But another host waits
-        # for a restart: whether reading may be open depends on the host that is in use.
+        # It is read twice. `wanted` is what the file says, to tell what changed. `used` has the
+        # host that the server listens on: a new one counts only after a restart, and whether
+        # reading may be open depends on it.
         wanted = load_config(path, **overrides)
         used = load_config(path, **{**overrides, "host": app.config.host})
         if server.tls and used.tls:
@@ -5825,7 +5845,7 @@ def reload(server: Server, path: pathlib.Path, overrides: dict[str, Json]) -> No
         return
     names = [field.name for field in dataclasses.fields(Config)]
     changed = [name for name in names if getattr(wanted, name) != getattr(app.config, name)]
-    later = {"host", "port", "store", "number"}  # The number of this server, on a ClickHouse.
+    later = {"host", "port", "store", "number"}  # These count only at the next start.
     used = dataclasses.replace(used, **{name: getattr(app.config, name) for name in later})
     app.config = app.store.config = used
     later.intersection_update(changed)

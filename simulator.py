@@ -61,8 +61,8 @@ from typing import Any, NamedTuple
 # -------- 1. Constants
 
 TRY_TIMEOUT_SECONDS = 10.0  # a try fails after this silence; a busy server may need some seconds
-# From the first failed try on, all records of a service have so long together. Then each further
-# record gets one try, until the server answers one.
+# The time for retries after a first failed try. All records of a service share it. When it is over,
+# each record gets one try, until the server answers.
 GIVE_UP_AFTER_SECONDS = 60.0
 FIRST_PAUSE_SECONDS = 0.2  # the longest pause before the second try; it doubles from try to try
 LONGEST_PAUSE_SECONDS = 3.0  # it grows no further, so that a restarted server is found soon
