@@ -32,7 +32,7 @@ more threads, one for each processor, that read side by side. The thread of `wat
 past its deadline, that of `SQLiteStore.upkeep` deletes old records, and a last one writes the
 server's own log. The main thread waits for signals.
 
-Locks on which a batch may wait: a large body waits for one of two places, `large_body_slots`.
+Locks on which a batch may wait: a large body waits for a place, a `Limits.large_body_slot`.
 Batches join a queue, which `Committer._lock` guards. The thread of the first one holds
 `SQLiteRecords._write_lock`, which guards the one connection that writes, while it commits for the
 others too. The threads of the others wait for `Batch.wake` and hold nothing. Deleting takes
@@ -159,6 +159,7 @@ SMALL_CHUNK_BYTES = 256
 MAX_CHUNK_LINE_BYTES = 4 << 10  # The line before a chunk, with its extensions.
 MAX_BODY_BYTES = 10 << 20  # After decompression. Usual batches are smaller: syslog-ng's has 3 MB.
 MAX_GZIP_MEMBERS = 100  # A body of a million empty members would cost seconds.
+MAX_FORM_ESCAPES = 512 << 10  # "%XX" in a form: each takes 200 bytes for a moment.
 # The records of a body can be longer together than the body: OTLP sends an attribute once for many
 # records, and it is stored with each of them.
 MAX_STORED_CHARS = 64 << 20
@@ -196,7 +197,8 @@ MAX_REFUSED_ADDRESSES = 1_000
 SEND_BUFFER_BYTES = 256 << 10  # In the kernel, for a client that does not read.
 MAX_LOG_LINES = 10_000  # Of the server's own log, that wait to be written. More are lost.
 READERS = 6  # Connections to SQLite for queries that an index serves.
-SCANNERS = max(2, os.cpu_count() or 2)  # Connections for queries that must read the records.
+SCANNERS = max(2, os.cpu_count() or 2)  # Stretches of records that one query reads side by side.
+SLOW_READERS = 2 * SCANNERS  # Connections for queries that must read the records: for two clients.
 STREAM_RECORDS = 1_000  # A stream reads so many at a time,
 STREAM_CHARS = 1 << 20  # or fewer, when their messages and attributes have so many characters.
 PAGE_CHARS = 4 << 20  # A page ends early when its records are longer together.
@@ -220,7 +222,7 @@ HEARTBEAT_SECONDS = 15  # A follower that gets no record gets a blank line so of
 # After a refusal the server reads on: closing while the client sends could destroy the answer.
 DRAIN_SECONDS = 2
 SHUTDOWN_SECONDS = 3  # For requests in flight, when the server stops.
-HANG_SECONDS = 5  # A stop that takes longer is ended by a signal of the system, SIGALRM.
+HANG_SECONDS = 8  # A stop that takes longer is ended by a signal of the system, SIGALRM.
 RETRY_SECONDS = 2  # What Retry-After asks for. Clients give up on long waits.
 KEY_LIFETIME = DAY  # An Idempotency-Key.
 
@@ -393,7 +395,7 @@ SECRETS = Setting(
 )
 BOUND = Setting(
     "a number above 0, or null for no bound",
-    lambda value: value is None or (type(value) in (int, float) and value > 0),
+    lambda value: value is None or (type(value) in (int, float) and 0 < value < float("inf")),
     None,
 )
 SECTION = Setting("an object", lambda value: isinstance(value, dict), {})
@@ -411,7 +413,7 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         "retention": SECTION,
         "max_records_per_second": BOUND,
         "allowed_hosts": TEXTS,
-        "tls": SECTION,
+        "tls": SECTION._replace(default=None),
     },
     "server.retention": {
         "max_age_days": BOUND._replace(default=30),
@@ -477,24 +479,34 @@ def unsafe_tokens(tokens: list[Token], host: str) -> Iterator[str]:
         yield f"the sample tokens (demo-...) are public: replace them while the host is {host}"
 
 
+def unique_keys(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    """A JSON object. Raises ValueError for a key that is given twice: json keeps the last one."""
+    for key, uses in Counter(key for key, _ in pairs).items():
+        if uses > 1:
+            raise ValueError(f"the key {shorten(key)} is given twice in an object")
+    return dict(pairs)
+
+
 def load_config(path: pathlib.Path, **overrides: Json) -> Config:
     """Reads and checks a configuration file.
 
     `overrides` that are not None replace keys of its "server". Raises StartError with all mistakes.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        document = json.loads(text, object_pairs_hook=unique_keys)
     except OSError as error:
         raise StartError(f"{path}: can't be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise StartError(f"{path}: not JSON: {error}") from None
+        raise StartError(f"{path}: can't be read as JSON: {error}") from None
     mistakes: list[str] = []
     top = read_section(document, "", mistakes)
     given = {key: value for key, value in overrides.items() if value is not None}
     server = read_section(top["server"] | given, "server", mistakes)
     retention = read_section(server["retention"], "server.retention", mistakes)
     read_section(top["simulator"], "simulator", mistakes)
-    tls = read_section(server["tls"], "server.tls", mistakes) if server["tls"] else {}
+    tls = server["tls"]
+    tls = {} if tls is None else read_section(tls, "server.tls", mistakes)
     tokens = read_tokens(server, top["services"], mistakes)
     if isinstance(server["host"], str):
         mistakes += unsafe_tokens(tokens, server["host"])
@@ -705,13 +717,14 @@ def nesting(value: Json) -> int:
 # another logger gives it: "msg" or "level", for example.
 
 
-# As a text, 20261124 is a date. As a number it is a moment of 1970.
-EPOCH_NUMBER = re.compile(r"(?!\d{8}\Z)-?\d+(\.\d+)?")
-# 20261124021412, and with 3 or 6 more digits for a fraction. As an epoch number, such a date would
-# be of the year 2572 or later.
+# As a text, 20261124 is a date, and 2026 seems to be a year. As numbers they are moments of 1970.
+EPOCH_NUMBER = re.compile(r"(?!\d{4}(\d{4})?\Z)-?\d+(\.\d+)?")
+# 20261124021412, also with a fraction of 3 or 6 more digits or behind a point, and with an offset.
+# As an epoch number, such a date would be of the year 2572 or later. Only an offset shows that
+# 202611240214Z is a date without seconds.
 DATE_OF_DIGITS = re.compile(
-    r"((?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))"
-    r"((?:[01]\d|2[0-3])[0-5]\d[0-5]\d)(\d{3}|\d{6})?"
+    r"((?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))((?:[01]\d|2[0-3])[0-5]\d)"
+    r"(?:([0-5]\d)[.,]?(\d{3}|\d{6}|(?<=[.,])\d+)?|(?=[Z+-]))(Z|[+-]\d\d(?::?\d\d)?)?"
 )
 
 
@@ -733,7 +746,8 @@ def parse_timestamp(value: Json) -> int:
             nanoseconds = value.get("nanoOfSecond", value.get("nanos")) or 0
             microseconds = int(seconds) * SECOND + int(nanoseconds) // 1000
         elif digits := DATE_OF_DIGITS.fullmatch(str(value)):
-            microseconds = parse_date("{}T{}.{}".format(*digits.groups("0")))
+            date, time_of_day, second, fraction, zone = digits.groups("")
+            microseconds = parse_date(f"{date}T{time_of_day}{second or '00'}.{fraction or 0}{zone}")
         elif not isinstance(value, str):
             microseconds = parse_epoch(value)
         elif EPOCH_NUMBER.fullmatch(value):
@@ -771,13 +785,23 @@ MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", 
 ZONE_NAMES = {  # The American ones as RFC 2822, 4.3 has them.
     "+00": "Z UT UTC GMT WET",
     "+01": "CET WEST BST",
-    "+02": "CEST EET",
+    "+02": "CEST EET SAST",
     "+03": "EEST MSK",
+    "+05": "PKT",
+    "+05:30": "IST",
+    "+08": "HKT SGT AWST",
+    "+09": "JST KST",
+    "+10": "AEST",
+    "+11": "AEDT",
+    "+12": "NZST",
+    "+13": "NZDT",
+    "-03": "BRT ART",
     "-04": "EDT",
     "-05": "EST CDT",
     "-06": "CST MDT",
     "-07": "MST PDT",
     "-08": "PST",
+    "-10": "HST",
 }
 ZONES = {name: offset for offset, names in ZONE_NAMES.items() for name in names.split()}
 
@@ -787,7 +811,10 @@ def parse_date(text: str) -> int:
 
     Raises ValueError.
     """
+    text = re.sub(r"\[[\w/+-]+\]$", "", text)  # 02:14:12+01:00[Europe/Paris], as Java writes it.
     try:
+        if re.match(r"\d{9}", text):  # It would take the first digit of the hour for a "T".
+            raise ValueError
         moment = datetime.fromisoformat(text)
     except ValueError:
         matches = (form.fullmatch(text.strip(" []")) for form in DATE_FORMS)
@@ -795,7 +822,8 @@ def parse_date(text: str) -> int:
         if not parts:
             raise
         year, month, day, hour, rest = parts.group("year", "month", "day", "hour", "rest")
-        year = year if len(year) == 4 else f"20{year}"
+        if len(year) == 2:
+            year = f"{'19' if year > '68' else '20'}{year}"  # As strptime takes it.
         if month.isalpha():
             month = f"{MONTHS.index(month.lower()) + 1:02}"
         zone = (parts["zone"] or "Z").replace(" ", "+")
@@ -874,7 +902,7 @@ def severity_of_number(number: float, name: str) -> int:
             return max(int(number) // 10 * 10, 10)
     elif number in range(8):
         return SYSLOG_SEVERITIES[int(number)]
-    elif 10 <= number < 70:  # pino and bunyan: 10 is trace, 20 debug, 60 fatal.
+    elif number == 10 or 20 <= number < 70:  # pino and bunyan: 10 is trace, 20 debug, 60 fatal.
         return max(int(number) // 10 * 10 - 10, 10)
     elif number in MONOLOG_SEVERITIES:
         return MONOLOG_SEVERITIES[int(number)]
@@ -1009,6 +1037,12 @@ def message_of(alias: Alias) -> str:
     return check_message(alias.name, message)
 
 
+def severity_of(alias: Alias) -> int:
+    """The severity that an alias means. Raises ValueError."""
+    name = "level" if alias.name == "PRIORITY" else alias.name.lower()  # journald's.
+    return parse_severity(alias.value, name)
+
+
 def service_of(alias: Alias) -> str:
     """The service that an alias means. Raises ValueError."""
     if not isinstance(alias.value, str) or not 0 < len(alias.value) <= MAX_SERVICE_CHARS:
@@ -1018,7 +1052,7 @@ def service_of(alias: Alias) -> str:
 
 MEANINGS: dict[str, Callable[[Alias], Json]] = {
     "timestamp": timestamp_of,
-    "severity": lambda alias: parse_severity(alias.value, alias.name.lower()),
+    "severity": severity_of,
     "message": message_of,
     "service": service_of,
 }
@@ -1196,11 +1230,12 @@ def split_json(text: str, most_chars: int) -> list[Json]:
     offset = 0
     while offset < len(text):
         if len(text) - offset > PIECE_CHARS:
-            value, offset = decode_long(text, offset, most_chars)
+            array = decode_array(text, offset, most_chars)
+            value, offset = array or decode_value(text, offset, most_chars)
         else:  # It holds the GIL for a moment only.
             value, offset = decode_json(text, offset)
-        if isinstance(value, dict) and "logs" in value and is_envelope(value):
-            value = value["logs"]
+        if isinstance(value, dict) and "logs" in value:
+            value = open_envelope(value)
         if isinstance(value, list):
             values += value
         else:
@@ -1229,9 +1264,9 @@ def check_count(records: int) -> None:
 
 
 # -------- 5b. Unusual bodies *
-# The core uses `charset_of`, `unreadable`, `replace_surrogates`, `is_json`, `is_envelope`,
-# `split_lines`, `parse_form` and `decode_long`. They read bodies that are not UTF-8, JSON with bad
-# lines, forms, and JSON of many megabytes.
+# The core uses `charset_of`, `unreadable`, `replace_surrogates`, `is_json`, `open_envelope`,
+# `split_lines`, `parse_form`, `decode_array` and `decode_value`. They read bodies that are not
+# UTF-8, JSON with bad lines, forms, and JSON of many megabytes.
 
 
 @functools.lru_cache(256)
@@ -1315,9 +1350,18 @@ def is_json(text: str) -> bool:
     return end == len(text)
 
 
-def is_envelope(value: dict[str, Json]) -> bool:
-    """Whether an object holds records in "logs", and is no record that has a list of that name."""
-    return isinstance(value["logs"], list) and not find_aliases(value).keys() - {"service"}
+def open_envelope(value: dict[str, Json]) -> Json:
+    """The records in {"logs": [...]}. A "service" beside it is that of records without their own.
+
+    Any other object is a record that has something of that name: it is given back.
+    """
+    records = value["logs"]
+    if not isinstance(records, list) or value.keys() - {"logs", "service"}:
+        return value
+    if "service" not in value:
+        return records
+    shared = {"service": value["service"]}
+    return [shared | record if isinstance(record, dict) else record for record in records]
 
 
 def split_lines(text: str) -> list[Json]:
@@ -1335,33 +1379,51 @@ def split_lines(text: str) -> list[Json]:
         except json.JSONDecodeError as error:
             values.append(RecordError("record", f"is not JSON: {error.msg}, column {error.colno}"))
         except (ValueError, RecursionError):
-            values.append(RecordError("record", "is not JSON in UTF-8 that can be read"))
+            values.append(
+                RecordError("record", "can't be read: it is not UTF-8, or nested too deep")
+            )
         check_count(len(values))
     has_good = not all(isinstance(value, RecordError) for value in values)
     return values if has_good else []
 
 
 FORM = re.compile(r"[\w.%+*@\[\]-]+=[^\s\"']*")  # As browsers write one.
+# The name of a part. .NET writes it without quotes.
+PART_NAME = re.compile(r'\bname=(?:"([^"\r\n]{1,200})"|([^\s";]{1,200}))', re.IGNORECASE)
 MULTIPART = re.compile(r"^content-disposition: *form-data", re.IGNORECASE | re.MULTILINE)
 
 
 def parse_form(text: str, charset: str) -> dict[str, Json] | None:
     """The fields of a form; None for a text that is none. `charset` is that of %XX in it.
 
-    Raises ValueError, and UnicodeDecodeError, which is one.
+    Raises TooLarge, ValueError, and UnicodeDecodeError, which is one.
     """
     if text.startswith("--") and MULTIPART.search(text, 0, 1000):
         fields = parse_multipart(text)
     elif FORM.fullmatch(text):
+        if text.count("%") > MAX_FORM_ESCAPES:
+            raise TooLarge("The form has too many escapes: %XX.", "Send JSON, or a shorter form.")
         pairs = urllib.parse.parse_qsl(
             text, keep_blank_values=True, max_num_fields=1000, encoding=charset, errors="strict"
         )
-        fields = dict(pairs)
+        fields = collect(pairs)
     else:
         return None
     # `format_message` reads a repr() of the client: it can hold half a surrogate pair.
     form: dict[str, Json] = replace_surrogates(clean_form(fields))
     return form
+
+
+def collect(pairs: Iterable[tuple[str, str]]) -> dict[str, Json]:
+    """The fields of a form. A name that comes again has a list of its values.
+
+    >>> collect([("tag", "a"), ("message", "hi"), ("tag", "b")])
+    {'tag': ['a', 'b'], 'message': 'hi'}
+    """
+    lists: dict[str, list[str]] = {}
+    for name, value in pairs:
+        lists.setdefault(name, []).append(value)
+    return {name: values[0] if len(values) == 1 else values for name, values in lists.items()}
 
 
 def parse_multipart(text: str) -> dict[str, Json]:
@@ -1377,32 +1439,38 @@ def parse_multipart(text: str) -> dict[str, Json]:
     boundary = "\n" + boundary.rstrip("\r")
     if rest.count(boundary) > 1000:
         raise ValueError
-    fields: dict[str, Json] = {}
+    pairs = []
     for part in rest.split(boundary):
         head, *content = re.split(r"\r?\n\r?\n", part, maxsplit=1)
-        name = re.search(r'\bname="([^"\r\n]{0,200})"', head)
+        name = PART_NAME.search(head)
         if name and content:
-            fields[name[1]] = content[0].removesuffix("\r")
-    return fields
+            pairs.append((name[1] or name[2], content[0].removesuffix("\r")))
+    return collect(pairs)
 
 
 # Fields in a form of logging.handlers.HTTPHandler that repeat others or say nothing to a reader.
 FORM_NOISE = frozenset((
-    "args", "levelno", "msecs", "relativeCreated", "thread", "process", "processName", "taskName",
-    "filename",
+    "msecs", "relativeCreated", "thread", "process", "processName", "taskName", "filename",
 ))  # fmt: skip
 
 
 def clean_form(fields: dict[str, Json]) -> dict[str, Json]:
     """The fields of a form. Of those that logging.handlers.HTTPHandler posts, some say nothing.
 
-    >>> form = {"msg": "%s rows", "args": "(3,)", "levelno": "20", "exc_info": "None"}
+    >>> form = {"msg": "%s rows", "args": "(3,)", "levelname": "INFO", "levelno": "20"}
     >>> clean_form(form)
-    {'message': '3 rows'}
+    {'levelname': 'INFO', 'message': '3 rows'}
     """
     if "msg" not in fields or "levelno" not in fields:
         return fields
-    fields["message"] = format_message(fields.pop("msg"), fields.get("args", ""))
+    message = fields.pop("msg")
+    arguments = fields.pop("args", "()")
+    fields["message"] = format_message(message, arguments)
+    if fields["message"] == message and arguments not in ("()", "None", ""):
+        # They are not in the message: it could not be formatted.
+        fields["args"] = arguments[: MAX_ATTRIBUTES_BYTES // 8]
+    if str(fields.get("levelname")).upper() in SEVERITY_OF_WORD:
+        del fields["levelno"]  # Else it tells the severity of a level that the program made.
     # exc_info is "(<class 'E'>, E('what'), <traceback ...>)": only the middle says anything.
     exception = fields.pop("exc_info", "").partition("'>, ")[2]
     exception = exception.rpartition(", <traceback object")[0]
@@ -1418,7 +1486,7 @@ def clean_form(fields: dict[str, Json]) -> dict[str, Json]:
 CONVERSION = re.compile(r"%(?:\([^()%]*\))?[-#0 +]*\d{0,3}(?:\.\d{0,3})?[hlL]?[diouxXeEfFgGcrsa%]")
 
 
-def format_message(message: str, arguments: str) -> str:
+def format_message(message: Json, arguments: Json) -> Json:
     """The text that logging would make of a message and the repr() of its arguments.
 
     HTTPHandler sends both apart. The message stays as it is where they do not fit each other, or
@@ -1440,22 +1508,12 @@ def format_message(message: str, arguments: str) -> str:
 SHORT_CHARS = 1 << 12  # Most values are no longer, and a short piece is copied soon.
 
 
-def decode_long(text: str, offset: int, most_chars: int) -> tuple[Json, int]:
+def decode_value(text: str, offset: int, most_chars: int) -> tuple[Json, int]:
     """The JSON value at an offset of a long text, and the offset behind it.
 
     The parser of json holds the GIL: it gets no more than `most_chars` at a time, so that other
-    threads run. So a long array is read member by member, and a RecordError stands for any other
-    value that is longer than `most_chars`. Raises json.JSONDecodeError, TooLarge.
+    threads run. A RecordError stands for a longer value. Raises json.JSONDecodeError.
     """
-    return (
-        decode_piece(text, offset, SHORT_CHARS)
-        or decode_array(text, offset, most_chars)
-        or decode_value(text, offset, most_chars)
-    )
-
-
-def decode_value(text: str, offset: int, most_chars: int) -> tuple[Json, int]:
-    """What `decode_long` gives for a value that is no array, or that stands in one."""
     return (
         decode_piece(text, offset, SHORT_CHARS)
         or decode_piece(text, offset, 1 << 16)
@@ -1561,6 +1619,7 @@ class Query:
     order: str = "desc"
     by_id: bool = False  # In the order of ids, which is that of commits.
     limit: int = 100
+    client: str = ""  # Who asks: an address or the secret of a token.
 
     @property
     def text_count(self) -> int:
@@ -1569,15 +1628,10 @@ class Query:
         return sum(map(len, filters))
 
     @property
-    def searches_text(self) -> bool:
-        """Whether it asks for what only the records themselves tell, and no index."""
-        return self.text_count > 0
-
-    @property
     def is_counted(self) -> bool:
         """Whether the table of counts can answer it: its filters are time, service and severity."""
         received = (self.received_at_start, self.received_at_end)
-        return not self.searches_text and received == (None, None)
+        return not self.text_count and received == (None, None)
 
     def kind_filters(self) -> Query:
         """The same query with its filters on service and severity only."""
@@ -1877,7 +1931,10 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def stats(self, query: Query, step: int | None) -> Stats:
-        """Counts records. With a step (microseconds) it counts by steps too; TooManySteps."""
+        """Counts records. With a step (microseconds) it counts by steps too.
+
+        Raises TooManySteps.
+        """
 
     @abc.abstractmethod
     def delete(self, query: Query) -> int:
@@ -1970,6 +2027,8 @@ class Committer:
         except Exception as error:
             for batch in batches:
                 batch.failure = None  # `write` may have set it before the error.
+            if isinstance(error, MemoryError):  # Not tried again: they may be committed already.
+                error = Unavailable("The server is out of memory.")
             self._settle(batches, error)
         else:
             for batch in batches:
@@ -2158,7 +2217,7 @@ class SQLiteRecords(Store):
         `needs_scan` says whether all records must be read, side by side by `scan`; else `plan`
         names the indexes that serve the query. Searches for texts have connections of their own.
         """
-        with self.readers.lend(searches_text=query.searches_text) as db:
+        with self.readers.lend(query.text_count > 0, query.client) as db:
             query = by_receipt(db, query)
             if not needs_scan(db, query):
                 return read_page(db, query, plan(db, query), most_chars)
@@ -2236,8 +2295,11 @@ def find_keys(db: sqlite3.Connection, keys: list[bytes]) -> dict[bytes, tuple[by
     return {key: (body, first_id, stored) for key, body, first_id, stored in db.execute(sql, keys)}
 
 
-def add_counts(db: sqlite3.Connection, kinds: Mapping[MinuteKind, int], moment: int) -> None:
-    """Adds records by minute to the table of counts: to their minutes, hours and days."""
+def add_counts(db: sqlite3.Connection, kinds: Mapping[MinuteKind, int], moment: int = 0) -> None:
+    """Adds records by minute to the table of counts: to their minutes, hours and days.
+
+    `moment` is the time of those without a minute.
+    """
     rows: Counter[tuple[int, int, str, int]] = Counter()
     for (minute, service, severity), records in kinds.items():
         start = moment if minute is None else minute
@@ -2280,6 +2342,7 @@ def read_page(db: sqlite3.Connection, query: Query, parts: list[Part], most_char
 SCHEMA = pathlib.Path(__file__).with_name("schema.sql")
 APPLICATION_ID = 0x4C4F4753  # As schema.sql sets it.
 SCHEMA_VERSION = 2
+TOO_MANY_QUERIES = "Too many queries are under way, of this client or of all."
 PAGE_BYTES = 4096  # Of SQLite's pages.
 
 
@@ -2287,6 +2350,8 @@ def prepare_file(path: pathlib.Path) -> None:
     """Makes an empty file where none is. Raises StartError where the file can't be the store."""
     if sqlite3.sqlite_version_info < (3, 38):  # For STRICT tables and the operator "->".
         raise StartError(f"SQLite {sqlite3.sqlite_version} is too old: 3.38 or newer is needed")
+    if path.exists() and not path.is_file():
+        raise StartError(f"{path}: is no file; name another")
     check_file(path)
     SCHEMA.stat()  # Without it, no file is made.
     os.close(os.open(path, os.O_CREAT, 0o600))  # Only its owner may read a new one.
@@ -2299,7 +2364,8 @@ def check_file(path: pathlib.Path) -> None:
     SQLite would make files beside a database that is not ours.
     """
     wal = path.with_name(f"{path.name}-wal")
-    has_wal = wal.exists() and wal.stat().st_size  # Before the file: another start may make both.
+    # Looked at before the file: another server that starts now may make the file and then its WAL.
+    has_wal = wal.exists() and wal.stat().st_size
     head = b""
     if path.exists():
         with path.open("rb") as file:
@@ -2345,14 +2411,6 @@ def check_place(path: pathlib.Path, inode: int) -> None:
         raise Unavailable("The database file is not where it was.", hint)
 
 
-def sync_folder(folder: pathlib.Path) -> None:
-    """Puts the names of new files on disk. Windows does so by itself."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
-
-
 def connect(path: pathlib.Path, mode: str, cached_statements: int) -> sqlite3.Connection:
     """A connection to the file. `mode` is "ro" or "rw"."""
     db = sqlite3.connect(
@@ -2372,53 +2430,82 @@ class Readers:
     """The connections that only read. Each query borrows one, and gives it back."""
 
     def __init__(self, path: pathlib.Path):
-        # Queries that search texts take long. They share connections of their own, so that all
-        # others find a free one soon. Of each kind, the one that was free last is lent first.
-        self._pools: dict[bool, queue.LifoQueue[sqlite3.Connection]] = {}
-        for searches_text, count in ((False, READERS), (True, SCANNERS)):
-            self._pools[searches_text] = queue.LifoQueue()
+        # Slow queries share connections of their own, so that all others find a free one soon.
+        # None stands for the end. SimpleQueue needs no memory to give back what was borrowed.
+        self._pools: dict[bool, queue.SimpleQueue[sqlite3.Connection | None]] = {}
+        for is_slow, count in ((False, READERS), (True, SLOW_READERS)):
+            self._pools[is_slow] = queue.SimpleQueue()
             for _ in range(count):
-                # Few statements are kept: a client can make ever more different ones.
-                db = connect(path, "ro", cached_statements=8)
-                self._pools[searches_text].put(db)
+                # sqlite3 caches few statements of each: clients can send ever more different ones.
+                self._pools[is_slow].put(connect(path, "ro", cached_statements=8))
         # The queries under way: for each its deadline, and the thread that asks.
         self._queries: dict[sqlite3.Connection, tuple[float, int]] = {}
+        self._shares: Counter[str] = Counter()  # How many slow queries a client has under way.
+        self._freed = threading.Condition()  # It guards `_shares`.
+        # Threads that delete: whether their client has left.
+        self.deleting: dict[int, bool] = {}
         self.closing = False
         self.may_begin = threading.Event()  # Chapter 10 clears it while the WAL is too large.
         self.may_begin.set()
 
     @contextlib.contextmanager
-    def lend(self, searches_text: bool = False, thread: int = 0) -> Iterator[sqlite3.Connection]:
+    def lend(
+        self, is_slow: bool = False, client: str = "", thread: int = 0
+    ) -> Iterator[sqlite3.Connection]:
         """A connection in a transaction: all that it reads is of one moment.
 
-        A thread of `scan` gives the `thread` of its request: by it `stop` finds the queries of a
-        client that left. Raises Unavailable, past the deadline too.
+        A slow query takes of the share of its client. A thread of `scan` gives the `thread` of its
+        request: by it `stop` finds the queries of a client that left. Raises Unavailable, past the
+        deadline too.
         """
-        pool = self._pools[searches_text]
-        try:
-            self.may_begin.wait(QUERY_SECONDS)  # Then it reads, though the WAL is large.
-            db = pool.get(timeout=QUERY_SECONDS)
-        except queue.Empty:
-            raise Unavailable("Too many queries are under way.") from None
-        deadline = time.monotonic() + QUERY_SECONDS
-        self._queries[db] = deadline, thread or threading.get_ident()
-        try:
-            if self.closing:
-                raise Unavailable("The server is stopping.")
-            db.execute("BEGIN")
-            yield db
-        except sqlite3.DatabaseError as error:
-            raise explain(error) from error
-        finally:
-            del self._queries[db]
+        self.may_begin.wait(QUERY_SECONDS)  # Then it reads, though the WAL is large.
+        with self.share(client) if is_slow else contextlib.nullcontext():
+            pool = self._pools[is_slow]
             try:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
+                db = pool.get(timeout=QUERY_SECONDS)
+            except queue.Empty:
+                raise Unavailable(TOO_MANY_QUERIES) from None
+            if db is None:
+                pool.put(None)
+                raise Unavailable("The server is stopping.")
+            deadline = time.monotonic() + QUERY_SECONDS
+            self._queries[db] = deadline, thread or threading.get_ident()
+            try:
+                db.execute("BEGIN")
+                yield db
+            except sqlite3.DatabaseError as error:
+                raise explain(error) from error
             finally:
-                pool.put(db)
+                del self._queries[db]
+                try:
+                    if db.in_transaction:
+                        db.execute("ROLLBACK")
+                finally:
+                    pool.put(db)
+
+    @contextlib.contextmanager
+    def share(self, client: str) -> Iterator[None]:
+        """One of SCANNERS places for the slow queries of a client. Raises Unavailable."""
+        with self._freed:
+            self._freed.wait_for(
+                lambda: self._shares[client] < SCANNERS or self.closing, QUERY_SECONDS
+            )
+            if self._shares[client] >= SCANNERS:
+                raise Unavailable(TOO_MANY_QUERIES)
+            self._shares[client] += 1
+        try:
+            yield
+        finally:
+            with self._freed:
+                self._shares[client] -= 1
+                if not self._shares[client]:
+                    del self._shares[client]
+                self._freed.notify_all()
 
     def stop(self, gone: set[int]) -> None:
         """Stops queries that are past their deadline, and those of threads whose client left."""
+        for thread in self.deleting.keys() & gone:
+            self.deleting[thread] = True
         for db, (deadline, thread) in list(self._queries.items()):
             # The connection may have been lent again since the list was made. In the moment that
             # remains, the wrong query may be stopped: its client gets a 503.
@@ -2426,18 +2513,30 @@ class Readers:
             if (deadline < time.monotonic() or thread in gone) and is_same_query:
                 db.interrupt()
 
+    def wait_until_idle(self) -> None:
+        """Waits until no query is under way, for QUERY_SECONDS at most."""
+        deadline = time.monotonic() + QUERY_SECONDS
+        while self._queries and time.monotonic() < deadline:
+            time.sleep(0.02)
+
     def close(self) -> None:
         """Stops the queries under way, and closes the connections that are back in a second."""
         self.closing = True
+        self.may_begin.set()
+        with self._freed:
+            self._freed.notify_all()
         deadline = time.monotonic() + 1
         # Once for each connection that must come back.
-        pools = [self._pools[False]] * READERS + [self._pools[True]] * SCANNERS
+        pools = [self._pools[False]] * READERS + [self._pools[True]] * SLOW_READERS
         while pools and time.monotonic() < deadline:
             for db in list(self._queries):
                 db.interrupt()  # Again and again: it may be between two statements.
             with contextlib.suppress(queue.Empty):
-                pools[-1].get(timeout=0.02).close()
+                if connection := pools[-1].get(timeout=0.02):
+                    connection.close()
                 pools.pop()
+        for pool in self._pools.values():
+            pool.put(None)  # Who still waits for a connection need not wait longer.
 
 
 def connect_writer(path: pathlib.Path) -> sqlite3.Connection:
@@ -2450,7 +2549,7 @@ def connect_writer(path: pathlib.Path) -> sqlite3.Connection:
             return db
         except sqlite3.Error as error:
             db.close()  # It may hold a lock.
-            # The file is locked, or has its tables by now.
+            # BUSY: the file is locked. ERROR: another server has made the tables since the look.
             if name_of(error) not in ("SQLITE_BUSY", "SQLITE_ERROR") or time.monotonic() > deadline:
                 raise
         time.sleep(0.01)
@@ -2460,8 +2559,12 @@ def prepare_writer(db: sqlite3.Connection, path: pathlib.Path) -> None:
     """Makes a new file by schema.sql, and sets how its connection writes."""
     if db.execute("PRAGMA user_version").fetchone() == (0,):
         db.executescript(SCHEMA.read_text(encoding="utf-8"))
-        sync_folder(path.parent)
-    db.execute("SELECT id FROM logs LIMIT 1")  # A broken file is found before a change.
+        if os.name == "posix":  # Puts the name of the file on disk. Windows does so by itself.
+            folder = os.open(path.parent, os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)
+    for table in ("logs", "counts", "keys"):  # A broken file is found before a change.
+        db.execute(f"SELECT 1 FROM {table} LIMIT 1")
     # In WAL mode, readers and the writer do not wait for each other.
     if db.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
         raise sqlite3.OperationalError("this file system has no WAL mode")
@@ -2563,7 +2666,8 @@ def split_by_kind(db: sqlite3.Connection, query: Query) -> list[Part]:
     start = MIN_TIMESTAMP if query.timestamp_start is None else query.timestamp_start
     end = MAX_TIMESTAMP if query.timestamp_end is None else query.timestamp_end
     kinds = db.execute(sql, [DAY, start // DAY * DAY, end, *values]).fetchall()
-    if len(kinds) > MAX_KINDS // (1 + query.text_count):  # Each repeats all tests in the statement.
+    # Each kind repeats all tests of texts, and SQLite bounds a statement.
+    if len(kinds) > MAX_KINDS // (1 + query.text_count):
         return [(BY_TIME, query)]
     query = dataclasses.replace(query, min_severity=None, not_service=())
     return [
@@ -2590,13 +2694,13 @@ def where_all(query: Query) -> tuple[str, list[Json]]:
 
 def where_text(text: str) -> tuple[str, list[Json]]:
     """The SQL test for a text in a message, ignoring case."""
-    # LIKE looks first, since it is fastest. It knows the case of ASCII letters only: every
-    # other letter of the text becomes "_", which stands for any character, or "%", for several:
-    # "ß" is "ss" in capitals. LIKE reads a message up to a NUL: one that has a NUL always goes
-    # to instr. Then instr decides. Both of its texts are in lower case, which Python makes
-    # where SQLite can't.
+    # LIKE is fast, and only leaves out what can't match. It ignores the case of ASCII letters only:
+    # any other letter of the text becomes "_", which stands for one character, or "%", for several,
+    # where lower case makes several of it: "ß" is "ss". LIKE stops at a NUL, so a message with a
+    # NUL passes. Then instr decides, on both texts in lower case, which Python makes where SQLite
+    # can't.
     pattern = re.sub(r"([%_\\])", r"\\\1", text)
-    pattern = re.sub(r"[^\x01-\x7f]", lambda m: "_%"[len(m[0].casefold()) > 1], pattern)
+    pattern = re.sub(r"[^\x01-\x7f]", lambda m: "%" if len(m[0].casefold()) > 1 else "_", pattern)
     fold = "lower" if text.isascii() else "fold"
     test = "(message LIKE ? ESCAPE '\\' OR instr(message, char(0)))"
     return f"{test} AND instr({fold}(message), ?) > 0", [f"%{pattern}%", text.casefold()]
@@ -2648,10 +2752,11 @@ def by_receipt(db: sqlite3.Connection, query: Query) -> Query:
 
 def needs_scan(db: sqlite3.Connection, query: Query) -> bool:
     """Whether all records are to be read for a query, side by side, on all processors."""
-    if not query.searches_text or is_narrow(query):
+    if not query.text_count or is_narrow(query):  # An index or a short stretch serves it.
         return False
-    if query.by_id:
+    if query.by_id:  # No index has texts in the order of ids.
         return True
+    # logs_by_kind leaves few records to search, or logs_by_time does.
     if query.kind_filters() != Query() or not covers_much(db, query):
         return False
     return query.limit == 0 or finds_few(db, query)  # 0: `stats` counts all, it needs no page.
@@ -2709,7 +2814,7 @@ def scan(
     def read_stretch(first: int) -> Any:
         last_id = min(first + length, high)
         stretch = dataclasses.replace(query, after=first, last_id=last_id)
-        with store.readers.lend(searches_text=True, thread=asking) as db:
+        with store.readers.lend(True, query.client, asking) as db:
             return work(db, (BY_ID, stretch))
 
     with concurrent.futures.ThreadPoolExecutor(SCANNERS) as pool:
@@ -2777,8 +2882,8 @@ def follow(store: SQLiteRecords, query: Query) -> Iterator[list[StoredRecord]]:
 # -------- 9. Counts *
 # The core uses `Stats`: what a store counts.
 
-# A range of time, as long as several spans: the length of each span, the start of the range and
-# its end (exclusive). A length of 1 µs is for a range without a whole span: an index is counted.
+# A range of time: the length of the spans that make it up, its start and its end (exclusive). The
+# length 1 means that no span fits: then the records of the range are counted by an index.
 Range = tuple[int, int, int]
 LENGTHS = (*SPANS, 1)
 
@@ -2840,7 +2945,7 @@ class SQLiteCounts(SQLiteRecords):
     """
 
     def stats(self, query: Query, step: int | None = None) -> Stats:
-        with self.readers.lend(not query.is_counted) as db:
+        with self.readers.lend(not query.is_counted, query.client) as db:
             if query.is_counted:
                 return count_by_ranges(db, query, step)
             query = by_receipt(db, dataclasses.replace(query, limit=0))  # 0: all are counted.
@@ -2872,10 +2977,11 @@ class SQLiteCounts(SQLiteRecords):
 def step_of(time: str, step: int) -> str:
     """The begin of the step that a time is in, in SQL.
 
-    SQLite's % is negative before 1970. Adding a multiple of the step makes it positive.
+    Before 1970 "%" is negative. Adding a multiple of the step makes it positive. Without CAST,
+    ClickHouse would take the step for a number of another size.
     """
     shift = -(MIN_TIMESTAMP // step) * step
-    return f"{time} - ({time} + {shift}) % {step}"
+    return f"{time} - ({time} + {shift}) % CAST({step} AS BIGINT)"
 
 
 def count_by_ranges(db: sqlite3.Connection, query: Query, step: int | None) -> Stats:
@@ -2909,7 +3015,7 @@ def count_by_ranges(db: sqlite3.Connection, query: Query, step: int | None) -> S
 def first_timestamp(db: sqlite3.Connection, query: Query, order: str) -> int | None:
     """The timestamp of the first record in an order; None without one.
 
-    The counts may tell of records that another program has deleted.
+    It can be None though the counts have some: another program has deleted the records.
     """
     one = dataclasses.replace(query, limit=1, order=order)
     records, _ = read_page(db, one, plan(db, one), PAGE_CHARS)
@@ -2919,7 +3025,7 @@ def first_timestamp(db: sqlite3.Connection, query: Query, order: str) -> int | N
 def select_ranges(query: Query, ranges: Iterable[Range]) -> tuple[str, list[Json]]:
     """SQL for what a query finds in ranges: a time, service, severity and number of records a row.
 
-    For a range of 1 µs each, it reads the index of each kind, which has all that is asked for: no
+    For a range of length 1, it reads the index of each kind, which has all that is asked for: no
     record is read.
     """
     test, kinds = where(query.kind_filters())
@@ -2965,24 +3071,29 @@ def count_records(db: sqlite3.Connection, parts: list[Part], step: int | None) -
 # -------- 10. Retention *
 # The core uses nothing of this chapter: main makes its `SQLiteStore`.
 
-UPKEEP_SECONDS = 0.25  # Between two looks: some 15 MB can come in meanwhile, of the largest rush.
+UPKEEP_SECONDS = 0.25  # Between two looks. At the highest rate some 15 MB come in meanwhile.
 UPKEEP_RECORDS = 2_000  # One step deletes so many, so that no writer waits long.
 WAL_PAUSE_SECONDS = 30  # After a checkpoint that could not end, since another process reads.
 SPARE_PAGES = 1_000  # Free pages that stay in the file for the next records.
-LEAP_SECONDS = 3600  # A leap of the clock ahead that lasts longer is believed.
-AGE_NOTES = 10_000  # In max_age_days: see `SQLiteStore.__init__`. In 30 days one each 4 minutes.
+LEAP_SECONDS = 3600  # The clock jumped ahead and stayed there for so long: then it is right.
+AGE_NOTES = 10_000  # So many notes are kept for max_age_days: for 30 days, one each 4 minutes.
 OLDEST = "id < (SELECT min(id) FROM logs) + ?"  # The first so many of the table: ids grow.
 
 
 class SQLiteStore(SQLiteCounts):
-    """The whole SQLite store: records, statistics, and a thread that deletes what is old."""
+    """The whole SQLite store: records, statistics, and a thread that deletes what is old.
+
+    The clock of the system can be wrong. If it jumps a year ahead, all records look too old. So
+    their age is measured twice: by received_at, and by notes. A note is a moment of the monotonic
+    clock and the newest id of then: when it is older than max_age_days, all ids up to it are too
+    old. A clock that has jumped ahead is not believed for an hour. After that, the time before was
+    the wrong one, and of what came since the start only the notes tell the age.
+    """
 
     def __init__(self, config: Config):
         super().__init__(config)
         self._shrunk = False  # Freed pages are in the WAL: a checkpoint is due.
         self._clock = (now(), time.monotonic())  # When the two clocks agreed last.
-        # A note is a monotonic moment and the newest id of then. When it is older than
-        # max_age_days, all ids up to it are too old, whatever the clock of the system said.
         self._notes: deque[tuple[float, int]] = deque()
         self._old_id = 0  # All ids up to it are too old by the notes.
         self._start_id = 0  # It stays so where the file is damaged: a later use says so.
@@ -3043,17 +3154,13 @@ class SQLiteStore(SQLiteCounts):
         return delete_where(db, test, [UPKEEP_RECORDS, self._old_id, self._dated_id, before])
 
     def steady_now(self) -> int:
-        """The present moment, for deleting by age: a clock that leaps ahead is not believed.
-
-        A leap that lasts for LEAP_SECONDS is believed: then the clock was wrong before. What was
-        stored since the start may have a received_at of long ago: it goes by the notes.
-        """
+        """The present moment, for deleting by age: a jump ahead counts after LEAP_SECONDS only."""
         moment, clock = now(), time.monotonic()
         agreed, agreed_clock = self._clock
         expected = agreed + int((clock - agreed_clock) * SECOND)
         if abs(moment - expected) >= MINUTE and clock - agreed_clock < LEAP_SECONDS:
             return min(moment, expected)
-        if moment - expected >= MINUTE:
+        if moment - expected >= MINUTE:  # What came since the start has a received_at of before.
             self._dated_id = self._start_id
         self._clock = moment, clock
         return moment
@@ -3064,9 +3171,9 @@ class SQLiteStore(SQLiteCounts):
         return MAX_WAL_BYTES if megabytes is None else min(MAX_WAL_BYTES, megabytes * (1 << 17))
 
     def bound_wal(self) -> None:
-        """Lets queries wait, where the WAL is too large, until all of it is in the file.
+        """Makes queries wait, where the WAL is too large, until all of it is in the file.
 
-        Queries that overlap without end would let it grow without end. Raises Unavailable.
+        Queries that overlap without end would let it grow without end. Raises sqlite3.Error.
         """
         wal = pathlib.Path(f"{self.path}-wal")
         if not wal.exists() or wal.stat().st_size < self.most_wal_bytes():
@@ -3076,6 +3183,7 @@ class SQLiteStore(SQLiteCounts):
             return
         self.readers.may_begin.clear()
         try:
+            self.readers.wait_until_idle()
             with self._write_lock:  # TRUNCATE waits for readers: LOCK_SECONDS at most.
                 [is_busy, *_] = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if is_busy:  # Another process reads: each try keeps the writers waiting.
@@ -3098,11 +3206,18 @@ class SQLiteStore(SQLiteCounts):
 
     def delete(self, query: Query) -> int:
         deleted = 0
-        for records in self.stream(query):
-            marks = ", ".join("?" * len(records))
-            with self.transaction() as db:
-                ids = [record.id for record in records]
-                deleted += delete_where(db, f"id IN ({marks})", ids)
+        thread = threading.get_ident()
+        self.readers.deleting[thread] = False
+        try:
+            for records in self.stream(query):
+                if self.readers.deleting[thread]:
+                    raise query_stopped()
+                marks = ", ".join("?" * len(records))
+                with self.transaction() as db:
+                    ids = [record.id for record in records]
+                    deleted += delete_where(db, f"id IN ({marks})", ids)
+        finally:
+            del self.readers.deleting[thread]
         return deleted
 
     def recount(self) -> int:
@@ -3113,7 +3228,7 @@ class SQLiteStore(SQLiteCounts):
         with self.transaction() as db:
             before = set(db.execute("SELECT * FROM counts"))
             db.execute("DELETE FROM counts")
-            add_counts(db, count_minutes(db, "1 = 1", []), 0)
+            add_counts(db, count_minutes(db, "1 = 1", []))
             wrong = before.symmetric_difference(db.execute("SELECT * FROM counts"))
             return len({tuple(key) for *key, _ in wrong})
 
@@ -3134,7 +3249,7 @@ def delete_where(db: sqlite3.Connection, test: str, values: list[int]) -> int:
     kinds = count_minutes(db, test, values)
     if kinds:
         db.execute(f"DELETE FROM logs NOT INDEXED WHERE {test}", values)
-        add_counts(db, {kind: -records for kind, records in kinds.items()}, 0)
+        add_counts(db, {kind: -records for kind, records in kinds.items()})
         db.execute("DELETE FROM counts WHERE records <= 0")
     return sum(kinds.values())
 
@@ -3291,10 +3406,14 @@ class App:
             self.limits.note_refused(request.address, request.path)
         raise unauthorized(given, scheme.lower() in SCHEMES, roles)
 
-    def check_reader(self, request: Request) -> None:
-        """Raises HTTPRefusal, 401, for a reader without the token that is needed."""
-        if not self.config.reading_is_open:
-            self.authenticate(request, "read")
+    def check_reader(self, request: Request) -> str:
+        """Who reads: the secret of a token, or an address while reading is open.
+
+        Raises HTTPRefusal, 401, for a reader without the token that is needed.
+        """
+        if self.config.reading_is_open:
+            return request.address
+        return self.authenticate(request, "read").secret
 
     # Writing
 
@@ -3314,7 +3433,8 @@ class App:
         key = idempotency_key(request)
         body = request.read_body(token.secret)
         is_large = len(body) > LARGE_BODY_BYTES
-        with self.limits.large_body_slots if is_large else contextlib.nullcontext():
+        slot = self.limits.large_body_slot(token.secret) if is_large else contextlib.nullcontext()
+        with slot:
             parsed = read_records(split(body), token, parse)
         batch = Batch(parsed.records)
         if key:
@@ -3338,19 +3458,19 @@ class App:
 
     def get_logs(self, request: Request) -> Response:
         """Gives records, page by page, all, or as they come."""
-        self.check_reader(request)
+        client = self.check_reader(request)
         values = parse_query_string(request.query, LIST_PARAMETERS)
         follow = values.pop("follow", "0") == "1"
         # A follower has one order and one format. Pages are in the order of time, where an id says
         # nothing of what comes after it.
         not_allowed = ("order", "cursor", "format") if follow else ("after",)
         for name in not_allowed:
-            if name in values:
+            if name in values and values[name] != "ndjson":
                 word = "with" if follow else "without"
                 problem = f"The parameter {name} does not go {word} follow=1."
                 raise BadQuery(problem, "Leave it out.")
         output = FORMATS[values.pop("format", "json")]
-        query = Query(**values)
+        query = Query(**values, client=client)
         if follow:
             lines = self.follow_lines(self.store.follow(query))
             return stream_response(FORMATS["ndjson"].content_type, lines)
@@ -3469,12 +3589,15 @@ class Limits:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._balances: dict[str, tuple[float, float]] = {}  # Of a secret: records, and as of when.
+        # By secret: how many records the token may still send, and when that was computed.
+        self._balances: dict[str, tuple[float, float]] = {}
         self._held: dict[str, int] = {}  # Bytes of a client: of a secret or of an address.
         self._refused: dict[str, tuple[float, int]] = {}  # Of an address: see `note_refused`.
         self.held_bytes = 0  # Of all.
-        self.large_body_slots = threading.Semaphore(2)  # Of all: more at a time would take memory.
-        self._brakes: dict[str, threading.Lock] = {}  # Of a secret: few, though never removed.
+        self._large_bodies = threading.Semaphore(2)  # Of all: more at a time would take memory.
+        # By secret of a token. They are never removed, but there are few.
+        self._turns: dict[str, threading.Lock] = {}
+        self._brakes: dict[str, threading.Lock] = {}
 
     def check_rate(self, token: Token, rate: float | None) -> None:
         """Raises HTTPRefusal, 429, while a token has sent more than its rate allows."""
@@ -3525,6 +3648,12 @@ class Limits:
             before = f", and {unsaid} more since the last line" if unsaid else ""
             log.warning("a token from %s is refused at %s%s", address, shorten(path), before)
 
+    @contextlib.contextmanager
+    def large_body_slot(self, client: str) -> Iterator[None]:
+        """One of two places for work on a large body. A client has one at most."""
+        with self._turns.setdefault(client, threading.Lock()), self._large_bodies:
+            yield
+
     def brake(self, client: str) -> None:
         """Makes a client wait that sends many small chunks: its connections one after the other."""
         with self._brakes.setdefault(client, threading.Lock()):
@@ -3539,7 +3668,7 @@ def unauthorized(given: str, has_scheme: bool, roles: Iterable[str]) -> HTTPRefu
         if not has_scheme:  # "Authorization: T", for example.
             error = "The word Token is missing in Authorization, before the token."
     kind = f"a {' or '.join(roles)} token of config.json"
-    hint = f"Send 'Authorization: Token T', with {kind}, as the server read it at its start."
+    hint = f"Send 'Authorization: Token T', with {kind}, as the server last read it."
     headers = {"WWW-Authenticate": 'Basic realm="logs", Bearer realm="logs"'}
     return HTTPRefusal(401, error, hint, headers)
 
@@ -3559,8 +3688,8 @@ def check_origin(config: Config, request: Request) -> None:
     if not ours:
         hint = "Add it to server.allowed_hosts in the configuration."
         raise HTTPRefusal(421, f"This server is not {shorten(host)}.", hint)
-    # A browser does not show the answer to a page of another site. But the page could ask for what
-    # costs much, again and again. It may link to the page here, and a POST needs a token.
+    # A browser does not show the answer to a page of another site. But that page could ask for what
+    # costs much, again and again. It still may link to "/", and a POST needs a token.
     is_cross_site = request.headers.get("sec-fetch-site") == "cross-site"
     if is_cross_site and request.path != "/" and request.method != "POST":
         hint = "Open the address of this server itself."
@@ -3638,19 +3767,20 @@ def get_record(app: App, request: Request) -> Response:
 
 def delete_logs(app: App, request: Request) -> Response:
     """Deletes the records that a filter finds, with an admin token."""
-    app.authenticate(request, "admin")
+    token = app.authenticate(request, "admin")
     query = Query(**parse_query_string(request.query, FILTERS))
     if query == Query():
         raise BadQuery("DELETE needs a filter.", "Name the records, by service for example.")
+    query = dataclasses.replace(query, client=token.secret)
     return json_response(200, {"deleted": app.store.delete(query)})
 
 
 def get_stats(app: App, request: Request) -> Response:
     """Counts records, by service, severity and time."""
-    app.check_reader(request)
+    client = app.check_reader(request)
     values = parse_query_string(request.query, STATS_PARAMETERS)
     step = values.pop("step", None)
-    query = Query(**values)
+    query = Query(**values, client=client)
     stats = app.store.stats(query, step)
     services: Counter[str] = Counter()
     severities = dict.fromkeys(SEVERITIES, 0)
@@ -3673,10 +3803,10 @@ def histogram(stats: Stats, query: Query, step: int) -> list[dict[str, Json]]:
     """The counts by steps, with empty steps between them where there are not too many."""
     start = stats.first if query.timestamp_start is None else query.timestamp_start
     end = stats.last if query.timestamp_end is None else query.timestamp_end
-    if start is None or end is None:
+    if start is None or end is None or start > end:
         return []
-    begins: Iterable[int] = range(start // step * step, end + 1, step)
-    if len(range(start // step * step, end + 1, step)) > MAX_STEPS:
+    begins: Sequence[int] = range(start // step * step, end + 1, step)
+    if len(begins) > MAX_STEPS:
         begins = sorted(stats.steps)
     nothing = [0] * len(SEVERITIES)
     return [
@@ -3998,7 +4128,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if encoding == "identity":
             return data
         # The result is counted when it is there: so two bodies at most are in memory uncounted.
-        with self.server.app.limits.large_body_slots:
+        with self.server.app.limits.large_body_slot(client):
             whole = decompress(data)
             self.hold(max(len(whole) - len(data), 0))
         return whole
@@ -4147,14 +4277,12 @@ class Server(http.server.ThreadingHTTPServer):
 # a request ends, by RFC 9112.
 
 
+HEADER_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")  # A token (RFC 9110, 5.6.2).
+
+
 def malformed(error: str, status: int = 400) -> HTTPRefusal:
     """The refusal of a request after which nobody can tell where the next one begins."""
     return HTTPRefusal(status, error, "Send HTTP/1.1 as RFC 9112 has it.")
-
-
-TOKEN_CHARS = frozenset(
-    "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-)
 
 
 def parse_head(head: bytes) -> Request:
@@ -4212,7 +4340,7 @@ def parse_headers(lines: bytes) -> dict[str, str]:
     headers: dict[str, str] = {}
     for line in lines.decode("latin-1").split("\r\n")[:-2]:  # The last two are empty.
         name, colon, value = line.partition(":")
-        if not (colon and name and TOKEN_CHARS.issuperset(name)):
+        if not (colon and HEADER_NAME.fullmatch(name)):
             raise malformed("A header line is not 'Name: value'.")
         name = name.lower()
         value = value.strip(" \t")
@@ -4248,7 +4376,8 @@ def read_head(handler: Handler, line: bytes) -> bytes:
         if line[-2:] != b"\r\n":
             if line[-1:] == b"\n":
                 raise malformed("A line of the head ends without CR.")
-            if size < MAX_HEAD_BYTES:  # The bound is not reached: so the input has ended.
+            # `readline` stops at a line end, at the bound or at the end of the input.
+            if size < MAX_HEAD_BYTES:
                 raise handler.cut_off()
         line = handler.rfile.readline(MAX_HEAD_BYTES + 1 - size)
         lines.append(line)
@@ -4343,8 +4472,9 @@ def decompress(data: bytes) -> bytes:
         for _ in range(MAX_GZIP_MEMBERS):
             first = int.from_bytes(data[:2], "big")
             is_gzip = first == 0x1F8B
-            is_zlib = (first >> 8) & 15 == 8 and first % 31 == 0  # RFC 1950, 2.2. Else no frame.
-            wbits = 32 + zlib.MAX_WBITS if is_gzip or is_zlib else -zlib.MAX_WBITS  # 32: by head.
+            is_zlib = (first >> 8) & 15 == 8 and first % 31 == 0  # RFC 1950, 2.2.
+            # 32: zlib tells the two by the head. Negative: there is no head at all.
+            wbits = 32 + zlib.MAX_WBITS if is_gzip or is_zlib else -zlib.MAX_WBITS
             stream = zlib.decompressobj(wbits)
             whole += stream.decompress(data, MAX_BODY_BYTES + 1 - len(whole))
             if len(whole) > MAX_BODY_BYTES:
@@ -4395,9 +4525,6 @@ def stop(server: Server) -> None:
     Those that are not over after SHUTDOWN_SECONDS end with the process, without an answer.
     """
     server.app.stopping.set()
-    has_alarm = hasattr(signal, "alarm")
-    if has_alarm:  # Without memory a thread may hang: then this ends the process.
-        signal.alarm(HANG_SECONDS)
     server.shutdown()
     server.server_close()
     deadline = time.monotonic() + SHUTDOWN_SECONDS
@@ -4406,8 +4533,6 @@ def stop(server: Server) -> None:
             if handler.idle:
                 handler.expire()
         time.sleep(0.02)
-    if has_alarm:
-        signal.alarm(0)
 
 
 # -------- 13. Formats of others *
@@ -4416,6 +4541,7 @@ def stop(server: Server) -> None:
 # Each format is a splitter, a parser (see `Split` and `Parse` in chapter 5) and an answer.
 
 PROTOBUF = "application/x-protobuf"
+UNKNOWN_SERVICE = "unknown_service"  # OpenTelemetry's name for a service without one.
 # What the code raises where the JSON or protobuf of a client does not have the form of its format.
 MALFORMED = (AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError)
 
@@ -4443,7 +4569,10 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def read_fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """The number and wire type of each field, and where its content begins and ends. ValueError."""
+    """The number and wire type of each field, and where its content begins and ends.
+
+    Raises ValueError.
+    """
     while at < end:
         tag, begin = read_varint(data, at)
         wire_type = tag & 7
@@ -4565,7 +4694,7 @@ def post_otlp(app: App, request: Request) -> Response:
     is_protobuf = "protobuf" in request.headers.get("content-type", "")
 
     def split(body: bytes) -> list[Json]:
-        nonlocal is_protobuf  # The body tells. Only `store_body` has it, decompressed.
+        nonlocal is_protobuf  # The header may be wrong. Only `store_body` can read the body.
         is_protobuf = holds_protobuf(body, is_protobuf)
         return split_otlp(body, is_protobuf)
 
@@ -4610,7 +4739,9 @@ def split_otlp(body: bytes, is_protobuf: bool) -> list[Json]:
             request = read_lazy("Request", document)
             if request == {}:  # A request without records is allowed.
                 continue
-            for lazy in request["resourceLogs"] or []:  # A KeyError: this JSON is not OTLP.
+            resources = request["resourceLogs"] or []  # A KeyError: this JSON is not OTLP.
+            check_count(len(resources))
+            for lazy in resources:
                 resource_logs = read_lazy("ResourceLogs", lazy)
                 shared = otlp_pairs((resource_logs.get("resource") or {}).get("attributes"))
                 check_shared(shared)
@@ -4647,7 +4778,7 @@ def parse_otlp(value: Json, token: Token) -> Record:
         if message in (None, ""):
             message = names.pop("eventName") or message
         attributes = {**shared, **{name: text for name, text in names.items() if text}}
-        service = attributes.pop("service.name", None) or "unknown_service"
+        service = attributes.pop("service.name", None) or UNKNOWN_SERVICE
         nanoseconds = int(record.get("timeUnixNano") or 0)
         nanoseconds = nanoseconds or int(record.get("observedTimeUnixNano") or 0)
         fields = {
@@ -4660,24 +4791,34 @@ def parse_otlp(value: Json, token: Token) -> Record:
     except MALFORMED as error:
         reason = f": {error}" if isinstance(lazy, bytes) else ""
         raise RecordError("record", f"is not a LogRecord of OTLP{reason}") from None
-    # "unknown_service" is what an SDK calls a service without a name. The token may know better.
-    if token.role == "shipper" or not str(service).startswith("unknown_service"):
+    # An SDK calls a service without a name so, too. The token may know better.
+    if token.role == "shipper" or not str(service).startswith(UNKNOWN_SERVICE):
         fields["service"] = service
     return parse_record(fields, token)
 
 
 def otlp_severity(number: Json, text: Json) -> dict[str, Json]:
-    """The field of a record for a SeverityNumber, which may be its name, or for a SeverityText.
+    """The fields of a record for a SeverityNumber, which may be its name, and a SeverityText.
 
-    >>> otlp_severity("SEVERITY_NUMBER_WARN2", ""), otlp_severity(9, "note")
-    ({'severity': 'WARNING'}, {'severity': 'INFO'})
+    Where they mean different things the number counts. What does not count becomes an attribute.
 
-    Raises ValueError.
+    >>> otlp_severity("SEVERITY_NUMBER_WARN2", "Warning"), otlp_severity(0, "warn")
+    ({'severity': 'WARNING'}, {'level': 'warn'})
+    >>> otlp_severity(9, "note"), otlp_severity(25, "warn")
+    ({'severity': 'INFO'}, {'level': 'warn', 'severity_number': 25})
     """
     value = number.removeprefix("SEVERITY_NUMBER_") if isinstance(number, str) else number
-    if value in (-1, 0, "0", "UNSPECIFIED"):
-        return {"level": text} if text else {}
-    return {"severity": SEVERITY_NAMES[parse_severity(value, "severity_number")]}
+    fields = {"level": text} if text else {}
+    if value in (0, "0", "UNSPECIFIED"):
+        return fields
+    try:
+        severity = parse_severity(value, "severity_number")
+    except ValueError:
+        return {**fields, "severity_number": number}
+    with contextlib.suppress(ValueError):
+        if not text or parse_severity(text) == severity:
+            fields = {}
+    return {**fields, "severity": SEVERITY_NAMES[severity]}
 
 
 def otlp_value(value: dict[str, Json]) -> Json:
@@ -4712,11 +4853,19 @@ def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
     """Makes a record of a line or an event and of the fields that came around it.
 
     Where it is a JSON object, or a text that is one, its members are the record: a program knows
-    its time and severity better than what sends its lines. Where they make no good record, it is
-    the message as it stands, so that nothing is lost. A service token writes its own service: one
-    that a line names is an attribute. Raises RecordError.
+    its time and severity better than what sends its lines. `whole` is the record where they make no
+    good one: the line is the message as it stands, so that nothing is lost. A service token writes
+    its own service: one that a line names is an attribute. Raises RecordError.
+
+    >>> outer = {"timestamp": "2026-11-24", "level": "info", "attributes": {"pod": "a"}}
+    >>> token = Token("secret", "service", "web")
+    >>> parse_inner('{"msg": "full", "level": "error"}', outer, token)[2:]
+    (40, 'full', '{"pod":"a","level":"info"}')
     """
-    whole = parse_record({**outer, "message": inner}, token)
+    is_shipper = token.role == "shipper"
+    around = outer.get("service")  # None with a service token.
+    unknown = UNKNOWN_SERVICE if is_shipper else None
+    whole = parse_record({**outer, "service": around or unknown, "message": inner}, token)
     fields = read_object(inner)
     aliases = find_aliases(fields)
     attributes = fields.pop("attributes", None) or {}
@@ -4728,14 +4877,16 @@ def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
     if severity:
         fields["severity"] = SEVERITY_NAMES[severity]
     if "level" in outer and (severity or "level" in json.loads(whole.attributes)):
-        shared["level"] = fields.get("level", outer["level"])  # It does not tell the severity.
+        # This level is not the severity of the record: it stays an attribute, where the line has
+        # none of that name.
+        shared["level"] = fields.get("level", outer["level"])
     own = fields.get("service")
     own_name = own.get("name") if isinstance(own, dict) else own
-    if token.role == "service" or not (own_name or fields.get("service.name")):
-        # The line does not say the service: what it names becomes an attribute.
-        if own:
+    if not is_shipper or not (own_name or fields.get("service.name")):
+        if own:  # It names no service that counts: it becomes an attribute.
             shared["service"] = own
-        fields["service"] = whole.service
+        alias = pop_alias(fields, aliases, "service") if is_shipper and not around else None
+        fields["service"] = alias or whole.service
     fields["attributes"] = {**shared, **attributes}
     try:
         record = parse_record(fields, token)
@@ -4772,16 +4923,13 @@ def post_hec(app: App, request: Request) -> Response:
         parsed, batch = app.store_body(request, parse_body, parse_hec)
     except Refusal as refusal:
         refusal.details["text"] = f"{refusal.error} {refusal.hint}"
-        refusal.details["code"] = HEC_INVALID
+        refusal.details["code"] = 6  # A fault in the data. Clients treat all but 0 alike.
         raise
     answer: dict[str, Json] = {"text": "Success", "code": 0}
     if parsed.rejected:
         text = "Event {index} is refused, {field}: {error}.".format_map(parsed.errors[0])
-        answer = {"text": text, "code": HEC_INVALID, **batch_answer(parsed, batch)}
+        answer = {"text": text, "code": 6, **batch_answer(parsed, batch)}
     return json_response(200, answer, replayed_header(batch))
-
-
-HEC_INVALID = 6  # The code of a fault in the data. Clients treat all codes except 0 alike.
 
 
 def answer_hec_options(_app: App, _request: Request) -> Response:
@@ -4796,9 +4944,8 @@ def get_hec_health(app: App, request: Request) -> Response:
 
 
 HEC: dict[str, Endpoint] = {"POST": post_hec, "OPTIONS": answer_hec_options}
-ROUTES["/services/collector"] = HEC
-ROUTES["/services/collector/event"] = HEC
-ROUTES["/services/collector/event/1.0"] = HEC
+for end in ("", "/event", "/event/1.0"):
+    ROUTES[f"/services/collector{end}"] = HEC
 ROUTES["/services/collector/health"] = {"GET": get_hec_health}
 
 
@@ -4820,7 +4967,8 @@ def parse_hec(value: Json, token: Token) -> Record:
         if "line" in event:
             attributes |= event
             event = attributes.pop("line")
-        # Loggers for Splunk wrap a record so: {"message": {the record}, "severity": ...}.
+        # Loggers for Splunk wrap a record so: {"message": {the record}, "severity": ...}. None
+        # stands for this "message" where the record has a "msg".
         elif isinstance(inner, dict) and ("message" in inner or "msg" in inner):
             event = {**event, "message": None, **inner}
     outer = {"timestamp": value.get("time") or None, "attributes": attributes}
@@ -4879,7 +5027,7 @@ def parse_loki(value: Json, token: Token) -> Record:
         outer["level"] = attributes.pop(levels[0])
     if token.role == "shipper":
         names = ("service_name", "app", "application", "job")
-        outer["service"] = next(filter(None, map(attributes.get, names)), "unknown_service")
+        outer["service"] = next(filter(None, map(attributes.get, names)), None)
     return parse_inner(entry[1], outer, token)
 
 
@@ -4888,8 +5036,8 @@ def parse_loki(value: Json, token: Token) -> Record:
 
 IDS_BEGIN = (datetime(2026, 1, 1, tzinfo=timezone.utc) - EPOCH) // MICROSECOND
 NUMBERS = 16  # Servers on one store. Ids stay below MAX_ID until 2043.
-# Two minutes, as a distance of ids: no record is committed so long after its id was given. So the
-# clocks of the servers must agree better than that.
+# Two minutes, as a distance of ids: a record is committed sooner after it got its id, or never. The
+# clocks of the servers must differ by less.
 LATE = 2 * MINUTE * NUMBERS
 CLICKHOUSE_FOLLOW_SECONDS = 0.5
 CREATE_PROBES = """
@@ -5009,7 +5157,7 @@ class ClickHouseStore(Store):
             except Unavailable as outage:  # The other groups are tried all the same.
                 log.error("a batch was not stored: %s", outage)
                 fail(group, outage)
-            except Exception as error:  # Not raised: it would have the others stored again.
+            except Exception as error:  # Not raised: the Committer would try all batches again.
                 for batch in group:
                     batch.failure = error
 
@@ -5037,8 +5185,8 @@ class ClickHouseStore(Store):
             self._ask(insert, rows="\n".join(rows), token=token + attempt)
             if not group[0].key:
                 return
-            # Where ClickHouse was killed between the token and the records, they are not there: it
-            # takes another token.
+            # ClickHouse was killed after it had noted the token, and before it had the records: it
+            # ignores that token from then on. Another one is tried.
         if not self._is_stored(group[0]):
             raise Unavailable("ClickHouse does not store this batch.")
 
@@ -5050,7 +5198,8 @@ class ClickHouseStore(Store):
         [[first_id, last_id, body, records]] = self._ask(sql, [batch.key.hex()])
         if not records:
             return False
-        batch.replayed = batch.first_id != first_id  # Another server may have been first, too.
+        # Other ids than ours: it was stored before, or just now by another server.
+        batch.replayed = batch.first_id != first_id
         batch.first_id = first_id
         batch.last_id = last_id
         batch.stored = records
@@ -5069,9 +5218,10 @@ class ClickHouseStore(Store):
     def follow(self, query: Query) -> Iterator[list[StoredRecord]]:
         """As the base class has it. Commits of several servers overtake each other.
 
-        So `seen` has an id for each number: of that server, nothing up to it is given again. It
-        begins at the oldest record of the first page, or at the floor where that page has all.
-        After a look that has found everything, it rises to the floor as it was before that look.
+        So `seen` has an id for each server's number: what that server commits later has a greater
+        one, as far as is known. It begins at the oldest record of the first page, or at the floor
+        where that page has all. After a look that has found all, ids up to the floor of before that
+        look can be forgotten.
         """
         floor = self._floor()
         seen = [query.after or 0] * NUMBERS
@@ -5108,7 +5258,7 @@ class ClickHouseStore(Store):
             numbers = ", ".join(map(str, range(NUMBERS)))
             marks = ", ".join("?" * NUMBERS)
             # The index of ids takes the first test.
-            test += f" AND id > ? AND id > transform(id % 16, [{numbers}], [{marks}], 0)"
+            test += f" AND id > ? AND id > transform(id % {NUMBERS}, [{numbers}], [{marks}], 0)"
             values += [min(seen), *seen]
         sql = f"SELECT {COLUMNS} FROM logs WHERE {test} ORDER BY {order_by(query)}"
         rows = self._ask(f"{sql} LIMIT {query.limit + 1}", values)
@@ -5126,8 +5276,7 @@ class ClickHouseStore(Store):
         stats.first = min((row[3] for row in rows), default=None)
         stats.last = max((row[4] for row in rows), default=None)
         if rows and step:
-            shift = -(MIN_TIMESTAMP // step) * step
-            columns = [f"timestamp - (timestamp + {shift}) % CAST({step} AS BIGINT)"]
+            columns = [step_of("timestamp", step)]
             columns += [f"countIf(severity = {number})" for number in SEVERITY_NAMES]
             sql = f"SELECT {', '.join(columns)} FROM logs WHERE {test} GROUP BY 1"
             stats.add_steps(self._ask(f"{sql} LIMIT {MAX_STEPS + 1}", values))
@@ -5165,9 +5314,10 @@ def format_ttl(days: float | None) -> str:
 
 
 # ClickHouse's functions for JSON take 1 and 1.0 for the same, and read no object with a number of
-# more than 64 bits. So the attributes are taken apart from the left into strings, brackets, and
-# members as they are looked for, each with the comma or bracket after it. Such a member counts
-# where one bracket is open before it: of {"a":{"k":1},"k":1} the second "k":1, not the first.
+# more than 64 bits. So a regular expression cuts the attributes into tokens: the member that is
+# wanted, with the "," or "}" after it; any other string; any bracket. The running sum of brackets
+# is the depth after a token. At the top, it is 1 after the member with a ",", and 0 after one with
+# the last "}": of {"a":{"k":1},"k":1} the second "k":1 counts, not the first.
 HAS_MEMBER = """
 multiSearchAny(attributes, [?, ?]) AND arrayExists(
     (token, depth) -> length(token) > 1 AND (
@@ -5290,6 +5440,7 @@ let total, severe;  // The records when the list was shown, and the errors at th
 let waiting = 0;  // How many records came since the list was shown.
 let errors = 0;  // How many came since the reader last did something.
 let wake;  // Ends the pause between two looks.
+let typing;  // The time that a field for a time waits for more digits.
 let grip;  // The bar where the pointer was pressed.
 const iso = time => new Date(time).toISOString();
 const local = time => new Date(time).toLocaleString('sv');  // 2026-11-24 03:14:12 in local time
@@ -5314,15 +5465,15 @@ function fill(parent, children) {  // Replaces what is in it. An id that has the
 }
 function changed(changes, path = '') {  // Gives the query with other values; null takes one out.
   const next = new URLSearchParams(query);
-  // "since" also ends the list a minute from now, by the server's clock: else a wrong time in the
-  // future would come first. 999999 weeks are all of the past.
+  // What goes to the server has a path. "since" also ends the list a minute from now, by the
+  // server's clock: else a wrong time in the future would come first. 999999 weeks are all past.
   if (path && !next.has('since') && !next.has('timestamp_end')) next.set('since', '999999w');
   for (const name in changes) next.set(name, changes[name]);
   for (const name in changes) if (changes[name] === null) next.delete(name);
   return `${path}?${next}`;
 }
 async function ask(url, seconds = 20) {  // Sends a GET with the token; throws what an error says.
-  const headers = {Authorization: `Bearer ${sessionStorage.token ?? ''}`};
+  const headers = sessionStorage.token ? {Authorization: `Bearer ${sessionStorage.token}`} : {};
   const signal = AbortSignal.any([work.signal, AbortSignal.timeout(1000 * seconds)]);
   const answer = await fetch(url, {headers, credentials: 'omit', signal});
   if (!answer.ok) throw {status: answer.status, ...await answer.json().catch(() => ({}))};
@@ -5340,7 +5491,7 @@ function tell({name, status, error = '', hint = ''}) {  // Shows an error; gives
   }[status] ?? `${error} ${hint}`.trim();
   page.token.hidden = status !== 401;
   hasFailed = status !== 200 && status !== 404;
-  if (hasFailed && page.list.ariaBusy === 'true') page.list.replaceChildren();  // Of before.
+  if (hasFailed && page.list.ariaBusy === 'true') page.list.replaceChildren();  // The old rows.
   report(!status);
   return [undefined, 429, 502, 503, 504].includes(status);
 }
@@ -5395,7 +5546,7 @@ async function show(answer, isMore) {  // Puts a page of records among those tha
     next = shown(record).nextSibling;
   }
 }
-async function suggest() {  // Offers to search for a text that no message has in attributes.
+async function suggest() {  // If no message has the text, offers to look for it in attributes.
   const text = query.get('contains')?.trim();
   const isNeeded = text && !page.list.firstChild;
   const records = isNeeded ? await (await ask('logs?limit=1000')).json() : [];
@@ -5440,6 +5591,7 @@ function facts(record) {  // Makes a record's details.
 }
 function fact([name, value]) {  // Makes a name and its value, with links to filter by it.
   const text = value instanceof Object ? JSON.stringify(value, null, 2) : String(value);
+  // In all services: an id often leads from one to another.
   const same = link(changed({service: null, not_service: null, [name]: text}), text);
   const next = new URLSearchParams(query);  // It may exclude other values of this name already.
   next.delete(name, text);
@@ -5466,6 +5618,7 @@ async function count(isHere) {  // Shows the counts of the chips, and the histog
   if (isHere) total = all.total;
   waiting = all.total - total;
   report();
+  // Records of the future, by wrong clocks, are not in the list. A link shows them.
   const start = iso(Math.max(Date.now(), new Date(last)) + 60000);
   const future = {...TIMES, timestamp_start: start, timestamp_end: '9999-12-31T23:59:59.999999Z'};
   const later = query.has('timestamp_end') ? 0 : (await stats(future)).total;
@@ -5475,7 +5628,8 @@ async function count(isHere) {  // Shows the counts of the chips, and the histog
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
   const ends = last ? `, ${local(first)} – ${local(last)} (${zone})` : '';
   page.caption.textContent = `‹${all.total.toLocaleString()} found›${ends}`;
-  const step = STEPS.find(step => new Date(last) - new Date(first) < 80000 * step);  // Seconds.
+  // 80 bars at most.
+  const step = STEPS.find(step => new Date(last) - new Date(first) < 80000 * step);
   const name = step % 86400 ? `${step}s` : `${step / 86400}d`;
   const range = {since: null, timestamp_start: first, timestamp_end: last, step: name};
   const {histogram} = last ? await stats(range) : {histogram: []};
@@ -5502,7 +5656,7 @@ function chips() {  // Shows each filter that no field shows, each severity and 
   const set = [...query].filter(([name, value]) => taken[name] !== value)
     .map(([name, value]) => [name.replace(/^not_/, ''), value]);
   const others = set.filter(([name]) => !(name in counts));
-  const pairs = [...others, ...severities, ...services, ...set];  // All that are set, in the end.
+  const pairs = [...others, ...severities, ...services, ...set];  // Last, what is no chip yet.
   const unique = new Map(pairs.map(pair => [pair.join('='), pair]));
   fill(page.chips, [...unique.values()].map(chip));
 }
@@ -5522,9 +5676,9 @@ function chip([name, value]) {  // Makes a link that puts a filter into the quer
   const number = make('small', {}, counts[name]?.[value]?.toLocaleString() ?? '');
   const className = name === 'severity' ? `chip ${value}` : 'chip';
   const ariaCurrent = isOut || query.has(name, value) || null;
-  const title = '‹Only this. Again: all but this. Again: any.›';
+  const title = '‹Filters by this. Again: all but this. Again: any.›';
   const element = make('a', {id, className, ariaCurrent, title}, text, ' ', number);
-  // Anew at the click: a text that was being typed went into the query at the press.
+  // Again at the click: the press has left the search, and `put` has put its text into the query.
   element.onclick = () => element.href = toggled(name, value);
   element.onclick();
   return element;
@@ -5562,7 +5716,8 @@ function visit() {  // Shows what the address asks for: its query holds all filt
 }
 function put(field, name = field.name) {  // Puts what a field holds into the query.
   const next = new URLSearchParams(query);
-  next.delete(field.name, taken[field.name]);
+  next.delete(field.name, taken[field.name]);  // Without one, all of this name.
+  // "attr.x=1" is a filter of its own, all else is a text to search for.
   const pair = /^\s*(service|attr\..+?)\s*=\s*(.*?)\s*$/;
   const [, other, text] = pair.exec(field.value) ?? [, 'contains'];
   let value = text ?? field.value;
@@ -5572,7 +5727,7 @@ function put(field, name = field.name) {  // Puts what a field holds into the qu
     value &&= iso(value);
     if (name === 'timestamp_end') value = value.replace('000Z', '999999Z');
   }
-  if (field === page.token) sessionStorage.token = value;
+  if (field === page.token) sessionStorage.token = value.replace(/[^!-~]/g, '');
   else if (value) next.append(name.replace('contains', other), value);
   if (field !== page.token && `${next}` === `${query}`) return;
   query = next;  // At once: the press that left the field may be on a chip.
@@ -5596,8 +5751,8 @@ window.navigation?.addEventListener('navigate', event => {  // Older browsers lo
     event.intercept({handler: visit, focusReset: 'manual', scroll: 'manual'});
 });
 page.filters.onchange = ({target}) => {
-  clearTimeout(page.typing);
-  if (target.type === 'datetime-local') page.typing = setTimeout(put, 1000, target);
+  clearTimeout(typing);
+  if (target.type === 'datetime-local') typing = setTimeout(put, 1000, target);
   else put(target);
 };
 page.contains.oninput = ({target}) => target.value || put(target);  // The cross of the field.
@@ -5702,8 +5857,9 @@ SPANISH = {
     "Search": "Buscar",
     "Exclude": "Excluir",
     "All but this": "Todos menos este",
-    "Only this. Again: all but this. Again: any.": "Solo este. Otra vez: todos menos este. Otra"
-    " vez: cualquiera.",
+    "Filters by this. Again: all but this. Again: any.": (
+        "Filtra por este. Otra vez: todos menos este. Otra vez: cualquiera."
+    ),
     "Time": "Tiempo",
     "Any time": "Cualquier fecha",
     "From": "Desde",
@@ -5740,16 +5896,15 @@ SPANISH = {
 
 def render(words: dict[str, str]) -> Response:
     """The page with the words of a language. A browser runs only this style and this script."""
-    texts = [
+    html, script = (
         re.sub("‹(.*?)›", lambda match: words.get(match[1], match[1]), text)
-        for text in (STYLE, HTML, SCRIPT)
-    ]
-    style, html, script = texts
+        for text in (HTML, SCRIPT)
+    )
     language = "es" if words else "en"
     document = f"""<!doctype html><html lang="{language}"><meta charset="utf-8">
-<style>{style}</style>{html}<script>{script}</script></html>
+<style>{STYLE}</style>{html}<script>{script}</script></html>
 """
-    digests = [hashlib.sha256(text.encode()).digest() for text in (style, script)]
+    digests = [hashlib.sha256(text.encode()).digest() for text in (STYLE, script)]
     # Nothing in a message runs as code. The icon is an image in the page itself.
     policy = (
         "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; "
@@ -5896,39 +6051,28 @@ def parse_arguments() -> argparse.Namespace:
     return options
 
 
-def main() -> int:
-    """Runs the server until SIGTERM or Ctrl-C, and gives the exit status."""
-    options = parse_arguments()
-    listener = start_log()
-    gc.set_threshold(50_000)  # Parsing makes no cycles: looking for them took a fifth of its time.
+def run(options: argparse.Namespace) -> int:
+    """Serves until SIGTERM or Ctrl-C, and gives the exit status. Raises StartError."""
     overrides = {"host": options.host, "port": options.port, "store": options.store}
-    try:
-        config = load_config(options.config, **overrides)
-        if options.check:
-            status = check(config)
-            end_log(listener, status)
-            return status
-        max_connections = min(MAX_CONNECTIONS, count_descriptors() - 100)  # The store needs some.
-        if max_connections < 1:
-            raise StartError("too few open files are allowed: raise ulimit -n to 200 or more")
-        server = Server(config, load_tls(config.tls), max_connections)
-        kind = ClickHouseStore if "://" in config.store else SQLiteStore
-        app = App(config, kind(config))
-    except StartError as error:
-        print(error, file=sys.stderr)
-        end_log(listener, 2)
-        return 2
-
-    accepting = server.serve(app)
+    config = load_config(options.config, **overrides)
+    if options.check:
+        return check(config)
+    max_connections = min(MAX_CONNECTIONS, count_descriptors() - 100)  # The store needs some.
+    if max_connections < 1:
+        raise StartError("too few open files are allowed: raise ulimit -n to 200 or more")
+    server = Server(config, load_tls(config.tls), max_connections)
+    kind = ClickHouseStore if "://" in config.store else SQLiteStore
+    app = App(config, kind(config))
     hangups: list[int] = []  # A signal can come at any moment: its handler takes no lock.
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, lambda number, _: hangups.append(number))
     status = 0
     with contextlib.suppress(KeyboardInterrupt):
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # As Ctrl-C does.
+        accepting = server.serve(app)
         with contextlib.suppress(OSError, Unavailable):  # Nobody may be there to read it.
             print(f"listening on {server.url}", flush=True)
-            if sys.stdout.isatty():
+            if sys.stdout and sys.stdout.isatty():
                 readers = "everyone on this machine" if config.reading_is_open else "read tokens"
                 print(f"{app.store.count()} records in {config.store}; may read: {readers}")
         while accepting.is_alive():
@@ -5937,10 +6081,25 @@ def main() -> int:
                 hangups.clear()
                 reload(server, options.config, overrides)
         status = 1  # The accepting thread has ended by itself: that is an error.
+    if hasattr(signal, "alarm"):  # Whatever hangs from here on, without memory: this ends it.
+        signal.alarm(HANG_SECONDS)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # One was enough.
     stop(server)
     app.store.close()
+    return status
+
+
+def main() -> int:
+    """Runs the program, and gives the exit status."""
+    options = parse_arguments()
+    listener = start_log()
+    gc.set_threshold(50_000)  # Parsing makes no cycles: looking for them took a fifth of its time.
+    try:
+        status = run(options)
+    except StartError as error:
+        print(error, file=sys.stderr)
+        status = 2
     end_log(listener, status)
     return status
 

@@ -294,6 +294,29 @@ class Commits(unittest.TestCase):
         for _ in range(module.READERS):
             self.assertEqual(all_records(store), [])
 
+    def test_a_query_that_waits_for_a_connection_ends_when_the_store_closes(self):
+        for is_slow, count in ((False, module.READERS), (True, module.SLOW_READERS)):
+            with self.subTest(is_slow=is_slow), contextlib.ExitStack() as stack:
+                store = store_of(self)
+                for number in range(count):
+                    stack.enter_context(store.readers.lend(is_slow, str(number)))
+                ended = threading.Event()
+
+                def wait(
+                    store: module.SQLiteStore = store,
+                    is_slow: bool = is_slow,
+                    ended: threading.Event = ended,
+                ) -> None:
+                    with contextlib.suppress(module.Unavailable), store.readers.lend(is_slow):
+                        pass
+                    ended.set()
+
+                for _ in range(3):
+                    threading.Thread(target=wait).start()
+                time.sleep(0.1)
+                store.close()
+                self.assertTrue(ended.wait(2))
+
     def test_a_query_that_is_between_two_statements_when_the_store_closes_is_stopped_too(self):
         store = store_of(self)
         commit(store, batch_of(record()))

@@ -235,7 +235,6 @@ class Protobuf(Formats):
         good = log_record("good")
         for name, bad in (
             ("a body too long", log_record("x" * ((256 << 10) + 1))),
-            ("a severity that is none", log_record("m", field(2, 99))),
             ("a group", log_record("m", b"\xf3\x01\xf4\x01")),
             ("a wrong wire type", log_record("m", field(3, 5))),
             ("cut short", log_record("m", b"\x1a\x7fabc")),
@@ -273,7 +272,7 @@ class Protobuf(Formats):
             ("too many records", export(*[b""] * 100_001), SHIPPER, 413),
             ("too many resources", field(1, b"") * 100_001, SHIPPER, 413),
             ("long shared attributes", export(log_record(), resource=long), SHIPPER, 413),
-            ("nothing stored", export(log_record("m", field(2, 99))), SHIPPER, 422),
+            ("nothing stored", export(log_record("m", field(3, 5))), SHIPPER, 422),
         ):
             with self.subTest(name):
                 answer = self.send(body, token)
@@ -488,6 +487,10 @@ class Hec(Formats):
             ({"event": {"message": "m", "service": ""}, "host": "vm"}, SHIPPER, "vm"),
             ({"event": {"message": "m", "service": {"v": 1}}, "host": "vm"}, SHIPPER, "vm"),
             ({"event": "m"}, OTHER_TOKEN, "web"),
+            ({"event": "m"}, SHIPPER, "unknown_service"),
+            ({"event": {"message": "m", "service": "web"}}, SHIPPER, "web"),
+            ({"event": {"message": "m", "logger": "cart"}}, SHIPPER, "cart"),
+            ({"event": {"message": "m", "logger": "cart"}, "host": "vm"}, SHIPPER, "vm"),
         ):
             with self.subTest(value, token=token):
                 (record,) = self.stored(value, token)

@@ -220,6 +220,22 @@ class Otlp(ServerTests):
                 (record,) = self.stored(request({"body": text("m"), **fields}))
                 self.assertEqual(record["severity"], name)
 
+    def test_what_of_a_severity_does_not_count_stays_an_attribute(self) -> None:
+        for number, said, severity, attributes in (
+            (9, "INFO", "INFO", {}),
+            (9, "Information", "INFO", {}),
+            (17, "foo", "ERROR", {"level": "foo"}),
+            (9, "ERROR", "INFO", {"level": "ERROR"}),
+            (25, "", "INFO", {"severity_number": 25}),
+            (100, "warn", "WARNING", {"severity_number": 100}),
+        ):
+            with self.subTest(number, text=said):
+                fields = {"body": text("m"), "severityNumber": number, "severityText": said}
+                (record,) = self.stored(request(fields))
+                kept = {name: value for name, value in record["attributes"].items()
+                        if name in ("level", "severity_number", "severity_text")}
+                self.assertEqual((record["severity"], kept), (severity, attributes))
+
     def test_the_time_is_the_events_or_the_observers_or_that_of_receipt(self) -> None:
         other = "1795487400000000000"
         for fields, moment in (
@@ -275,7 +291,6 @@ class Otlp(ServerTests):
             ("an empty body", {"body": text("")}),
             ("a body too long", {"body": text("x" * ((256 << 10) + 1))}),
             ("a time that is none", {"body": text("m"), "timeUnixNano": "soon"}),
-            ("a severity that is none", {"body": text("m"), "severityNumber": 99}),
             ("a number that is none",
              {"body": text("m"), "attributes": pairs(n={"intValue": "three"})}),
             ("a key that is no text",

@@ -127,6 +127,27 @@ class Bodies(ServerTests):
         self.assertEqual(record["timestamp"], "2026-11-24T00:00:00.000000Z")
         self.assertEqual(record["attributes"], {"user": "bob", "note": "a&b", "empty": ""})
 
+    def test_a_name_that_comes_again_in_a_form_has_a_list_of_its_values(self) -> None:
+        parts = [
+            f"--x\r\nContent-Disposition: form-data; {name}\r\n\r\n{value}\r\n"
+            for name, value in (('name="message"', "a"), ("name=tag", "x"), ("NAME=tag", "y"))
+        ]
+        for body in ("message=a&tag=x&tag=y", "".join(parts) + "--x--\r\n"):
+            with self.subTest(body):
+                (record,) = self.accept(body.encode())
+                found = record["message"], record["attributes"]
+                self.assertEqual(found, ("a", {"tag": ["x", "y"]}))
+
+    def test_a_service_beside_logs_is_that_of_records_without_their_own(self) -> None:
+        body = {"service": "web", "logs": [{"message": "a"}, {"message": "b", "service": "db"}]}
+        records = self.accept(body, token=SHIPPER)
+        self.assertEqual([record["service"] for record in records], ["web", "db"])
+        self.assertEqual(self.server.post(body, TOKEN).status, 403)
+
+    def test_what_else_stands_beside_logs_is_not_lost_in_silence(self) -> None:
+        answer = self.server.post({"logs": [{"message": "a"}], "host": "h"})
+        self.assertEqual(answer.status, 422, answer.text)
+
     def test_logs_is_an_attribute_of_a_record_that_has_a_message(self) -> None:
         (record,) = self.accept({"message": "a", "logs": [1, 2]})
         self.assertEqual(record["attributes"], {"logs": [1, 2]})
@@ -323,6 +344,17 @@ class HandlerForm(ServerTests):
                 record = self.newest()
                 self.assertEqual(record["message"], expected)
                 self.assertEqual((record["severity"], record["service"]), ("WARNING", "app"))
+                lost = [str(one) for one in arguments if expected == message]
+                for one in lost:
+                    self.assertIn(one, record["attributes"]["args"])
+
+    def test_a_level_that_the_program_made_has_the_severity_of_its_number(self) -> None:
+        for number, severity in ((45, "ERROR"), (55, "CRITICAL"), (25, "INFO"), (5, "DEBUG")):
+            logging.addLevelName(number, "SECURITY")
+            self.logger().log(number, "m")
+            record = self.newest()
+            self.assertEqual(record["severity"], severity)
+            self.assertEqual(record["attributes"]["levelname"], "SECURITY")
 
     def test_an_argument_that_is_no_unicode_is_stored_with_a_replacement(self) -> None:
         self.logger().warning("file %s", "caf\udce9.txt")  # as os.listdir gives it
@@ -479,6 +511,23 @@ class Fields(ServerTests):
         ("2026-W48-2", "2026-11-24T00:00:00.000000Z"),
         ("2026-11-24t02:14:12z", "2026-11-24T02:14:12.000000Z"),
         (" 2026-11-24T02:14:12Z ", "2026-11-24T02:14:12.000000Z"),
+        # digits alone, with and without a fraction and an offset
+        ("20261124021412", "2026-11-24T02:14:12.000000Z"),
+        ("20261124021412Z", "2026-11-24T02:14:12.000000Z"),
+        ("20261124100000Z", "2026-11-24T10:00:00.000000Z"),
+        ("20261124021412.123", "2026-11-24T02:14:12.123000Z"),
+        ("20261124021412,5Z", "2026-11-24T02:14:12.500000Z"),
+        ("20261124021412123", "2026-11-24T02:14:12.123000Z"),
+        ("20261124031412+0100", "2026-11-24T02:14:12.000000Z"),
+        ("20261123211412.25-05:00", "2026-11-24T02:14:12.250000Z"),
+        ("202611240214Z", "2026-11-24T02:14:00.000000Z"),
+        ("202611240314+01", "2026-11-24T02:14:00.000000Z"),
+        # names of zones, and two digits for a year
+        ("2026-11-24 11:14:12.123 JST", "2026-11-24T02:14:12.123000Z"),
+        ("2026-11-24 07:44:12 IST", "2026-11-24T02:14:12.000000Z"),
+        ("2026-11-24T03:14:12+01:00[Europe/Paris]", "2026-11-24T02:14:12.000000Z"),
+        ("Tuesday, 24-Nov-26 02:14:12 GMT", "2026-11-24T02:14:12.000000Z"),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", "1994-11-06T08:49:37.000000Z"),
         # fractions of any length
         ("2026-11-24T02:14:12.5Z", "2026-11-24T02:14:12.500000Z"),
         ("2026-11-24T02:14:12.12Z", "2026-11-24T02:14:12.120000Z"),
@@ -552,6 +601,7 @@ class Fields(ServerTests):
     BAD_VALUES: tuple[tuple[str, tuple[Json, ...]], ...] = (
         ("timestamp",
          ("", " ", "yesterday", "now", "12:30", "2026-13-01", "2026-02-30", "2025-02-29")),
+        ("timestamp", ("2026", "2026112402Z", "20261124021412+")),
         ("timestamp",
          ("2026-11-24T25:00:00Z", "2026-11-24T02:61:00Z", "2026-11-24T02:14:12+25:00")),
         ("timestamp", ("2026-11-24T02:14:12X", "2026-11-24T", "2026-11-24T02:14:12Z and more")),
@@ -559,7 +609,8 @@ class Fields(ServerTests):
         ("timestamp",
          ("0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00", "10000-01-01T00:00:00Z")),
         ("timestamp", (1e30, -1e30, 10**40, True, False, [], {}, [1795486452], {"$date": 1})),
-        ("severity", ("LOUD", "", "INFO,ERROR", -1, 1.5, 8, 70, 999, True, [], {}, ["INFO"])),
+        ("severity", ("LOUD", "", "INFO,ERROR", -1, 1.5, 8, 11, 17, 70, 999, True, [], {})),
+        ("severity", (["INFO"],)),
         ("message", (None, "")),
         ("attributes", ("text", "{}", 5, 0, True, False, ["a"])),
         ("service", (5, True, ["app"], {"name": "web"}, {"name": 5})),

@@ -153,7 +153,7 @@ class Mistakes(Folders):
             "shipper_tokens": [1],
             "allowed_hosts": [""],
             "max_records_per_second": "many",
-            "retention": {"max_age_days": -1, "max_size_mb": True, "max_size": 5},
+            "retention": {"max_age_days": float("inf"), "max_size_mb": True, "max_size": 5},
             "tls": {"certificate": "file"},
         }
         services = {
@@ -186,6 +186,41 @@ class Mistakes(Folders):
         self.assertEqual(len(lines), 20, "\n".join(lines))
         self.assertTrue(all(str(self.folder / "config.json") in line for line in lines))
         self.assertEqual(snapshot(self.folder), {}, "nothing is made")
+
+    def test_a_key_that_is_given_twice_is_a_mistake(self) -> None:
+        text = json.dumps(configuration()).replace('"app"', '"app": {"token": "x"}, "app"')
+        path = self.folder / "twice.json"
+        path.write_text(text, encoding="utf-8")
+        said = refusal(self.folder, "--config", str(path))
+        self.assertIn("'app' is given twice", said)
+
+    def test_an_empty_tls_is_a_mistake_and_no_plain_http(self) -> None:
+        said = refusal(self.folder, config=configuration(tls={}))
+        self.assertIn("server.tls.certificate: missing", said)
+
+    def test_a_store_that_is_no_file_is_refused(self) -> None:
+        os.mkfifo(self.folder / "pipe")
+        said = refusal(self.folder, config=configuration(store="pipe"))
+        self.assertIn("is no file", said)
+
+    def test_a_store_without_a_table_is_refused(self) -> None:
+        with Server() as server:
+            server.stop()
+            with contextlib.closing(sqlite3.connect(server.database)) as database:
+                database.execute("DROP TABLE counts")
+            said = refusal(self.folder, config=configuration(store=str(server.database)))
+        self.assertIn("no such table: counts", said)
+
+    def test_it_starts_without_a_stdout(self) -> None:
+        program = "import os, sys; os.close(1); os.execv(sys.argv[1], sys.argv[1:])"
+        line = [sys.executable, "-c", program]
+        line += command(self.folder, config=configuration())
+        with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr
+            with self.assertRaises(subprocess.TimeoutExpired):
+                process.wait(2)
+            process.terminate()
+            self.assertEqual((process.wait(10), process.stderr.read()), (0, ""))
 
     def test_mistakes_of_every_kind_are_named_together(self) -> None:
         config = configuration(host="0.0.0.0", port="8000")
