@@ -646,15 +646,18 @@ def check_own(field: str, parse: Callable[[Json], int], value: Json) -> int:
 def check_message(name: str, value: Json) -> str:
     """A message as a text: a value that is no text becomes its JSON. Raises RecordError."""
     message = value if isinstance(value, str) else to_json(name, value)
-    return check_size(name, message, MAX_MESSAGE_BYTES)
+    if len(message) * 4 > MAX_MESSAGE_BYTES:
+        check_size(name, message, MAX_MESSAGE_BYTES)
+    return message
 
 
-def check_size(field: str, text: str, most: int) -> str:
-    """The text itself. Raises RecordError where it has more bytes than `most` in UTF-8."""
-    # A character has at most 4 bytes: only a long text must be encoded to know.
-    if len(text) * 4 > most and len(text.encode()) > most:
+def check_size(field: str, text: str, most: int) -> None:
+    """Raises RecordError for a text of more bytes than `most` in UTF-8.
+
+    A character has at most 4 bytes, so it is called for long texts only: the call takes time.
+    """
+    if len(text.encode()) > most:
         raise RecordError(field, f"is longer than {most >> 10} KiB")
-    return text
 
 
 def check_service(service: Json, token: Token) -> str:
@@ -685,7 +688,10 @@ def attributes_json(fields: dict[str, Json]) -> str:
         fields |= own
     if not fields:
         return "{}"
-    return check_size("attributes", to_json("attributes", fields), MAX_ATTRIBUTES_BYTES)
+    text = to_json("attributes", fields)
+    if len(text) * 4 > MAX_ATTRIBUTES_BYTES:
+        check_size("attributes", text, MAX_ATTRIBUTES_BYTES)
+    return text
 
 
 def to_json(field: str, value: Json) -> str:
