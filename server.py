@@ -1474,7 +1474,7 @@ def clean_form(fields: dict[str, Json]) -> dict[str, Json]:
     fields["message"] = format_message(message, arguments)
     if fields["message"] == message and arguments not in ("()", "None", ""):
         # They are not in the message: it could not be formatted.
-        fields["args"] = arguments[: MAX_ATTRIBUTES_BYTES // 8]
+        fields["arguments"] = arguments[: MAX_ATTRIBUTES_BYTES // 8]
     if str(fields.get("levelname")).upper() in SEVERITY_OF_WORD:
         del fields["levelno"]  # Else it tells the severity of a level that the program made.
     # exc_info is "(<class 'E'>, E('what'), <traceback ...>)": only the middle says anything.
@@ -3825,7 +3825,11 @@ def histogram(stats: Stats, query: Query, step: int) -> list[dict[str, Json]]:
 
 
 class Health:
-    """Whether records can be stored. One look at the store serves all who ask within a second."""
+    """Whether records can be stored, as the last look at the store found it.
+
+    A look that was good serves all who ask within a second. A bad one serves those who asked before
+    it ended: who asks after it gets another.
+    """
 
     def __init__(self, store: Store):
         self._store = store
@@ -3835,8 +3839,9 @@ class Health:
 
     def check(self) -> None:
         """Raises Unavailable where records can't be stored."""
+        asked_at = time.monotonic()
         with self._looking:
-            if self._looked_at + 1 < time.monotonic():
+            if self._looked_at + (0 if self._trouble else 1) < asked_at:
                 self._trouble = None
                 try:
                     self._store.probe()

@@ -61,16 +61,13 @@ from typing import Any, NamedTuple
 # -------- 1. Constants
 
 TRY_TIMEOUT_SECONDS = 10.0  # a try fails after this silence; a busy server may need some seconds
-# The time for retries after a first failed try. All records of a service share it. When it is over,
-# each record gets one try, until the server answers.
-GIVE_UP_AFTER_SECONDS = 60.0
+GIVE_UP_AFTER_SECONDS = 60.0  # for retries of all records of a service together; then one try each
 FIRST_PAUSE_SECONDS = 0.2  # the longest pause before the second try; it doubles from try to try
 LONGEST_PAUSE_SECONDS = 3.0  # it grows no further, so that a restarted server is found soon
 STOP_WITHIN_SECONDS = 3.0  # from Ctrl-C to the summary, even if a request still has no answer
 POLL_SECONDS = 0.1  # between two checks for signals
 PROGRESS_SECONDS = 2.0  # between progress lines
-# 0: no answer; 408: the request came too slowly. Any other failure would come again.
-TEMPORARY_STATUSES = (0, 408, 429, 502, 503, 504)
+TEMPORARY_STATUSES = (0, 408, 429, 502, 503, 504)  # 0: no answer; others would come again
 SEVERITIES = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 COLUMNS = ("planned", "delivered", "failed", "retries", "replayed", *SEVERITIES)  # of the summary
 CONFIG = pathlib.Path(__file__).resolve().parent / "config.json"
@@ -138,10 +135,17 @@ def find_mistakes(path: str, section: Any, checks: Checks) -> Iterator[str]:
                 yield from find_mistakes(f"{path}.logs[{index}]", log, LOG)
 
 
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns a JSON object. Raises ValueError for a key that is given twice."""
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError(f"a key is given twice among {', '.join(key for key, _ in pairs)}")
+    return dict(pairs)
+
+
 def load(path: pathlib.Path, url: str | None) -> list[Service]:
     """Returns the services of a file. A `url` replaces the file's. Raises ConfigError."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8-sig"))
+        config = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique_keys)
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot be read as JSON: {error}") from None
     if not isinstance(config, dict):
@@ -163,7 +167,7 @@ def load(path: pathlib.Path, url: str | None) -> list[Service]:
     if mistakes:
         raise ConfigError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
     if left_out:
-        print(f"not simulated, since it has only a token: {', '.join(left_out)}", file=sys.stderr)
+        print(f"left out, since it has only a token: {', '.join(left_out)}", file=sys.stderr)
     address = simulator["url"].rstrip("/")
     return [Service(name, address, **services[name]) for name in services]
 

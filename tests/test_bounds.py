@@ -172,7 +172,7 @@ class OneBody(ServerTests):
             self.assertEqual(answer.status, 200, answer.text)
             stored = self.server.get(f"/logs/{answer.json['first_id']}").json
             self.assertEqual(stored["message"], message)
-            self.assertLess(len(stored["attributes"]["args"]), 10_000)
+            self.assertLess(len(stored["attributes"]["arguments"]), 10_000)
 
     def test_a_form_of_escapes_takes_no_more_memory_than_a_body(self):
         many = b"%" * ((10 << 20) - 2)

@@ -346,7 +346,7 @@ class HandlerForm(ServerTests):
                 self.assertEqual((record["severity"], record["service"]), ("WARNING", "app"))
                 lost = [str(one) for one in arguments if expected == message]
                 for one in lost:
-                    self.assertIn(one, record["attributes"]["args"])
+                    self.assertIn(one, record["attributes"]["arguments"])
 
     def test_a_level_that_the_program_made_has_the_severity_of_its_number(self) -> None:
         for number, severity in ((45, "ERROR"), (55, "CRITICAL"), (25, "INFO"), (5, "DEBUG")):

@@ -631,6 +631,7 @@ class TheConfiguration(unittest.TestCase):
             ("{", "cannot be read as JSON: "),
             ("[" * 100_000, "cannot be read as JSON: "),
             ("[]", "must be a JSON object"),
+            ('{"simulator": 1, "simulator": 2}', "cannot be read as JSON: a key is given twice"),
             ({"simulator": CONFIG["simulator"]}, "services: must be an object"),
             ({**CONFIG, "services": [1]}, "services: must be an object"),
             ({**CONFIG, "services": {"own": {"token": "t"}}}, "services: must be an object"),
@@ -681,7 +682,7 @@ class TheConfiguration(unittest.TestCase):
         ):
             services = simulator.load(pathlib.Path("config.json"), None)
         self.assertEqual([service.name for service in services], list(CONFIG["services"]))
-        self.assertEqual(said.getvalue(), "not simulated, since it has only a token: own\n")
+        self.assertEqual(said.getvalue(), "left out, since it has only a token: own\n")
 
     def test_an_address_of_the_command_line_that_is_none_is_blamed_there(self):
         status, _, err = self.run_here("--url", "localhost:8000")
