@@ -32,7 +32,7 @@ more threads, one for each processor, that read side by side. The thread of `wat
 past its deadline, that of `SQLiteStore.upkeep` deletes old records, and a last one writes the
 server's own log. The main thread waits for signals.
 
-Locks on which a batch may wait: a large body waits for a place, a `Limits.large_body_slot`.
+Locks on which a batch may wait: a large body waits for one of two places (`large_body_slot`).
 Batches join a queue, which `Committer._lock` guards. The thread of the first one holds
 `SQLiteRecords._write_lock`, which guards the one connection that writes, while it commits for the
 others too. The threads of the others wait for `Batch.wake` and hold nothing. Deleting takes
@@ -758,6 +758,8 @@ def parse_timestamp(value: Json) -> int:
             microseconds = parse_epoch(value)
         elif EPOCH_NUMBER.fullmatch(value):
             microseconds = parse_epoch(float(value) if "." in value else int(value))
+        elif re.match(r"\d{9}", value):  # fromisoformat would take a digit of the hour for "T".
+            raise ValueError
         else:
             microseconds = parse_date(value)
         if not MIN_TIMESTAMP <= microseconds <= MAX_TIMESTAMP:
@@ -817,13 +819,11 @@ def parse_date(text: str) -> int:
 
     Raises ValueError.
     """
-    text = re.sub(r"\[[\w/+-]+\]$", "", text)  # 02:14:12+01:00[Europe/Paris], as Java writes it.
     try:
-        if re.match(r"\d{9}", text):  # It would take the first digit of the hour for a "T".
-            raise ValueError
         moment = datetime.fromisoformat(text)
     except ValueError:
-        matches = (form.fullmatch(text.strip(" []")) for form in DATE_FORMS)
+        text = text.strip(" []").partition("[")[0]  # Java ends with "+01:00[Europe/Paris]".
+        matches = (form.fullmatch(text) for form in DATE_FORMS)
         parts = next(filter(None, matches), None)
         if not parts:
             raise
@@ -3283,7 +3283,7 @@ class Request(NamedTuple):
     # same head.
     headers: Mapping[str, str]
     body_length: int | None  # None: the body comes in chunks.
-    # Reads the body. The argument says for whom `Limits` counts its bytes: the secret of a token.
+    # Reads the body. The argument says for whom `Shares` counts its bytes: the secret of a token.
     # Raises Refusal.
     read_body: Callable[[str], bytes]
     address: str = ""  # Of the client.
@@ -3349,7 +3349,7 @@ class App:
         self.store = store
         self.committer = Committer(store.write)
         self.metrics = Metrics()
-        self.limits = Limits()
+        self.shares = Shares()
         self.started_at = time.time()
         self.stopping = threading.Event()
         self.health = Health(store)
@@ -3409,7 +3409,7 @@ class App:
         if token and scheme.lower() in SCHEMES:
             return token
         if given:
-            self.limits.note_refused(request.address, request.path)
+            self.shares.note_refused(request.address, request.path)
         raise unauthorized(given, scheme.lower() in SCHEMES, roles)
 
     def check_reader(self, request: Request) -> str:
@@ -3435,11 +3435,11 @@ class App:
         """Stores the records in a body, and returns when they are on disk. Raises Refusal."""
         token = self.authenticate(request, "service", "shipper")
         rate = self.config.max_records_per_second
-        self.limits.check_rate(token, rate)
+        self.shares.check_rate(token, rate)
         key = idempotency_key(request)
         body = request.read_body(token.secret)
         is_large = len(body) > LARGE_BODY_BYTES
-        slot = self.limits.large_body_slot(token.secret) if is_large else contextlib.nullcontext()
+        slot = self.shares.large_body_slot(token.secret) if is_large else contextlib.nullcontext()
         with slot:
             parsed = read_records(split(body), token, parse)
         batch = Batch(parsed.records)
@@ -3448,12 +3448,12 @@ class App:
             batch.body_hash = hashlib.sha256(body).digest()
         del body  # Its memory is free while the batch waits for its commit.
         if batch.records:
-            self.limits.spend(token, len(batch.records), rate)
+            self.shares.spend(token, len(batch.records), rate)
             try:
                 self.committer.commit(batch)
             finally:
                 if batch.replayed or not batch.is_on_disk:  # What was not stored is given back.
-                    self.limits.spend(token, -len(batch.records), rate)
+                    self.shares.spend(token, -len(batch.records), rate)
         self.metrics.count(token, parsed, batch)
         # In OTLP a body may have no record at all: nothing is rejected, and that is a 200.
         if parsed.rejected and not batch.records:
@@ -3584,13 +3584,13 @@ def next_link(request: Request, query: Query, last: StoredRecord) -> str:
 
 
 # -------- 11b. More endpoints *
-# The core uses `Limits`, `Metrics`, `Health`, `FORMATS`, `unauthorized`, `check_origin` and
+# The core uses `Shares`, `Metrics`, `Health`, `FORMATS`, `unauthorized`, `check_origin` and
 # `answer_preflight`: what one client may take, counters, whether the store works, how records are
 # written, the answer to a bad token, and what pages of other sites may do.
 # This chapter adds lines to the route table.
 
 
-class Limits:
+class Shares:
     """What one client may take of what all share."""
 
     def __init__(self) -> None:
@@ -3923,7 +3923,7 @@ def get_metrics(app: App, request: Request) -> Response:
         ("logs_store_records", ()): app.store.count(),
         ("logs_store_bytes", ()): app.store.size(),
         ("logs_waiting_batches", ()): len(app.committer.queue),
-        ("logs_waiting_bytes", ()): app.limits.held_bytes,
+        ("logs_waiting_bytes", ()): app.shares.held_bytes,
         ("process_start_time_seconds", ()): app.started_at,
     }
     lines: dict[str, list[str]] = {name: [] for name in METRICS}
@@ -3975,7 +3975,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     # answer, since they could be taken for the next request. True from the first line on, until the
     # head says that there is no body or it is read.
     unread = False
-    client: str  # Whose bytes `Limits` counts: a token or an address.
+    client: str  # Whose bytes `Shares` counts: a token or an address.
     held_bytes = 0  # So many of this request are counted there now.
     deadline: float  # When the present wait ends: `set_deadline` sets it.
     shuts: int  # SHUT_RD or SHUT_RDWR, for `expire`.
@@ -4031,7 +4031,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         try:
             super().handle_one_request()
         finally:
-            self.server.app.limits.hold(self.client, -self.held_bytes)
+            self.server.app.shares.hold(self.client, -self.held_bytes)
             self.held_bytes = 0
             self.client = self.client_address[0]
         if self.unread:
@@ -4139,7 +4139,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if encoding == "identity":
             return data
         # The result is counted when it is there: so two bodies at most are in memory uncounted.
-        with self.server.app.limits.large_body_slot(client):
+        with self.server.app.shares.large_body_slot(client):
             whole = decompress(data)
             self.hold(max(len(whole) - len(data), 0))
         return whole
@@ -4162,7 +4162,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
         Raises Unavailable.
         """
-        self.server.app.limits.hold(self.client, size)
+        self.server.app.shares.hold(self.client, size)
         self.held_bytes += size
 
     # Sending
@@ -4417,7 +4417,7 @@ def read_chunks(handler: Handler) -> Iterator[bytes]:
         if size < SMALL_CHUNK_BYTES:
             small += 1
             if small % 16 == 0:  # Many small chunks cost their sender, not the others.
-                handler.server.app.limits.brake(handler.client)
+                handler.server.app.shares.brake(handler.client)
         if not size:
             parse_headers(read_head(handler, handler.rfile.readline(MAX_HEAD_BYTES)))  # Trailers.
             return

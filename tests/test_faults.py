@@ -849,7 +849,7 @@ class Bounds(unittest.TestCase):
                 thread.join(20)
 
     def test_a_token_saves_up_a_second_at_most_and_is_told_when_its_debt_is_paid(self):
-        limits, token, clock = module.Limits(), module.Token("t", "service", "app"), mock.Mock()
+        shares, token, clock = module.Shares(), module.Token("t", "service", "app"), mock.Mock()
         with mock.patch.object(module, "time", clock):
             clock.monotonic.return_value = 1000.0
             for records, seconds in (
@@ -859,14 +859,14 @@ class Bounds(unittest.TestCase):
                 (1000, "5"),
             ):  # 10 it has; the rest is debt
                 with self.subTest(records=records):
-                    limits.spend(token, records, 10)
+                    shares.spend(token, records, 10)
                     with self.assertRaises(module.Refusal) as caught:
-                        limits.check_rate(token, 10)
+                        shares.check_rate(token, 10)
                     self.assertEqual(caught.exception.headers["Retry-After"], seconds)
             clock.monotonic.return_value += 1_000_000  # it was silent for days
-            limits.spend(token, 10, 10)
+            shares.spend(token, 10, 10)
             with self.assertRaises(module.Refusal):
-                limits.check_rate(token, 10)
+                shares.check_rate(token, 10)
 
 
 if __name__ == "__main__":

@@ -811,11 +811,11 @@ class RefusedTokens(unittest.TestCase):
             self.assertNotIn("wrong-and-secret", "".join(server.errors))
 
     def test_addresses_are_kept_up_to_a_bound(self) -> None:
-        limits = module.Limits()
+        shares = module.Shares()
         with self.assertLogs("server", "WARNING") as found:
             for number in range(2 * module.MAX_REFUSED_ADDRESSES):
-                limits.note_refused(f"10.0.{number >> 8}.{number & 255}", "/logs\n")
-        self.assertEqual(len(limits._refused), module.MAX_REFUSED_ADDRESSES)
+                shares.note_refused(f"10.0.{number >> 8}.{number & 255}", "/logs\n")
+        self.assertEqual(len(shares._refused), module.MAX_REFUSED_ADDRESSES)
         self.assertEqual(len(found.output), 2 * module.MAX_REFUSED_ADDRESSES)
         self.assertNotIn("\n", found.output[0])
 
