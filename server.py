@@ -57,7 +57,8 @@ it: 4b has what chapter 4 leaves out. Apart from that, a chapter calls only what
     5b Unusual bodies *  other charsets, kinds of forms, JSON of many megabytes
      6 Queries          from a query string to a Query
     6b Parameters *     how the value of each parameter is read
-     7 Commits          what a store can do; one transaction for all who wait
+     7 Commits          one transaction for all who wait
+    7b Stores *         what a store can do
      8 SQLite           writing, and reading by indexes, page by page
     8b The file *       opening and protecting the database
     8c Plans and searches *  which index serves a query; texts, which no index holds
@@ -1845,7 +1846,6 @@ STATS_PARAMETERS: dict[str, Parser] = {**FILTERS, "step": parse_duration}
 
 # -------- 7. Commits
 
-Page = tuple[list[StoredRecord], bool]  # Records, and whether there are more.
 MinuteKind = tuple[int | None, str, int]  # A minute (None: that of the commit), service, severity.
 
 
@@ -1881,88 +1881,6 @@ class Batch:
     def has_result(self) -> bool:
         """Whether it is stored or has failed."""
         return self.is_on_disk or self.failure is not None
-
-
-class Store(abc.ABC):
-    """Where records live. All methods may be called from any thread, and may raise Unavailable."""
-
-    config: Config  # SIGHUP replaces it.
-    warning = ""  # What /health says beside "ok".
-
-    @abc.abstractmethod
-    def write(self, batches: list[Batch]) -> None:
-        """Stores batches and sets their ids. When it returns, they are on disk.
-
-        A batch whose key is known is not stored: it gets the ids that were given then, and
-        `replayed` is set; or `failure`, if its body differs. Where it raises, none is stored.
-        """
-
-    @abc.abstractmethod
-    def page(self, query: Query, most_chars: int = PAGE_CHARS) -> Page:
-        """The first records of a query, at most its limit, and whether there are more.
-
-        SQLiteStore ends a page early when its records have more than `most_chars` together.
-        """
-
-    @abc.abstractmethod
-    def newest(self) -> int:
-        """The newest id, though its record may be deleted."""
-
-    def stream(self, query: Query) -> Iterator[list[StoredRecord]]:
-        """All records of a query that are there now, in pages that are not empty.
-
-        Each page is a read of its own. One long read would keep SQLite's WAL from being reset
-        (https://www.sqlite.org/wal.html#avoiding_excessively_large_wal_files).
-        """
-        last_id = self.newest() if query.last_id is None else query.last_id
-        query = dataclasses.replace(query, last_id=last_id, limit=STREAM_RECORDS)
-        more = True
-        while more:
-            records, more = self.page(query, STREAM_CHARS)
-            if records:
-                last = records[-1]
-                yield records
-                del records  # Else two pages are in memory while the next one is read.
-                if query.by_id:  # Then the order is "asc".
-                    query = dataclasses.replace(query, after=last.id)
-                else:
-                    query = dataclasses.replace(query, cursor=(last.timestamp, last.id))
-
-    @abc.abstractmethod
-    def follow(self, query: Query) -> Iterator[list[StoredRecord]]:
-        """The last `limit` records (0: all), or all after `after`; then each new one.
-
-        It has no end, and gives an empty page at least once a second while there is nothing new.
-        """
-
-    @abc.abstractmethod
-    def stats(self, query: Query, step: int | None) -> Stats:
-        """Counts records. With a step (microseconds) it counts by steps too.
-
-        Raises TooManySteps.
-        """
-
-    @abc.abstractmethod
-    def delete(self, query: Query) -> int:
-        """Deletes the records of a query that are there now, in small steps. Gives how many."""
-
-    @abc.abstractmethod
-    def count(self) -> int:
-        """How many records there are."""
-
-    @abc.abstractmethod
-    def probe(self) -> None:
-        """Writes and reads. Raises Unavailable where records can't be stored."""
-
-    @abc.abstractmethod
-    def size(self) -> int:
-        """Bytes on disk."""
-
-    def stop_queries(self, gone: set[int]) -> None:
-        """Stops queries that are past their deadline, and those of threads whose client left."""
-
-    def close(self) -> None:
-        """Ends all queries and leaves whole files. Nothing is to be called after it."""
 
 
 MAX_COMMIT_RECORDS = 1_000  # A transaction with so many takes no more batches.
@@ -2070,6 +1988,94 @@ def fail(batches: Iterable[Batch], outage: Unavailable) -> None:
     for batch in batches:
         if not batch.has_result:
             batch.failure = Unavailable(outage.error, outage.hint)
+
+
+# -------- 7b. Stores *
+# The core uses `Store` and `Page`: what a store can do, SQLite as well as ClickHouse.
+
+Page = tuple[list[StoredRecord], bool]  # Records, and whether there are more.
+
+
+class Store(abc.ABC):
+    """Where records live. All methods may be called from any thread, and may raise Unavailable."""
+
+    config: Config  # SIGHUP replaces it.
+    warning = ""  # What /health says beside "ok".
+
+    @abc.abstractmethod
+    def write(self, batches: list[Batch]) -> None:
+        """Stores batches and sets their ids. When it returns, they are on disk.
+
+        A batch whose key is known is not stored: it gets the ids that were given then, and
+        `replayed` is set; or `failure`, if its body differs. Where it raises, none is stored.
+        """
+
+    @abc.abstractmethod
+    def page(self, query: Query, most_chars: int = PAGE_CHARS) -> Page:
+        """The first records of a query, at most its limit, and whether there are more.
+
+        SQLiteStore ends a page early when its records have more than `most_chars` together.
+        """
+
+    @abc.abstractmethod
+    def newest(self) -> int:
+        """The newest id, though its record may be deleted."""
+
+    def stream(self, query: Query) -> Iterator[list[StoredRecord]]:
+        """All records of a query that are there now, in pages that are not empty.
+
+        Each page is a read of its own. One long read would keep SQLite's WAL from being reset
+        (https://www.sqlite.org/wal.html#avoiding_excessively_large_wal_files).
+        """
+        last_id = self.newest() if query.last_id is None else query.last_id
+        query = dataclasses.replace(query, last_id=last_id, limit=STREAM_RECORDS)
+        more = True
+        while more:
+            records, more = self.page(query, STREAM_CHARS)
+            if records:
+                last = records[-1]
+                yield records
+                del records  # Else two pages are in memory while the next one is read.
+                if query.by_id:  # Then the order is "asc".
+                    query = dataclasses.replace(query, after=last.id)
+                else:
+                    query = dataclasses.replace(query, cursor=(last.timestamp, last.id))
+
+    @abc.abstractmethod
+    def follow(self, query: Query) -> Iterator[list[StoredRecord]]:
+        """The last `limit` records (0: all), or all after `after`; then each new one.
+
+        It has no end, and gives an empty page at least once a second while there is nothing new.
+        """
+
+    @abc.abstractmethod
+    def stats(self, query: Query, step: int | None) -> Stats:
+        """Counts records. With a step (microseconds) it counts by steps too.
+
+        Raises TooManySteps.
+        """
+
+    @abc.abstractmethod
+    def delete(self, query: Query) -> int:
+        """Deletes the records of a query that are there now, in small steps. Gives how many."""
+
+    @abc.abstractmethod
+    def count(self) -> int:
+        """How many records there are."""
+
+    @abc.abstractmethod
+    def probe(self) -> None:
+        """Writes and reads. Raises Unavailable where records can't be stored."""
+
+    @abc.abstractmethod
+    def size(self) -> int:
+        """Bytes on disk."""
+
+    def stop_queries(self, gone: set[int]) -> None:
+        """Stops queries that are past their deadline, and those of threads whose client left."""
+
+    def close(self) -> None:
+        """Ends all queries and leaves whole files. Nothing is to be called after it."""
 
 
 # -------- 8. SQLite
@@ -2886,7 +2892,7 @@ def follow(store: SQLiteRecords, query: Query) -> Iterator[list[StoredRecord]]:
 
 
 # -------- 9. Counts *
-# The core uses `Stats`: what a store counts.
+# The core uses nothing of this chapter.
 
 # A range of time: the length of the spans that make it up, its start and its end (exclusive). The
 # length 1 means that no span fits: then the records of the range are counted by an index.
