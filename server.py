@@ -224,6 +224,7 @@ HEARTBEAT_SECONDS = 15  # A follower that gets no record gets a blank line so of
 DRAIN_SECONDS = 2
 SHUTDOWN_SECONDS = 3  # For requests in flight, when the server stops.
 HANG_SECONDS = 8  # A stop that takes longer is ended by a signal of the system, SIGALRM.
+SPIN_SECONDS = 10 * (os.cpu_count() or 1)  # Of processor time, without a turn for `watch`.
 RETRY_SECONDS = 2  # What Retry-After asks for. Clients give up on long waits.
 KEY_LIFETIME = DAY  # An Idempotency-Key.
 
@@ -4460,8 +4461,15 @@ def admit(server: Server, handler: Handler) -> bool:
 
 
 def watch(server: Server) -> None:
-    """Keeps the deadlines of sockets and queries, in a thread of its own."""
+    """Keeps the deadlines of sockets and queries, in a thread of its own.
+
+    Where memory runs out, Python itself can go round in a circle, and no other thread runs again.
+    So a timer of the system, which is set anew each time, counts the processor time of this
+    process. When it is over, SIGPROF ends the process.
+    """
     while True:
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_PROF, SPIN_SECONDS)
         time.sleep(0.5)
         try:
             querying = [handler for handler in list(server.handlers) if handler.querying]

@@ -1116,30 +1116,42 @@ class Twins(unittest.TestCase):
 
 
 class Ending(unittest.TestCase):
-    """SIGTERM ends the server, whatever hangs."""
+    """Whatever hangs, the server ends."""
 
     PROGRAM = """
-import signal, sys, time
+import re, signal, sys, time
 sys.path.insert(0, sys.argv.pop(1))
 import server
-alarm = signal.alarm
-signal.alarm = lambda seconds: alarm(min(seconds, 1))  # A user waits for 5 s, this test for 1.
-server.Server.process_request = lambda *_: time.sleep(1000)
+server.HANG_SECONDS = server.SPIN_SECONDS = 1  # A user waits longer.
+owner, name, work = sys.argv.pop(1).split()
+owner = getattr(server, owner, server)
+sleep, spin = lambda *_: time.sleep(1000), lambda *_: re.match("(a+)+$", "a" * 99 + "b")
+setattr(owner, name, {"sleeps": sleep, "spins": spin}[work])
 sys.exit(server.main())
 """
 
-    def test_a_thread_that_hangs_while_it_accepts_does_not_keep_the_server_from_ending(self):
+    def end_of(self, place: str, number: int | None) -> int:
+        """The exit status of a server in which one function never returns, after a signal."""
         path = folder_of(self) / "config.json"
         path.write_text(json.dumps(configuration()), encoding="utf-8")
-        line = [sys.executable, "-c", self.PROGRAM, str(ROOT), "--config", str(path)]
+        line = [sys.executable, "-c", self.PROGRAM, str(ROOT), place, "--config", str(path)]
         process = subprocess.Popen(line, stdout=subprocess.PIPE, encoding="utf-8")
         self.addCleanup(process.kill)
         with process.stdout:
             port = int(process.stdout.readline().rpartition(":")[2])
             with contextlib.closing(socket.create_connection(("127.0.0.1", port))):
                 time.sleep(0.5)
-                process.terminate()
-                self.assertEqual(process.wait(8), -signal.SIGALRM)
+                if number:
+                    process.send_signal(number)
+                return process.wait(8)
+
+    def test_what_hangs_does_not_keep_the_server_from_ending(self):
+        for place in ("Server process_request", "server stop", "SQLiteStore close"):
+            with self.subTest(place):
+                self.assertEqual(self.end_of(f"{place} sleeps", signal.SIGTERM), -signal.SIGALRM)
+
+    def test_a_thread_that_never_lets_another_run_ends_the_server(self):
+        self.assertEqual(self.end_of("Server process_request spins", None), -signal.SIGPROF)
 
 
 class HangUp(unittest.TestCase):
