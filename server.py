@@ -630,7 +630,8 @@ def parse_record(fields: Json, token: Token) -> Record:
     has_time = own_timestamp is not None or "timestamp" in aliases
     has_level = own_severity is not None or "severity" in aliases
     if not (message or has_time or has_level):
-        raise RecordError("message", "is missing: a record needs a message, a time or a level")
+        error = f"is missing: a record needs a message, a time or a level; it has {shorten(fields)}"
+        raise RecordError("message", error)
     if service is None or isinstance(service, dict):
         service = pop_service(fields, aliases, service, token)
     service = check_service(service, token)

@@ -137,8 +137,9 @@ def find_mistakes(path: str, section: Any, checks: Checks) -> Iterator[str]:
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Returns a JSON object. Raises ValueError for a key that is given twice."""
-    if len(dict(pairs)) < len(pairs):
-        raise ValueError(f"a key is given twice among {', '.join(key for key, _ in pairs)}")
+    for key, uses in Counter(key for key, _ in pairs).items():
+        if uses > 1:
+            raise ValueError(f"the key {key!r} is given twice in an object")
     return dict(pairs)
 
 
@@ -298,8 +299,7 @@ def join(threads: Sequence[ServiceThread], stop: threading.Event, signals: Seque
             print(f"waiting, for {GIVE_UP_AFTER_SECONDS:g} s at most: {trouble}", flush=True)
         if time.monotonic() >= print_at or not alive:
             counts = [f"{t.name} {t.tally['delivered']}/{t.tally['planned']}" for t in threads]
-            # On a terminal, the next line replaces this one.
-            end = "\r" if alive and sys.stdout.isatty() else "\n"
+            end = "\r" if alive and sys.stdout.isatty() else "\n"  # "\r": the next line replaces it
             print(" | ".join(counts), end=end, flush=True)
             print_at = time.monotonic() + PROGRESS_SECONDS
         if signals and not stop.is_set():

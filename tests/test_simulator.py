@@ -631,7 +631,7 @@ class TheConfiguration(unittest.TestCase):
             ("{", "cannot be read as JSON: "),
             ("[" * 100_000, "cannot be read as JSON: "),
             ("[]", "must be a JSON object"),
-            ('{"simulator": 1, "simulator": 2}', "cannot be read as JSON: a key is given twice"),
+            ('{"simulator": 1, "simulator": 2}', "cannot be read as JSON: the key 'simulator' is"),
             ({"simulator": CONFIG["simulator"]}, "services: must be an object"),
             ({**CONFIG, "services": [1]}, "services: must be an object"),
             ({**CONFIG, "services": {"own": {"token": "t"}}}, "services: must be an object"),
