@@ -5416,7 +5416,9 @@ figure { padding: 1.5rem 0 .5rem; font-size: 12px; }
 #bars:empty, #bars:empty + #axis { display: none; }
 #bars a { display: flex; flex: 1; flex-direction: column-reverse; }
 /* The bars from the one that is pressed to the pointer. */
-#bars :is(a:hover, :active ~ :has(~ :hover), a:hover ~ :has(~ :active)) { background: #8884; }
+#bars :is(a:hover, a:active, :active ~ :has(~ :hover), a:hover ~ :has(~ :active)) {
+  background: #8884;
+}
 #bars:not(:hover) :focus::after, #bars a:hover::after { content: attr(aria-label); }
 #bars ::after { position: absolute; inset: 0 auto auto 0; }
 rect { min-height: 1px; background: var(--tone); }
@@ -5577,14 +5579,17 @@ async function suggest() {  // If no message has the text, offers to look for it
   const isNeeded = text && !page.list.firstChild;
   const records = isNeeded ? await (await ask('logs?limit=1000')).json() : [];
   const names = new Set(records.flatMap(record => Object.keys(record.attributes)));
-  const hint = name => link(changed({contains: null, [name]: text}), `${name}=${text}`);
-  const hints = [...names].slice(0, 20).map(name => hint(`attr.${name}`));
+  const [, name, value] = /^([^ =]+)=(.+)$/.exec(text) ?? [];  // "user=ana", without "attr.".
+  const hint = name => link(changed({contains: null, [name]: value ?? text}),
+    `${name}=${value ?? text}`);
+  const hints = (name ? [name] : [...names].slice(0, 20)).map(name => hint(`attr.${name}`));
   page.hints.replaceChildren(...hints.flatMap(hint => [hint, ' ']));
 }
 async function reveal(id) {  // Opens a record. One of another page is shown above this one.
   const read = async () => JSON.parse(await (await ask(`logs/${id}`)).text(), exact);
   if (!shown({id})) page.list.prepend(row(await read()));
   shown({id}).open = true;
+  shown({id}).firstChild.focus();
   shown({id}).scrollIntoView({block: 'center'});
 }
 const marked = text =>  // Gives the parts of a text, with marks on what is searched for.
@@ -5669,7 +5674,8 @@ async function count(isHere) {  // Shows the counts of the chips, and the histog
 }
 function bar({start, ...counts}, step, scale) {  // Makes a bar, a link to the records of its time.
   const names = SEVERITIES.filter(name => counts[name]);
-  const ariaLabel = `${local(start)}: ${names.map(name => `${counts[name]} ${name}`).join(', ')}`;
+  const numbers = names.map(name => `${counts[name]} ${name}`).join(', ');
+  const ariaLabel = `${local(start)}: ${numbers || 0}`;
   const end = iso(Date.parse(start) + 1000 * step - 1).replace('Z', '999Z');
   const href = changed({since: null, timestamp_start: start, timestamp_end: end});
   const box = name => make('rect', {className: name, style: `height: ${scale * counts[name]}%`});
@@ -5718,6 +5724,7 @@ function visit() {  // Shows what the address asks for: its query holds all filt
   for (const name of ['cursor', 'format', 'follow', 'after']) query.delete(name);
   if (query.get('limit') === '0') query.set('limit', 10000);
   page.filters.reset();
+  page.chips.scrollLeft = 0;
   taken = {};
   for (const [name, value] of query) {  // A field takes the first value that it can hold.
     const isTime = /^timestamp.*T.*Z$/.test(name + value);
@@ -5810,8 +5817,10 @@ document.onkeydown = event => {  // "/" searches, "j" and "k" move, Escape close
     ArrowLeft: before}[key];
   if (!next) return;
   event.preventDefault();
-  (next.querySelector('summary') ?? next).focus();
-  next.select?.();
+  const part = next.querySelector('summary') ?? next;
+  part.focus();
+  part.scrollIntoView({block: 'nearest'});
+  part.select?.();
 };
 window.onkeydown = window.onpointerdown = () => {  // The reader is here: what came is not new.
   errors = 0;
