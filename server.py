@@ -2479,8 +2479,8 @@ class Readers:
                 db = pool.get(timeout=QUERY_SECONDS)
             except queue.Empty:
                 raise Unavailable(TOO_MANY_QUERIES) from None
-            if db is None:
-                pool.put(None)
+            if db is None or self.closing:
+                pool.put(db)
                 raise Unavailable("The server is stopping.")
             deadline = time.monotonic() + QUERY_SECONDS
             self._queries[db] = deadline, thread or threading.get_ident()
@@ -3085,7 +3085,7 @@ def count_records(db: sqlite3.Connection, parts: list[Part], step: int | None) -
 # -------- 10. Retention *
 # The core uses nothing of this chapter: main makes its `SQLiteStore`.
 
-UPKEEP_SECONDS = 0.25  # Between two looks. At the highest rate some 15 MB come in meanwhile.
+UPKEEP_SECONDS = 0.05  # Between two looks. At the highest rate some 3 MB come in meanwhile.
 UPKEEP_RECORDS = 2_000  # One step deletes so many, so that no writer waits long.
 WAL_PAUSE_SECONDS = 30  # After a checkpoint that could not end, since another process reads.
 SPARE_PAGES = 1_000  # Free pages that stay in the file for the next records.
