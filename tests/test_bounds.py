@@ -1130,28 +1130,30 @@ setattr(owner, name, {"sleeps": sleep, "spins": spin}[work])
 sys.exit(server.main())
 """
 
-    def end_of(self, place: str, number: int | None) -> int:
-        """The exit status of a server in which one function never returns, after a signal."""
+    def start(self, place: str) -> subprocess.Popen[str]:
+        """A server in which one function never returns, with a connection."""
         path = folder_of(self) / "config.json"
         path.write_text(json.dumps(configuration()), encoding="utf-8")
         line = [sys.executable, "-c", self.PROGRAM, str(ROOT), place, "--config", str(path)]
         process = subprocess.Popen(line, stdout=subprocess.PIPE, encoding="utf-8")
+        self.addCleanup(process.stdout.close)
         self.addCleanup(process.kill)
-        with process.stdout:
-            port = int(process.stdout.readline().rpartition(":")[2])
-            with contextlib.closing(socket.create_connection(("127.0.0.1", port))):
-                time.sleep(0.5)
-                if number:
-                    process.send_signal(number)
-                return process.wait(8)
+        port = int(process.stdout.readline().rpartition(":")[2])
+        self.addCleanup(socket.create_connection(("127.0.0.1", port)).close)
+        return process
 
     def test_what_hangs_does_not_keep_the_server_from_ending(self):
-        for place in ("Server process_request", "server stop", "SQLiteStore close"):
+        places = ("Server process_request", "server stop", "SQLiteStore close")
+        processes = [self.start(f"{place} sleeps") for place in places]
+        time.sleep(0.5)
+        for process in processes:
+            process.terminate()
+        for place, process in zip(places, processes, strict=True):
             with self.subTest(place):
-                self.assertEqual(self.end_of(f"{place} sleeps", signal.SIGTERM), -signal.SIGALRM)
+                self.assertEqual(process.wait(8), -signal.SIGALRM)
 
     def test_a_thread_that_never_lets_another_run_ends_the_server(self):
-        self.assertEqual(self.end_of("Server process_request spins", None), -signal.SIGPROF)
+        self.assertEqual(self.start("Server process_request spins").wait(8), -signal.SIGPROF)
 
 
 class HangUp(unittest.TestCase):
