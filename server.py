@@ -3085,7 +3085,9 @@ def count_records(db: sqlite3.Connection, parts: list[Part], step: int | None) -
 # -------- 10. Retention *
 # The core uses nothing of this chapter: main makes its `SQLiteStore`.
 
-UPKEEP_SECONDS = 0.05  # Between two looks. At the highest rate some 3 MB come in meanwhile.
+UPKEEP_SECONDS = 0.25  # Between two looks. At the highest rate some 15 MB come in meanwhile.
+RUSH_SECONDS = 0.05  # Between two looks while there is room for RUSH_BYTES only.
+RUSH_BYTES = 64 << 20
 UPKEEP_RECORDS = 2_000  # One step deletes so many, so that no writer waits long.
 WAL_PAUSE_SECONDS = 30  # After a checkpoint that could not end, since another process reads.
 SPARE_PAGES = 1_000  # Free pages that stay in the file for the next records.
@@ -3107,6 +3109,7 @@ class SQLiteStore(SQLiteCounts):
     def __init__(self, config: Config):
         super().__init__(config)
         self._shrunk = False  # Freed pages are in the WAL: a checkpoint is due.
+        self._pause = RUSH_SECONDS
         self._clock = (now(), time.monotonic())  # When the two clocks agreed last.
         self._notes: deque[tuple[float, int]] = deque()
         self._old_id = 0  # All ids up to it are too old by the notes.
@@ -3122,7 +3125,7 @@ class SQLiteStore(SQLiteCounts):
         while not self.readers.closing:
             try:
                 self.bound_wal()
-                pause = 0.01 if self.upkeep_step() else UPKEEP_SECONDS  # Writers take their turn.
+                pause = 0.01 if self.upkeep_step() else self._pause  # Writers take their turn.
             except Exception as error:  # The next try may succeed.
                 log.error("retention: %s", error)
                 pause = 1
@@ -3137,6 +3140,8 @@ class SQLiteStore(SQLiteCounts):
             [pages] = db.execute("PRAGMA page_count").fetchone()
             [free] = db.execute("PRAGMA freelist_count").fetchone()
             used_bytes = (pages - free) * PAGE_BYTES
+            has_room = most_bytes - used_bytes > RUSH_BYTES
+            self._pause = UPKEEP_SECONDS if has_room else RUSH_SECONDS
             deleted = self.delete_old(db, moment)
             # The WAL may have a part (`most_wal_bytes`); of what is left, 5 % are for a rush.
             excess = used_bytes - 0.95 * (most_bytes - self.most_wal_bytes())
