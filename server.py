@@ -725,7 +725,6 @@ def nesting(value: Json) -> int:
 # three take a field out of a record that has no such field under our own name, but under one that
 # another logger gives it: "msg" or "level", for example.
 
-
 # As a text, 20261124 is a date, and 2026 seems to be a year. As numbers they are moments of 1970.
 EPOCH_NUMBER = re.compile(r"(?!\d{4}(\d{4})?\Z)-?\d+(\.\d+)?")
 # 20261124021412, also with a fraction of 3 or 6 more digits or behind a point, and with an offset.
@@ -3686,8 +3685,8 @@ def unauthorized(given: str, has_scheme: bool, roles: Iterable[str]) -> HTTPRefu
         error = "The token is not known here, or may not do this."
         if not has_scheme:  # "Authorization: T", for example.
             error = "The word Token is missing in Authorization, before the token."
-    kind = f"a {' or '.join(roles)} token of config.json"
-    hint = f"Send 'Authorization: Token T', with {kind}, as the server last read it."
+    kinds = " or ".join(roles)
+    hint = f"Send 'Authorization: Token T', with a token ({kinds}) of config.json as last read."
     headers = {"WWW-Authenticate": 'Basic realm="logs", Bearer realm="logs"'}
     return HTTPRefusal(401, error, hint, headers)
 
