@@ -32,6 +32,11 @@ more threads, one for each processor, that read side by side. The thread of `wat
 past its deadline, that of `SQLiteStore.upkeep` deletes old records, and a last one writes the
 server's own log. The main thread waits for signals.
 
+Readers have connections of their own, and no lock makes them wait for the writer, or the writer
+for them. There is one exception. SQLite commits into a second file, the WAL. A checkpoint moves it
+into the database and begins it anew, which needs a moment without readers. So, while the WAL is too
+large, queries that have not begun are held back, for 10 s at most.
+
 Locks on which a batch may wait: a large body waits for one of two places (`large_body_slot`).
 Batches join a queue, which `Committer._lock` guards. The thread of the first one holds
 `SQLiteRecords._write_lock`, which guards the one connection that writes, while it commits for the
@@ -167,6 +172,7 @@ MAX_STORED_CHARS = 64 << 20
 MAX_VALUE_CHARS = 2 << 20  # The JSON of one record, as it was sent.
 # The json module holds the GIL for a whole call: no other thread runs. So it gets no longer piece.
 PIECE_CHARS = 1 << 20
+MAX_COMMAS = 500_000  # In JSON that comes as one long value: OTLP's and Loki's.
 MAX_RECORDS = 100_000  # A million tiny records would hold up all others for seconds.
 MAX_MESSAGE_BYTES = 256 << 10
 MAX_ATTRIBUTES_BYTES = 64 << 10
@@ -224,7 +230,9 @@ HEARTBEAT_SECONDS = 15  # A follower that gets no record gets a blank line so of
 DRAIN_SECONDS = 2
 SHUTDOWN_SECONDS = 3  # For requests in flight, when the server stops.
 HANG_SECONDS = 8  # A stop that takes longer is ended by a signal of the system, SIGALRM.
-SPIN_SECONDS = 10 * (os.cpu_count() or 1)  # Of processor time, without a turn for `watch`.
+# When the process has used so much processor time and the thread of `watch` never had its turn, the
+# system ends the process by SIGPROF.
+SPIN_SECONDS = 10 * (os.cpu_count() or 1)
 RETRY_SECONDS = 2  # What Retry-After asks for. Clients give up on long waits.
 KEY_LIFETIME = DAY  # An Idempotency-Key.
 
@@ -727,12 +735,20 @@ def nesting(value: Json) -> int:
 
 # As a text, 20261124 is a date, and 2026 seems to be a year. As numbers they are moments of 1970.
 EPOCH_NUMBER = re.compile(r"(?!\d{4}(\d{4})?\Z)-?\d+(\.\d+)?")
-# 20261124021412, also with a fraction of 3 or 6 more digits or behind a point, and with an offset.
-# As an epoch number, such a date would be of the year 2572 or later. Only an offset shows that
-# 202611240214Z is a date without seconds.
+# 20261124021412: as an epoch number, such a date would be of the year 2572 or later.
 DATE_OF_DIGITS = re.compile(
-    r"((?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))((?:[01]\d|2[0-3])[0-5]\d)"
-    r"(?:([0-5]\d)[.,]?(\d{3}|\d{6}|(?<=[.,])\d+)?|(?=[Z+-]))(Z|[+-]\d\d(?::?\d\d)?)?"
+    r"""
+    ((?:19|20)\d\d (?:0[1-9]|1[0-2]) (?:0[1-9]|[12]\d|3[01]))  # Year, month and day.
+    ((?:[01]\d|2[0-3]) [0-5]\d)                                # Hour and minute.
+    (?:
+        ([0-5]\d)                                              # Second.
+        (?:[.,](\d+) | (\d{3}|\d{6}))?                         # Fraction: .5, or 3 or 6 digits.
+    |
+        (?=[Z+-])                             # No second: only an offset shows that it is a date.
+    )
+    (Z|[+-]\d\d(?::?\d\d)?)?                                  # Offset.
+    """,
+    re.VERBOSE,
 )
 
 
@@ -754,13 +770,15 @@ def parse_timestamp(value: Json) -> int:
             nanoseconds = value.get("nanoOfSecond", value.get("nanos")) or 0
             microseconds = int(seconds) * SECOND + int(nanoseconds) // 1000
         elif digits := DATE_OF_DIGITS.fullmatch(str(value)):
-            date, time_of_day, second, fraction, zone = digits.groups("")
-            microseconds = parse_date(f"{date}T{time_of_day}{second or '00'}.{fraction or 0}{zone}")
+            date, time_of_day, second, fraction, digits_after, zone = digits.groups("")
+            fraction = fraction or digits_after or "0"
+            microseconds = parse_date(f"{date}T{time_of_day}{second or '00'}.{fraction}{zone}")
         elif not isinstance(value, str):
             microseconds = parse_epoch(value)
         elif EPOCH_NUMBER.fullmatch(value):
             microseconds = parse_epoch(float(value) if "." in value else int(value))
-        elif re.match(r"\d{9}", value):  # fromisoformat would take a digit of the hour for "T".
+        elif re.match(r"\d{9}", value):
+            # fromisoformat takes any character for the "T": in 202611240214, the 0 of 02.
             raise ValueError
         else:
             microseconds = parse_date(value)
@@ -889,7 +907,7 @@ def parse_severity(value: Json, name: str = "severity") -> int:
             return SEVERITY_OF_WORD[word[1].upper()]
         if re.fullmatch(r"\s*[0-9]{1,3}\s*", value):
             return severity_of_number(int(value), name)
-    # As a number, "priority" is that of a ticket or a job, and no severity. journald sends a text.
+    # As a number, "priority" is that of a ticket or a job, and no severity.
     elif type(value) in (int, float) and name != "priority":
         return severity_of_number(value, name)
     names = ", ".join(SEVERITIES)
@@ -984,7 +1002,8 @@ def add_aliases(fields: dict[str, Json], aliases: Aliases, path: str = "") -> No
             continue  # It is a level of MongoDB only, which also has {"t": {"$date": ...}}.
         if lower in KNOWN_NAMES and value is not None:
             field, rank = KNOWN_NAMES[lower]
-            # Texts come first, since the numbers of levels differ. Times keep their order.
+            # A text counts before a number: the same number is another level in another logger.
+            # For times the order of NAMES stays.
             if field != "timestamp" and (not isinstance(value, str) or value == ""):
                 rank += len(KNOWN_NAMES)
             aliases.setdefault(field, []).append(Alias(rank, name, value))
@@ -1047,7 +1066,8 @@ def message_of(alias: Alias) -> str:
 
 def severity_of(alias: Alias) -> int:
     """The severity that an alias means. Raises ValueError."""
-    name = "level" if alias.name == "PRIORITY" else alias.name.lower()  # journald's.
+    # In capitals it is journald's: its number is a level. Some shippers of it send no text.
+    name = "level" if alias.name == "PRIORITY" else alias.name.lower()
     return parse_severity(alias.value, name)
 
 
@@ -1144,7 +1164,7 @@ def read_records(values: list[Json], token: Token, parse: Parse) -> Parsed:
 def parse_body(
     body: bytes, most_chars: int = MAX_VALUE_CHARS, content_type: str = ""
 ) -> list[Json]:
-    """The values in a body: JSON objects and arrays, one after the other; one form; or lines.
+    """The splitter of POST /logs: JSON values, one after the other; one form; or lines of text.
 
     Its content decides which, since many Content-Types are wrong: of `content_type`, only the
     charset counts. A RecordError stands for a value that can't be a record. A value may have at
@@ -1538,9 +1558,9 @@ def decode_piece(text: str, offset: int, size: int) -> tuple[Json, int] | None:
     try:
         value, length = decode_json(text[offset : offset + size])
     except json.JSONDecodeError as error:
-        # Where the piece is cut, json reports a string without an end at its begin, and all else
-        # at most 12 characters before the cut: those of "\ud83d\ude00", one character in two
-        # escapes. 20 leaves some room.
+        # The cut can make an error. Of a string that it cuts, json says "Unterminated string", and
+        # where the string begins. All other errors of a cut are at most 12 characters before it:
+        # "\ud83d\ude00", for example, is one character in two escapes. 20 leaves some room.
         seems_cut = error.pos > size - 20 or error.msg.startswith("Unterminated string")
         if seems_cut and offset + size < len(text):
             return None
@@ -1874,7 +1894,7 @@ class Batch:
         self.last_id = 0
         self.stored = 0  # How many records it has in the store.
         self.replayed = False  # Its key was known: it was stored before, and not again.
-        # The Committer sets these. `store.write` may set `failure` to KeyReused.
+        # The Committer sets these. `store.write` may set a `failure` too.
         self.failure: Exception | None = None  # Why it is not stored.
         self.is_on_disk = False  # Nothing else makes a 200.
 
@@ -1918,6 +1938,7 @@ class Committer:
         if not batch.has_result:
             self._lead()
         if not batch.is_on_disk:
+            # A batch without any result would be a fault of this program. It gets no 200 either.
             raise batch.failure or Unavailable("The batch was not committed.")
 
     def _lead(self) -> None:
@@ -2008,7 +2029,8 @@ class Store(abc.ABC):
         """Stores batches and sets their ids. When it returns, they are on disk.
 
         A batch whose key is known is not stored: it gets the ids that were given then, and
-        `replayed` is set; or `failure`, if its body differs. Where it raises, none is stored.
+        `replayed` is set. A batch that can't be stored gets a `failure`: KeyReused, if its body
+        differs. Where the method raises, none is stored.
         """
 
     @abc.abstractmethod
@@ -2060,9 +2082,9 @@ class Store(abc.ABC):
     def delete(self, query: Query) -> int:
         """Deletes the records of a query that are there now, in small steps. Gives how many."""
 
-    @abc.abstractmethod
     def count(self) -> int:
         """How many records there are."""
+        return self.stats(Query(), None).kinds.total()
 
     @abc.abstractmethod
     def probe(self) -> None:
@@ -2406,11 +2428,6 @@ def check_file(path: pathlib.Path) -> None:
         )
     if version != SCHEMA_VERSION:
         raise StartError(f"{path}: has schema version {version}, not {SCHEMA_VERSION}")
-    whole = int.from_bytes(head[28:32], "big") * PAGE_BYTES
-    # A WAL may have the rest. A journal is from a first start that was killed: SQLite undoes it.
-    is_recoverable = wal.exists() or path.with_name(f"{path.name}-journal").exists()
-    if path.stat().st_size < whole and not is_recoverable:
-        raise StartError(f"{path}: is cut short, it should have {whole:,} bytes; copy it again")
 
 
 def check_place(path: pathlib.Path, inode: int) -> None:
@@ -2606,13 +2623,6 @@ def authorize(action: int, name: str | None, column: str | None, *_: str | None)
     return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
 
-REASONS = {
-    "SQLITE_FULL": "The disk is full.",
-    "SQLITE_BUSY": "Another process has locked the database.",
-    "SQLITE_READONLY": "The database is read-only.",
-}
-
-
 def name_of(error: sqlite3.Error) -> str:
     """SQLite's name of an error, "SQLITE_BUSY" for example. What sqlite3 raises itself has none."""
     return getattr(error, "sqlite_errorname", "")
@@ -2622,11 +2632,9 @@ def explain(error: sqlite3.DatabaseError) -> Exception:
     """What to raise for an error of SQLite: Unavailable, or the error where we are at fault."""
     if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
         return error
-    name = name_of(error)
-    if name == "SQLITE_INTERRUPT":
+    if name_of(error) == "SQLITE_INTERRUPT":
         return query_stopped()
-    kind = "_".join(name.split("_")[:2])  # SQLITE_READONLY_DBMOVED is a kind of SQLITE_READONLY.
-    return Unavailable(REASONS.get(kind, f"The database says: {error}."))
+    return Unavailable(f"The database says: {error}.")
 
 
 def query_stopped() -> Unavailable:
@@ -2707,11 +2715,12 @@ def where_all(query: Query) -> tuple[str, list[Json]]:
 
 def where_text(text: str) -> tuple[str, list[Json]]:
     """The SQL test for a text in a message, ignoring case."""
-    # LIKE is fast, and only leaves out what can't match. It ignores the case of ASCII letters only:
-    # any other letter of the text becomes "_", which stands for one character, or "%", for several,
-    # where lower case makes several of it: "ß" is "ss". LIKE stops at a NUL, so a message with a
-    # NUL passes. Then instr decides, on both texts in lower case, which Python makes where SQLite
-    # can't.
+    # LIKE is fast. It only leaves out what can't match, and instr decides on both texts in lower
+    # case. For three texts: the pattern of LIKE, the function for lower case, the text of instr.
+    #     50%     %50\%%    lower   50%      A "%" of the text is no wildcard.
+    #     CAFÉ    %CAF_%    fold    café     LIKE knows the case of ASCII only: "_" is any letter.
+    #     Straße  %Stra%e%  fold    strasse  Lower case makes two letters of "ß": "%" is any text.
+    # LIKE stops at a NUL: a message with a NUL passes.
     pattern = re.sub(r"([%_\\])", r"\\\1", text)
     pattern = re.sub(r"[^\x01-\x7f]", lambda m: "%" if len(m[0].casefold()) > 1 else "_", pattern)
     fold = "lower" if text.isascii() else "fold"
@@ -2874,7 +2883,6 @@ def follow(store: SQLiteRecords, query: Query) -> Iterator[list[StoredRecord]]:
         pause = FOLLOW_SECONDS
         with contextlib.suppress(Unavailable):  # Too many queries: it looks again later.
             newest = store.newest()
-            pause = 0.0
             last_id = min(newest, seen + FOLLOW_IDS)
             if seen < last_id:
                 # Each commit wakes every follower. One that finds nothing for itself in the
@@ -2968,9 +2976,6 @@ class SQLiteCounts(SQLiteRecords):
         for some in scan(self, query, lambda db, part: count_records(db, [part], step)):
             stats.add(some)
         return stats
-
-    def count(self) -> int:
-        return sum(self.stats(Query()).kinds.values())
 
     def probe(self) -> None:
         """Writes a key that no client can send: only a write finds a full disk."""
@@ -3092,7 +3097,7 @@ WAL_PAUSE_SECONDS = 30  # After a checkpoint that could not end, since another p
 SPARE_PAGES = 1_000  # Free pages that stay in the file for the next records.
 LEAP_SECONDS = 3600  # The clock jumped ahead and stayed there for so long: then it is right.
 AGE_NOTES = 10_000  # So many notes are kept for max_age_days: for 30 days, one each 4 minutes.
-OLDEST = "id < (SELECT min(id) FROM logs) + ?"  # The first so many of the table: ids grow.
+OLDEST = "id < (SELECT min(id) FROM logs) + ?"  # At most so many: of a range of the least ids.
 
 
 class SQLiteStore(SQLiteCounts):
@@ -3101,8 +3106,12 @@ class SQLiteStore(SQLiteCounts):
     The clock of the system can be wrong. If it jumps a year ahead, all records look too old. So
     their age is measured twice: by received_at, and by notes. A note is a moment of the monotonic
     clock and the newest id of then: when it is older than max_age_days, all ids up to it are too
-    old. A clock that has jumped ahead is not believed for an hour. After that, the time before was
-    the wrong one, and of what came since the start only the notes tell the age.
+    old.
+
+    A clock that has jumped ahead is not believed for an hour. If it is still ahead then, it is
+    right now, and was wrong before: a computer without a battery begins in 2020, say, and learns
+    after some minutes that it is 2026. The records of these minutes have a received_at of 2020.
+    So the age of all that came since the start is told by the notes only.
     """
 
     def __init__(self, config: Config):
@@ -3112,7 +3121,7 @@ class SQLiteStore(SQLiteCounts):
         self._clock = (now(), time.monotonic())  # When the two clocks agreed last.
         self._notes: deque[tuple[float, int]] = deque()
         self._old_id = 0  # All ids up to it are too old by the notes.
-        self._start_id = 0  # It stays so where the file is damaged: a later use says so.
+        self._start_id = 0  # 0 stays where the file is damaged: the next read reports it.
         with contextlib.suppress(Unavailable):
             self._start_id = self.newest()
         self._dated_id = MAX_ID  # For the ids up to it, received_at tells the age.
@@ -3178,7 +3187,7 @@ class SQLiteStore(SQLiteCounts):
         expected = agreed + int((clock - agreed_clock) * SECOND)
         if abs(moment - expected) >= MINUTE and clock - agreed_clock < LEAP_SECONDS:
             return min(moment, expected)
-        if moment - expected >= MINUTE:  # What came since the start has a received_at of before.
+        if moment - expected >= MINUTE:  # The jump is believed: the clock was wrong before.
             self._dated_id = self._start_id
         self._clock = moment, clock
         return moment
@@ -3296,8 +3305,8 @@ class Request(NamedTuple):
     headers: Mapping[str, str]
     body_length: int | None  # None: the body comes in chunks.
     # Reads the body. The argument says for whom `Shares` counts its bytes: the secret of a token.
-    # Raises Refusal.
-    read_body: Callable[[str], bytes]
+    # Raises Refusal. The handler sets it, for each request anew.
+    read_body: Callable[[str], bytes] = lambda client: b""
     address: str = ""  # Of the client.
 
 
@@ -3483,7 +3492,8 @@ class App:
         # nothing of what comes after it.
         not_allowed = ("order", "cursor", "format") if follow else ("after",)
         for name in not_allowed:
-            if name in values and values[name] != "ndjson":
+            # A follower gets NDJSON anyway: to ask for it is no mistake.
+            if name in values and (name, values[name]) != ("format", "ndjson"):
                 word = "with" if follow else "without"
                 problem = f"The parameter {name} does not go {word} follow=1."
                 raise BadQuery(problem, "Leave it out.")
@@ -4160,9 +4170,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """So many bytes, in pieces. Each is counted as it comes, not before."""
         while length:
             data = self.rfile.read1(min(length, 1 << 18))  # What one `recv` gives.
-            # After `expire`, the system still gives the bytes that came: only this test ends the
-            # request. (`stop` calls `expire` before the deadline, for a connection that seems idle.
-            # A request that has just come there is still read.)
+            # After `expire` the system still gives the bytes that came. Past the deadline this test
+            # ends the request. Before it, `stop` called `expire`: it is still read.
             if not data or (self.is_shut and time.monotonic() > self.deadline):
                 raise self.cut_off()
             self.hold(len(data))
@@ -4332,16 +4341,11 @@ def parse_head(head: bytes) -> Request:
     path, _, query = target.partition("?")
     length = body_length(headers, version)
     path = urllib.parse.unquote(path)
-    return Request(method, path, query, version, headers, length, no_body)
+    return Request(method, path, query, version, headers, length)
 
 
 # Most clients send the same head again and again.
 parse_small_head = functools.lru_cache(256)(parse_head)
-
-
-def no_body(client: str) -> bytes:
-    """Stands for a body: the handler replaces it, since the same head is kept for many requests."""
-    raise NotImplementedError
 
 
 def parse_request_line(line: str) -> tuple[str, str, str]:
@@ -4399,7 +4403,8 @@ def read_head(handler: Handler, line: bytes) -> bytes:
         if line[-2:] != b"\r\n":
             if line[-1:] == b"\n":
                 raise malformed("A line of the head ends without CR.")
-            # `readline` stops at a line end, at the bound or at the end of the input.
+            # Without a line end, `readline` stopped at the end of the input, or at the bound: then
+            # the next byte makes the head too large.
             if size < MAX_HEAD_BYTES:
                 raise handler.cut_off()
         line = handler.rfile.readline(MAX_HEAD_BYTES + 1 - size)
@@ -4468,8 +4473,8 @@ def admit(server: Server, handler: Handler) -> bool:
 def watch(server: Server) -> None:
     """Keeps the deadlines of sockets and queries, in a thread of its own.
 
-    Where memory runs out, Python itself can go round in a circle, and no other thread runs again.
-    So a timer of the system, which is set anew each time, counts the processor time of this
+    Where memory runs out, Python itself can loop for ever and keep the GIL: no other thread runs
+    again. So a timer of the system, which is set anew each time, counts the processor time of this
     process. When it is over, SIGPROF ends the process.
     """
     while True:
@@ -4764,7 +4769,7 @@ def split_otlp(body: bytes, is_protobuf: bool) -> list[Json]:
     values: list[Json] = []
     scopes = 0
     try:
-        documents = [body] if is_protobuf else parse_body(body, MAX_BODY_BYTES)
+        documents = [body] if is_protobuf else parse_documents(body)
         for document in documents:
             request = read_lazy("Request", document)
             if request == {}:  # A request without records is allowed.
@@ -4786,6 +4791,14 @@ def split_otlp(body: bytes, is_protobuf: bool) -> list[Json]:
         hint = 'Send {"resourceLogs": [...]} as the protocol has it; other JSON goes to POST /logs.'
         raise BadBody(f"The body is not an OTLP logs request{reason}.", hint) from None
     return values
+
+
+def parse_documents(body: bytes) -> list[Json]:
+    """The JSON of a body that is one value: json parses it in one go. Raises Refusal."""
+    if body.count(b",") > MAX_COMMAS:
+        error = f"The JSON has over {MAX_COMMAS:,} commas: it would hold up others."
+        raise TooLarge(error, "Send smaller batches.")
+    return parse_body(body, MAX_BODY_BYTES)
 
 
 def check_shared(attributes: dict[str, Json]) -> None:
@@ -4821,7 +4834,7 @@ def parse_otlp(value: Json, token: Token) -> Record:
     except MALFORMED as error:
         reason = f": {error}" if isinstance(lazy, bytes) else ""
         raise RecordError("record", f"is not a LogRecord of OTLP{reason}") from None
-    # An SDK calls a service without a name so, too. The token may know better.
+    # SDKs send "unknown_service:python" for a service without a name: a service token knows better.
     if token.role == "shipper" or not str(service).startswith(UNKNOWN_SERVICE):
         fields["service"] = service
     return parse_record(fields, token)
@@ -4906,15 +4919,16 @@ def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
     severity = pop_alias(fields, aliases, "severity")
     if severity:
         fields["severity"] = SEVERITY_NAMES[severity]
-    if "level" in outer and (severity or "level" in json.loads(whole.attributes)):
-        # This level is not the severity of the record: it stays an attribute, where the line has
-        # none of that name.
-        shared["level"] = fields.get("level", outer["level"])
-    own = fields.get("service")
-    own_name = own.get("name") if isinstance(own, dict) else own
-    if not is_shipper or not (own_name or fields.get("service.name")):
-        if own:  # It names no service that counts: it becomes an attribute.
-            shared["service"] = own
+    if "level" in outer:
+        # Where it is not understood, `whole` has it among its attributes.
+        is_understood = "level" not in json.loads(whole.attributes)
+        if severity or not is_understood:  # It is not the severity of the record.
+            shared["level"] = fields.get("level", outer["level"])
+    # With a shipper's token these name the service, the first that is there: "service" in the line,
+    # what came around the line, an alias such as "logger" in the line.
+    if not (is_shipper and names_service(fields)):
+        if fields.get("service"):  # It does not count: it becomes an attribute.
+            shared["service"] = fields["service"]
         alias = pop_alias(fields, aliases, "service") if is_shipper and not around else None
         fields["service"] = alias or whole.service
     fields["attributes"] = {**shared, **attributes}
@@ -4926,6 +4940,13 @@ def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
         timestamp=whole.timestamp if record.timestamp is None else record.timestamp,
         severity=severity or whole.severity,
     )
+
+
+def names_service(fields: dict[str, Json]) -> bool:
+    """Whether a record names its service: by a text, or as ECS does."""
+    own = fields.get("service")
+    name = own.get("name") if isinstance(own, dict) else own
+    return bool(name or fields.get("service.name"))
 
 
 def read_object(value: Json) -> dict[str, Json]:
@@ -4997,8 +5018,8 @@ def parse_hec(value: Json, token: Token) -> Record:
         if "line" in event:
             attributes |= event
             event = attributes.pop("line")
-        # Loggers for Splunk wrap a record so: {"message": {the record}, "severity": ...}. None
-        # stands for this "message" where the record has a "msg".
+        # Loggers for Splunk wrap a record: {"message": {"msg": "hi"}, "severity": "info"}. Of this
+        # the event is {"message": None, "severity": "info", "msg": "hi"}.
         elif isinstance(inner, dict) and ("message" in inner or "msg" in inner):
             event = {**event, "message": None, **inner}
     outer = {"timestamp": value.get("time") or None, "attributes": attributes}
@@ -5031,7 +5052,7 @@ def split_loki(body: bytes) -> list[Json]:
         raise Unsupported("Loki's push is taken as JSON, not as protobuf with snappy.", hint)
     values: list[Json] = []
     try:
-        for document in parse_body(body, MAX_BODY_BYTES):
+        for document in parse_documents(body):
             for stream in document["streams"]:
                 labels = dict(stream.get("stream") or {})
                 check_shared(labels)
@@ -5066,8 +5087,8 @@ def parse_loki(value: Json, token: Token) -> Record:
 
 IDS_BEGIN = (datetime(2026, 1, 1, tzinfo=timezone.utc) - EPOCH) // MICROSECOND
 NUMBERS = 16  # Servers on one store. Ids stay below MAX_ID until 2043.
-# Two minutes, as a distance of ids: a record is committed sooner after it got its id, or never. The
-# clocks of the servers must differ by less.
+# Two minutes, as a distance of ids. A record is committed within this time after it got its id, or
+# never, by the clock of any of the servers: their clocks must differ by less.
 LATE = 2 * MINUTE * NUMBERS
 CLICKHOUSE_FOLLOW_SECONDS = 0.5
 CREATE_PROBES = """
@@ -5153,7 +5174,10 @@ class ClickHouseStore(Store):
         return [json.loads(line) for line in data.splitlines()]
 
     def _send(self, target: str, body: bytes) -> tuple[int, bytes]:
-        """Sends a request, a second time where an idle connection was closed meanwhile."""
+        """Sends a request; a second time after any error but a timeout.
+
+        ClickHouse may have closed an idle connection. An INSERT has the same token again.
+        """
         try:
             connection = self._idle.get_nowait()
         except queue.Empty:
@@ -5163,7 +5187,7 @@ class ClickHouseStore(Store):
                 connection.request("POST", target, body, self._headers)
                 response = connection.getresponse()
                 data = response.read()
-                # ClickHouse was killed in the middle of its headers: not an answer without rows.
+                # Neither a length nor chunks: ClickHouse was killed while it sent its headers.
                 if response.status == 200 and response.length is None and not response.chunked:
                     raise http.client.IncompleteRead(data)
                 self._idle.put(connection)
@@ -5209,16 +5233,15 @@ class ClickHouseStore(Store):
             batch.last_id = (number - 1) * NUMBERS + self._number
         self._next = number
         insert = f"INSERT INTO logs ({COLUMNS}, batch, body) FORMAT JSONCompactEachRow"
+        if self._is_stored(group[0]):
+            return
         for attempt in ("", ".2", ".3"):
-            if self._is_stored(group[0]):
-                return
             self._ask(insert, rows="\n".join(rows), token=token + attempt)
-            if not group[0].key:
+            # ClickHouse may have been killed after it had noted the token, and before it had the
+            # records. It ignores that token from then on: so another one is tried.
+            if not group[0].key or self._is_stored(group[0]):
                 return
-            # ClickHouse was killed after it had noted the token, and before it had the records: it
-            # ignores that token from then on. Another one is tried.
-        if not self._is_stored(group[0]):
-            raise Unavailable("ClickHouse does not store this batch.")
+        raise Unavailable("ClickHouse does not store this batch.")
 
     def _is_stored(self, batch: Batch) -> bool:
         """Whether the batch's key is there. Then the batch gets the ids of there, or a failure."""
@@ -5248,10 +5271,10 @@ class ClickHouseStore(Store):
     def follow(self, query: Query) -> Iterator[list[StoredRecord]]:
         """As the base class has it. Commits of several servers overtake each other.
 
-        So `seen` has an id for each server's number: what that server commits later has a greater
-        one, as far as is known. It begins at the oldest record of the first page, or at the floor
-        where that page has all. After a look that has found all, ids up to the floor of before that
-        look can be forgotten.
+        So `seen` has an id for each server's number: all records of that server up to this id were
+        given. It begins at the oldest record of the first page, or at the floor where that page has
+        all. When a look has found all there is, each id is raised to the floor of before that look:
+        no smaller one can come any more.
         """
         floor = self._floor()
         seen = [query.after or 0] * NUMBERS
@@ -5345,9 +5368,12 @@ def format_ttl(days: float | None) -> str:
 
 # ClickHouse's functions for JSON take 1 and 1.0 for the same, and read no object with a number of
 # more than 64 bits. So a regular expression cuts the attributes into tokens: the member that is
-# wanted, with the "," or "}" after it; any other string; any bracket. The running sum of brackets
-# is the depth after a token. At the top, it is 1 after the member with a ",", and 0 after one with
-# the last "}": of {"a":{"k":1},"k":1} the second "k":1 counts, not the first.
+# wanted, with the "," or "}" after it; any other string; any bracket. Of {"a":{"k":1},"k":1}, where
+# "k":1 is wanted:
+#     token               {    "a"   {    "k":1}   "k":1}
+#     depth after it      1    1     2    1        0
+# A member at the top ends with "," and depth 1, or with the last "}" and depth 0: so the second
+# "k":1 counts, and not the first.
 HAS_MEMBER = """
 multiSearchAny(attributes, [?, ?]) AND arrayExists(
     (token, depth) -> length(token) > 1 AND (
@@ -5419,13 +5445,13 @@ figure { padding: 1.5rem 0 .5rem; font-size: 12px; }
 #bars { gap: 1px; height: 5rem; touch-action: pan-y; user-select: none; }
 #bars:empty, #bars:empty + #axis { display: none; }
 #bars a { display: flex; flex: 1; flex-direction: column-reverse; }
-/* The bars from the one that is pressed to the pointer. */
+/* In a drag, the bars from the one that is pressed (:active) to the pointer, either way. */
 #bars :is(a:hover, a:active, :active ~ :has(~ :hover), a:hover ~ :has(~ :active)) {
   background: #8884;
 }
 #bars:not(:hover) :focus::after, #bars a:hover::after { content: attr(aria-label); }
 #bars ::after { position: absolute; inset: 0 auto auto 0; }
-rect { min-height: 1px; background: var(--tone); }
+#bars span { min-height: 1px; background: var(--tone); }
 /* With rows, or while they load, there is no other text. Without, it says why there is none. */
 main:is(:not(:empty), [aria-busy=true]) ~ :is(p, section),
 main.filtered ~ section, main:not(.filtered) ~ p { display: none; }
@@ -5566,8 +5592,8 @@ async function look() {  // Shows what there is now; gives whether to look again
 async function show(answer, isMore) {  // Puts a page of records among those that are there.
   const records = JSON.parse(await answer.text(), exact);
   const isFull = page.list.children.length > 10000;  // A browser gets slow with more.
-  // The rows are of another query, or records between them and these were not read.
-  const isOther = page.list.ariaBusy === 'true' || isFull || !records.some(shown);
+  // Then these replace the rows that are there. Else they go below (isMore), or the new ones above.
+  const isOther = page.list.ariaBusy === 'true' || isFull || !records.some(shown);  // Of a gap too.
   if (isOther && !isMore) page.list.replaceChildren();
   if (isOther || isMore) page.more.value = answer.headers.get('Link')?.split(/[<>]/)[1] ?? '';
   page.more.hidden = !page.more.value;
@@ -5647,9 +5673,9 @@ async function count(isHere) {  // Shows the counts of the chips, and the histog
   counts = {severity: by_severity, service: {...known, ...by_service}};
   chips();
   const {first_timestamp: first, last_timestamp: last} = all;
-  const now = all.by_severity.ERROR + all.by_severity.CRITICAL;
-  errors += Math.max(0, now - (severe ?? now));
-  severe = now;
+  const severeNow = all.by_severity.ERROR + all.by_severity.CRITICAL;
+  errors += Math.max(0, severeNow - (severe ?? severeNow));
+  severe = severeNow;
   if (isHere) total = all.total;
   waiting = all.total - total;
   report();
@@ -5682,17 +5708,18 @@ function bar({start, ...counts}, step, scale) {  // Makes a bar, a link to the r
   const ariaLabel = `${local(start)}: ${numbers || 0}`;
   const end = iso(Date.parse(start) + 1000 * step - 1).replace('Z', '999Z');
   const href = changed({since: null, timestamp_start: start, timestamp_end: end});
-  const box = name => make('rect', {className: name, style: `height: ${scale * counts[name]}%`});
+  const box = name => make('span', {className: name, style: `height: ${scale * counts[name]}%`});
   const properties = {id: start, href, start, end, ariaLabel, tabIndex: -1, draggable: false};
   return make('a', properties, ...names.map(box));
 }
 function chips() {  // Shows each filter that no field shows, each severity and each service.
   const severities = SEVERITIES.map(value => ['severity', value]);
   const services = Object.keys(counts.service).map(value => ['service', value]);
-  const set = [...query].filter(([name, value]) => taken[name] !== value)
+  const filters = [...query].filter(([name, value]) => taken[name] !== value)
     .map(([name, value]) => [name.replace(/^not_/, ''), value]);
-  const others = set.filter(([name]) => !(name in counts));
-  const pairs = [...others, ...severities, ...services, ...set];  // Last, what is no chip yet.
+  const others = filters.filter(([name]) => !(name in counts));
+  // At the end once more, for a service without a record. A Map keeps the first place of a key.
+  const pairs = [...others, ...severities, ...services, ...filters];
   const unique = new Map(pairs.map(pair => [pair.join('='), pair]));
   fill(page.chips, [...unique.values()].map(chip));
 }
@@ -5714,7 +5741,7 @@ function chip([name, value]) {  // Makes a link that puts a filter into the quer
   const ariaCurrent = isOut || query.has(name, value) || null;
   const title = '‹Filters by this. Again: all but this. Again: any.›';
   const element = make('a', {id, className, ariaCurrent, title}, text, ' ', number);
-  // Again at the click: the press has left the search, and `put` has put its text into the query.
+  // Again at the click: before it, the press has left the search, and so called `put`.
   element.onclick = () => element.href = toggled(name, value);
   element.onclick();
   return element;
@@ -5753,11 +5780,11 @@ function visit() {  // Shows what the address asks for: its query holds all filt
 }
 function put(field, name = field.name) {  // Puts what a field holds into the query.
   const next = new URLSearchParams(query);
-  next.delete(field.name, taken[field.name]);  // Without one, all of this name.
+  next.delete(field.name, taken[field.name]);  // Where that is undefined, all of this name.
   // "attr.x=1" is a filter of its own, all else is a text to search for.
-  const pair = /^\s*(service|attr\..+?)\s*=\s*(.*?)\s*$/;
-  const [, other, text] = pair.exec(field.value) ?? [, 'contains'];
-  let value = text ?? field.value;
+  const pair = /^\s*(service|attr\..+?)\s*=\s*(.*?)\s*$/.exec(field.value);
+  let value = pair ? pair[2] : field.value;
+  if (pair) name = name.replace('contains', pair[1]);
   if (field === page.since) Object.keys(TIMES).forEach(name => next.delete(name));
   if (field.type === 'datetime-local') {
     next.delete('since');
@@ -5765,7 +5792,7 @@ function put(field, name = field.name) {  // Puts what a field holds into the qu
     if (name === 'timestamp_end') value = value.replace('000Z', '999999Z');
   }
   if (field === page.token) sessionStorage.token = value.replace(/[^!-~]/g, '');
-  else if (value) next.append(name.replace('contains', other), value);
+  else if (value) next.append(name, value);
   if (field !== page.token && `${next}` === `${query}`) return;
   query = next;  // At once: the press that left the field may be on a chip.
   location.search = query;
@@ -5859,6 +5886,7 @@ HTML = """\
 <form id="filters">
   <input type="search" name="contains" placeholder="‹Search messages, or attr.name=value›"
     title="‹/ searches, j and k move, Enter opens, Esc closes›">
+  <!-- This button does nothing: who presses it leaves the field, and that is enough. -->
   <button type="button" id="search">‹Search›</button>
   <button type="button" id="exclude">‹Exclude›</button>
   <div><select name="since" aria-label="‹Time›">
@@ -6039,14 +6067,14 @@ def reload(server: Server, path: pathlib.Path, overrides: dict[str, Json]) -> No
         return
     names = [field.name for field in dataclasses.fields(Config)]
     changed = [name for name in names if getattr(wanted, name) != getattr(app.config, name)]
-    later = {"host", "port", "store", "number"}  # These count only at the next start.
-    used = dataclasses.replace(used, **{name: getattr(app.config, name) for name in later})
-    app.config = app.store.config = used
-    later.intersection_update(changed)
+    fixed = ("host", "port", "store", "number")  # These count only at the next start.
+    later = [name for name in fixed if name in changed]
     if bool(server.tls) != bool(used.tls):
-        later.add("tls")
+        later.append("tls")
+    used = dataclasses.replace(used, **{name: getattr(app.config, name) for name in fixed})
+    app.config = app.store.config = used
     certificate = ", the certificate too" if server.tls and used.tls else ""
-    restart = f"; {', '.join(sorted(later))} only at the next start" if later else ""
+    restart = f"; {', '.join(later)} only at the next start" if later else ""
     line = "the configuration is read again%s; changed: %s%s"
     log.warning(line, certificate, changed or "nothing", restart)
 
@@ -6120,7 +6148,8 @@ def run(options: argparse.Namespace) -> int:
                 hangups.clear()
                 reload(server, options.config, overrides)
         status = 1  # The accepting thread has ended by itself: that is an error.
-    if hasattr(signal, "alarm"):  # Whatever hangs from here on, without memory: this ends it.
+    # If something hangs from here on, since memory ran out for example, SIGALRM ends the process.
+    if hasattr(signal, "alarm"):
         signal.alarm(HANG_SECONDS)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # One was enough.

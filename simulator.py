@@ -61,13 +61,13 @@ from typing import Any, NamedTuple
 # -------- 1. Constants
 
 TRY_TIMEOUT_SECONDS = 10.0  # a try fails after this silence; a busy server may need some seconds
-GIVE_UP_AFTER_SECONDS = 60.0  # for retries of all records of a service together; then one try each
+GIVE_UP_AFTER_SECONDS = 60.0  # after a service's first failure; then each record gets one try
 FIRST_PAUSE_SECONDS = 0.2  # the longest pause before the second try; it doubles from try to try
 LONGEST_PAUSE_SECONDS = 3.0  # it grows no further, so that a restarted server is found soon
 STOP_WITHIN_SECONDS = 3.0  # from Ctrl-C to the summary, even if a request still has no answer
 POLL_SECONDS = 0.1  # between two checks for signals
 PROGRESS_SECONDS = 2.0  # between progress lines
-TEMPORARY_STATUSES = (0, 408, 429, 502, 503, 504)  # 0: no answer; others would come again
+TEMPORARY_STATUSES = (0, 408, 429, 502, 503, 504)  # 0: no answer. Others would not change.
 SEVERITIES = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 COLUMNS = ("planned", "delivered", "failed", "retries", "replayed", *SEVERITIES)  # of the summary
 CONFIG = pathlib.Path(__file__).resolve().parent / "config.json"

@@ -548,7 +548,7 @@ class Filters(Page):
         self.assertEqual(sum("1 INFO" in label for label in labels), 23)
         place = next(n for n, label in enumerate(labels, 1) if "1 ERROR" in label)
         self.assertEqual(
-            browser.value(f"document.querySelectorAll('#bars a:nth-child({place}) rect').length"), 1
+            browser.value(f"document.querySelectorAll('#bars a:nth-child({place}) span').length"), 1
         )
         browser.click(f"#bars a:nth-child({place})")
         self.assertEqual(browser.until(f"{ROWS}.length === 1 && {MESSAGES}"), ["at 13"])
