@@ -172,7 +172,7 @@ MAX_STORED_CHARS = 64 << 20
 MAX_VALUE_CHARS = 2 << 20  # The JSON of one record, as it was sent.
 # The json module holds the GIL for a whole call: no other thread runs. So it gets no longer piece.
 PIECE_CHARS = 1 << 20
-MAX_COMMAS = 500_000  # In JSON that comes as one long value: OTLP's and Loki's.
+MAX_BRACKETS = 500_000  # "{" and "[" in JSON that comes as one long value: OTLP's and Loki's.
 MAX_RECORDS = 100_000  # A million tiny records would hold up all others for seconds.
 MAX_MESSAGE_BYTES = 256 << 10
 MAX_ATTRIBUTES_BYTES = 64 << 10
@@ -539,6 +539,7 @@ def load_config(path: pathlib.Path, **overrides: Json) -> Config:
 # -------- 4. Records
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+EPOCH_WITHOUT_ZONE = EPOCH.replace(tzinfo=None)  # Its text has no offset, and is made sooner.
 MICROSECOND = timedelta(microseconds=1)
 MIN_TIMESTAMP = (datetime.min.replace(tzinfo=timezone.utc) - EPOCH) // MICROSECOND
 MAX_TIMESTAMP = (datetime.max.replace(tzinfo=timezone.utc) - EPOCH) // MICROSECOND
@@ -590,8 +591,8 @@ def format_timestamp(microseconds: int) -> str:
     >>> format_timestamp(1795486452123456)
     '2026-11-24T02:14:12.123456Z'
     """
-    moment = EPOCH + timedelta(microseconds=microseconds)
-    return moment.isoformat(timespec="microseconds")[:-6] + "Z"
+    moment = EPOCH_WITHOUT_ZONE + timedelta(microseconds=microseconds)
+    return moment.isoformat(timespec="microseconds") + "Z"
 
 
 def parse_record(fields: Json, token: Token) -> Record:
@@ -4784,8 +4785,8 @@ def split_otlp(body: bytes, is_protobuf: bool) -> list[Json]:
                     scopes += 1
                     name = (scope_logs.get("scope") or {}).get("name")
                     records = scope_logs.get("logRecords") or []
+                    check_count(max(scopes, len(values) + len(records)))
                     values += [(shared, name, record) for record in records]
-                    check_count(max(scopes, len(values)))
     except MALFORMED as error:
         reason = f": {error}" if is_protobuf else ""
         hint = 'Send {"resourceLogs": [...]} as the protocol has it; other JSON goes to POST /logs.'
@@ -4795,8 +4796,9 @@ def split_otlp(body: bytes, is_protobuf: bool) -> list[Json]:
 
 def parse_documents(body: bytes) -> list[Json]:
     """The JSON of a body that is one value: json parses it in one go. Raises Refusal."""
-    if body.count(b",") > MAX_COMMAS:
-        error = f"The JSON has over {MAX_COMMAS:,} commas: it would hold up others."
+    # Objects and arrays take longest.
+    if body.count(b"{") + body.count(b"[") > MAX_BRACKETS:
+        error = f"The JSON has over {MAX_BRACKETS:,} objects and arrays."
         raise TooLarge(error, "Send smaller batches.")
     return parse_body(body, MAX_BODY_BYTES)
 
@@ -5056,8 +5058,8 @@ def split_loki(body: bytes) -> list[Json]:
             for stream in document["streams"]:
                 labels = dict(stream.get("stream") or {})
                 check_shared(labels)
+                check_count(len(values) + len(stream["values"]))
                 values += [(labels, entry) for entry in stream["values"]]
-                check_count(len(values))
     except MALFORMED:
         hint = 'Send {"streams": [{"stream": {LABELS}, "values": [["NANOSECONDS", "LINE"]]}]}.'
         raise BadBody("The body is not a push of Loki.", hint) from None

@@ -184,6 +184,41 @@ class OneBody(ServerTests):
         answer = self.post_beside_others(filled('{"":0}'), seconds=6, mib=90)
         self.assertEqual(answer.status, 413, answer.text[:200])
 
+    def test_ten_mebibytes_of_tiny_objects_in_the_formats_of_others_let_others_run(self):
+        otlp_around = '{"resourceLogs":[{"scopeLogs":[{"logRecords":[', "]}]}]}"
+        attributes = '{"resourceLogs":[{"resource":{"attributes":[', "]}}]}"
+        loki_around = '{"streams":[{"stream":{},"values":[', "]}]}"
+        deep = "[" * 400 + "]" * 400
+        for path, around, member, status in (
+            ("/v1/logs", otlp_around, '{"":0}', 413),
+            ("/v1/logs", otlp_around, deep, 413),
+            ("/v1/logs", attributes, '{"":{}}', 413),
+            ("/v1/logs", otlp_around, "0", 413),
+            ("/loki/api/v1/push", loki_around, '["1",""]', 413),
+            ("/loki/api/v1/push", loki_around, '["1","a",{}]', 413),
+            ("/loki/api/v1/push", loki_around, deep, 413),
+            ("/services/collector/event", ('{"event":[', "]}"), '{"":0}', 422),
+        ):
+            with self.subTest(path=path, member=member[:12]):
+                body = filled(member, *around)
+                answer = self.post_beside_others(body, SHIPPER, path, seconds=6, mib=300)
+                self.assertEqual(answer.status, status, answer.text[:200])
+
+    def test_ten_mebibytes_of_usual_records_in_the_formats_of_others_are_stored(self):
+        pair = '{"key":"http.response.status_code","value":{"intValue":"200"}}'
+        event = f'{{"body":{{"stringValue":"GET /"}},"attributes":[{pair},{pair},{pair}]}}'
+        otlp_around = '{"resourceLogs":[{"scopeLogs":[{"logRecords":[', "]}]}]}"
+        loki_around = '{"streams":[{"stream":{"app":"web"},"values":[', "]}]}"
+        inner = json.dumps({"msg": "GET /" * 20, "n": 200, "x": {}})
+        line = json.dumps(["1795486452000000000", inner])
+        for path, around, member in (
+            ("/v1/logs", otlp_around, event),
+            ("/loki/api/v1/push", loki_around, line),
+        ):
+            body = filled(member, *around)
+            answer = self.post_beside_others(body, SHIPPER, path, seconds=20, mib=600)
+            self.assertIn(answer.status, (200, 204), answer.text[:200])
+
     def test_ten_mebibytes_of_half_surrogates_let_others_run(self):
         answer = self.post_beside_others(filled(r'{"\ud800":0}'), seconds=6, mib=90)
         self.assertEqual(answer.status, 413, answer.text[:200])
