@@ -5647,8 +5647,10 @@ function facts(record) {  // Makes a record's details.
   const json = {onclick: copy, value: JSON.stringify(record)};
   const fields = Object.entries(attributes).map(([name, value]) => [`attr.${name}`, value]);
   const cells = [...Object.entries({id, timestamp, received_at, service}), ...fields].map(fact);
-  const links = [link(around, '‹one minute around, all services›'),
-    link(itself, '‹link to this record›'), make('button', json, '‹copy as JSON›')];
+  const context = link(around, '‹one minute around, all services›');
+  context.onclick = () => history.replaceState(null, '', `#${id}`);  // Back opens it again.
+  const links = [context, link(itself, '‹link to this record›'),
+    make('button', json, '‹copy as JSON›')];
   return [make('nav', {}, ...links), make('dl', {}, ...cells.flat()),
     make('pre', {}, ...marked(message.replace(ANSI, '')))];
 }
@@ -5813,7 +5815,8 @@ async function save(event) {  // A link sends no token: with one, the page fetch
   make('a', {href: URL.createObjectURL(blob), download}).click();
 }
 window.navigation?.addEventListener('navigate', event => {  // Older browsers load the page anew.
-  if (event.canIntercept && event.downloadRequest === null && event.navigationType !== 'reload')
+  const isOurs = event.canIntercept && event.downloadRequest === null;
+  if (isOurs && ['push', 'traverse'].includes(event.navigationType))
     event.intercept({handler: visit, focusReset: 'manual', scroll: 'manual'});
 });
 page.filters.onchange = ({target}) => {
