@@ -5435,8 +5435,11 @@ input, select, button { max-width: 100%; background: Canvas; color: inherit; fon
 input, select, button, label, .chip { padding: .2em .5em; border: 1px solid #8886; }
 [type=search] { flex: 1 12rem; }
 [type=datetime-local]:focus-within { outline: 2px solid Highlight; }
-#chips { flex: 0 0 100%; max-height: 6rem; overflow: auto; }
+form nav { flex: 0 0 100%; max-height: 6rem; overflow: auto; }
+form nav span { display: flex; }
 b, .chip { color: var(--tone); text-decoration: none; }
+.chip + .chip { border-left: 0; }
+#state { cursor: pointer; }
 [aria-current] { border-color: var(--tone); background: color-mix(in srgb, var(--tone) 9%, #0000); }
 output:not(:empty) { padding: .2rem .6rem; border-left: 3px solid #d9822b; }
 small, time, i, dt, figcaption, ::placeholder { color: var(--dim); font-style: normal; }
@@ -5470,9 +5473,9 @@ i { width: 14ch; }
 :is(.ERROR, .CRITICAL, :hover) > summary { background: color-mix(in srgb, var(--tone) 9%, #0000); }
 dl { display: grid; grid: auto / fit-content(40%) 1fr; gap: 0 2ch; }
 @media (max-width: 640px) {
-  #chips, form div { flex: 0 0 100%; flex-wrap: nowrap; overflow: auto; scrollbar-width: none; }
-  form div *, .chip { flex: none; }
-  [aria-current] { order: -1; }
+  form nav, form div { flex: 0 0 100%; flex-wrap: nowrap; overflow: auto; scrollbar-width: none; }
+  form div *, form span { flex: none; }
+  :has(> [aria-current]) { order: -1; }
   summary span { display: block; }
   b, i { width: auto; }
   i { max-width: calc(100vw - 17rem); }
@@ -5556,7 +5559,7 @@ function tell({name, status, error = '', hint = ''}) {  // Shows an error; gives
   return [undefined, 429, 502, 503, 504].includes(status);
 }
 function report(isAway) {  // Says beside the switch why nothing new shows, in the title what came.
-  let text = waiting > 0 ? `‹${waiting} more: close what is open, go to the top›` : '';
+  let text = waiting > 0 ? `‹show ${waiting} more›` : '';
   if (isOver()) text = '‹not live: what comes now is not in this list›';
   if (isAway) text = '‹the server is away›';
   page.live.indeterminate = page.live.disabled = isOver();
@@ -5629,7 +5632,9 @@ const marked = text =>  // Gives the parts of a text, with marks on what is sear
 function row(record) {  // Makes the row of a record; its details follow when it is opened.
   const {id, timestamp, severity, service, message} = record;
   const lines = message.replace(ANSI, '').split('\n');
-  const line = lines.find(line => line.search(wanted) >= 0) ?? lines[0];
+  const ending = lines.findLast(line => line.trim());  // Of a traceback of Python: what it says.
+  const line = lines.find(line => line.search(wanted) >= 0)
+    ?? (lines[0].startsWith('Traceback') ? ending : lines[0]);
   const start = line.search(wanted) > 100 ? line.search(wanted) - 40 : 0;
   const text = (start ? '…' : '') + line.slice(start, start + 2000);
   const size = lines.length > 1 ? `‹${lines.length} lines›` : '';
@@ -5658,10 +5663,7 @@ function fact([name, value]) {  // Makes a name and its value, with links to fil
   const text = value instanceof Object ? JSON.stringify(value, null, 2) : String(value);
   // In all services: an id often leads from one to another.
   const same = link(changed({service: null, not_service: null, [name]: text}), text);
-  const next = new URLSearchParams(query);  // It may exclude other values of this name already.
-  next.delete(name, text);
-  next.append(`not_${name}`, text);
-  const others = make('a', {href: `?${next}`, title: '‹All but this›'}, ' ≠');
+  const others = make('a', {href: toggled(`not_${name}`, text), title: '‹All but this›'}, ' ≠');
   const isFilter = /^(service$|attr\.)/.test(name) && !(value instanceof Object);
   return [make('dt', {}, name), make('dd', {}, ...isFilter ? [same, others] : [text])];
 }
@@ -5684,8 +5686,8 @@ async function count(isHere) {  // Shows the counts of the chips, and the histog
   waiting = all.total - total;
   report();
   // Records of the future, by wrong clocks, are not in the list. A link shows them.
-  const start = iso(Math.max(Date.now(), new Date(last)) + 60000);
-  const future = {...TIMES, timestamp_start: start, timestamp_end: '9999-12-31T23:59:59.999999Z'};
+  const begin = iso(Math.max(Date.now(), new Date(last)) + 60000);
+  const future = {...TIMES, timestamp_start: begin, timestamp_end: '9999-12-31T23:59:59.999999Z'};
   const later = query.has('timestamp_end') ? 0 : (await stats(future)).total;
   page.later.hidden = !later;
   page.later.textContent = `‹${later.toLocaleString()} with a later time›`;
@@ -5693,10 +5695,15 @@ async function count(isHere) {  // Shows the counts of the chips, and the histog
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
   const ends = last ? `, ${local(first)} – ${local(last)} (${zone})` : '';
   page.caption.textContent = `‹${all.total.toLocaleString()} found›${ends}`;
-  // 80 bars at most.
-  const step = STEPS.find(step => new Date(last) - new Date(first) < 80000 * step);
+  // The bars, 80 at most, show all of the time that is asked for. "since" is a number and a unit.
+  const [, number, unit] = /^(\d+)([smhdw])$/.exec(query.get('since')) ?? [];
+  const back = number * {s: 1e3, m: 6e4, h: 36e5, d: 864e5, w: 6048e5}[unit];
+  const start = back ? iso(Date.now() - back) : query.get('timestamp_start') ?? first;
+  const end = back ? iso(Date.now()) : query.get('timestamp_end') ?? last;
+  const ms = back || (ending() || Date.parse(last)) - Date.parse(start);
+  const step = STEPS.find(step => !(ms >= 80000 * step));  // Of a time in an odd form, ms is NaN.
   const name = step % 86400 ? `${step}s` : `${step / 86400}d`;
-  const range = {since: null, timestamp_start: first, timestamp_end: last, step: name};
+  const range = {since: null, timestamp_start: start, timestamp_end: end, step: name};
   const {histogram} = last ? await stats(range) : {histogram: []};
   const sums = histogram.map(counts => SEVERITIES.reduce((sum, name) => sum + counts[name], 0));
   fill(page.bars, histogram.map(counts => bar(counts, step, 100 / Math.max(...sums))));
@@ -5709,8 +5716,8 @@ async function count(isHere) {  // Shows the counts of the chips, and the histog
 function bar({start, ...counts}, step, scale) {  // Makes a bar, a link to the records of its time.
   const names = SEVERITIES.filter(name => counts[name]);
   const numbers = names.map(name => `${counts[name]} ${name}`).join(', ');
-  const ariaLabel = `${local(start)}: ${numbers || 0}`;
   const end = iso(Date.parse(start) + 1000 * step - 1).replace('Z', '999Z');
+  const ariaLabel = `${local(start)} – ${local(end)}: ${numbers || 0}`;
   const href = changed({since: null, timestamp_start: start, timestamp_end: end});
   const box = name => make('span', {className: name, style: `height: ${scale * counts[name]}%`});
   const properties = {id: start, href, start, end, ariaLabel, tabIndex: -1, draggable: false};
@@ -5724,31 +5731,35 @@ function chips() {  // Shows each filter that no field shows, each severity and 
   const others = filters.filter(([name]) => !(name in counts));
   // At the end once more, for a service without a record. A Map keeps the first place of a key.
   const pairs = [...others, ...severities, ...services, ...filters];
-  const unique = new Map(pairs.map(pair => [pair.join('='), pair]));
-  fill(page.chips, [...unique.values()].map(chip));
+  const unique = [...new Map(pairs.map(pair => [pair.join('='), pair])).values()];
+  fill(page.kinds, unique.filter(([name]) => name !== 'service').map(chip));
+  fill(page.services, unique.filter(([name]) => name === 'service').map(chip));
 }
-function toggled(name, value) {  // Gives the query with only this value, then all but it, then any.
+function toggled(name, value) {  // Gives the query with this filter and not its opposite, or without.
   const next = new URLSearchParams(query);
   next.delete(name, value);
-  next.delete(`not_${name}`, value);
-  const isIn = query.has(name, value);
-  if (!isIn && !query.has(`not_${name}`, value)) next.append(name, value);
-  if (isIn && /^(service|contains|attr\.)/.test(name)) next.append(`not_${name}`, value);
+  next.delete(name.startsWith('not_') ? name.slice(4) : `not_${name}`, value);
+  if (!query.has(name, value)) next.append(name, value);
   return `?${next}`;
 }
-function chip([name, value]) {  // Makes a link that puts a filter into the query or takes it out.
-  const id = `${name}=${value}`;
+function chip([name, value]) {  // Makes a filter: a link that turns it on or off, one that excludes.
   const isOut = query.has(`not_${name}`, value);
-  const text = (isOut ? '≠ ' : '') + (name in counts ? value : id);
+  const text = name in counts ? value : `${name}=${value}`;
   const number = make('small', {}, counts[name]?.[value]?.toLocaleString() ?? '');
   const className = name === 'severity' ? `chip ${value}` : 'chip';
-  const ariaCurrent = isOut || query.has(name, value) || null;
-  const title = '‹Filters by this. Again: all but this. Again: any.›';
-  const element = make('a', {id, className, ariaCurrent, title}, text, ' ', number);
-  // Again at the click: before it, the press has left the search, and so called `put`.
-  element.onclick = () => element.href = toggled(name, value);
-  element.onclick();
-  return element;
+  const part = (filter, properties, ...children) => {
+    const ariaCurrent = query.has(filter, value) || null;
+    const element = make('a', {id: `${filter}=${value}`, className, ariaCurrent, ...properties},
+      ...children);
+    // Again at the click: before it, the press has left the search, and so called `put`.
+    element.onclick = () => element.href = toggled(filter, value);
+    element.onclick();
+    return element;
+  };
+  if (isOut) return make('span', {}, part(`not_${name}`, {}, `≠ ${text} `, number));
+  const others = () => part(`not_${name}`, {title: '‹All but this›'}, '≠');
+  const canExclude = /^(service|contains|attr\.)/.test(name);
+  return make('span', {}, part(name, {}, `${text} `, number), canExclude ? others() : '');
 }
 function visit() {  // Shows what the address asks for: its query holds all filters.
   query = new URLSearchParams();
@@ -5759,7 +5770,7 @@ function visit() {  // Shows what the address asks for: its query holds all filt
   for (const name of ['cursor', 'format', 'follow', 'after']) query.delete(name);
   if (query.get('limit') === '0') query.set('limit', 10000);
   page.filters.reset();
-  page.chips.scrollLeft = 0;
+  page.kinds.scrollLeft = page.services.scrollLeft = 0;
   taken = {};
   for (const [name, value] of query) {  // A field takes the first value that it can hold.
     const isTime = /^timestamp.*T.*Z$/.test(name + value);
@@ -5863,6 +5874,11 @@ window.onkeydown = window.onpointerdown = () => {  // The reader is here: what c
   report();
 };
 document.onvisibilitychange = () => wake?.();
+page.state.onclick = () => {  // Nothing is open then, and the list is at its top: it moves on.
+  opened()?.removeAttribute('open');
+  scrollTo(0, 0);
+  wake?.();
+};
 window.onscroll = () => waiting > 0 && !isHeld() && wake?.();
 page.list.onclick = event => {  // A text that was selected with the mouse opens no record.
   if (event.detail && !getSelection().isCollapsed) event.preventDefault();
@@ -5904,7 +5920,7 @@ HTML = """\
     <input type="datetime-local" name="timestamp_start" step="1" aria-label="‹From›">
     <small>‹Until›</small>
     <input type="datetime-local" name="timestamp_end" step="1" aria-label="‹Until›"></div>
-  <nav id="chips"></nav> <output id="notice"></output>
+  <nav id="kinds"></nav> <nav id="services"></nav> <output id="notice"></output>
   <input type="password" id="token" placeholder="Token" autocomplete="off" hidden>
 </form></div>
 <figure><div id="bars"></div><div id="axis"></div><figcaption><span id="caption"></span>
@@ -5929,9 +5945,6 @@ SPANISH = {
     "Search": "Buscar",
     "Exclude": "Excluir",
     "All but this": "Todos menos este",
-    "Filters by this. Again: all but this. Again: any.": (
-        "Filtra por este. Otra vez: todos menos este. Otra vez: cualquiera."
-    ),
     "Time": "Tiempo",
     "Any time": "Cualquier fecha",
     "From": "Desde",
@@ -5945,9 +5958,7 @@ SPANISH = {
     ),
     "More records": "Más registros",
     "${lines.length} lines": "${lines.length} líneas",
-    "${waiting} more: close what is open, go to the top": (
-        "${waiting} más: cierre lo que está abierto y suba"
-    ),
+    "show ${waiting} more": "mostrar ${waiting} más",
     "not live: what comes now is not in this list": "no en vivo: lo nuevo no está en esta lista",
     "This record is not there any more.": "Este registro ya no está.",
     "the server is away": "sin conexión",
