@@ -679,6 +679,9 @@ def check_service(service: Json, token: Token) -> str:
             error = f"this token writes records of {token.service} only, not of {shorten(service)}"
             raise RecordError("service", error, forbidden=True)
         return token.service
+    if service is None:
+        names = "service, logger, name or app"
+        raise RecordError("service", f"is missing: with a shipper's token, {names} must tell it")
     if not isinstance(service, str) or not 0 < len(service) <= MAX_SERVICE_CHARS:
         error = f"must be a text of 1 to {MAX_SERVICE_CHARS} characters, with a shipper's token"
         raise RecordError("service", error)
@@ -694,7 +697,7 @@ def attributes_json(fields: dict[str, Json]) -> str:
     '{"user":"bob","n":[1,2]}'
     """
     own = fields.pop("attributes", None)
-    if own is not None:
+    if own not in (None, []):  # PHP writes an empty object so.
         if not isinstance(own, dict):
             raise RecordError("attributes", f"must be a JSON object, not {shorten(own)}")
         fields |= own
@@ -790,11 +793,14 @@ def parse_timestamp(value: Json) -> int:
     return microseconds
 
 
-# Three forms that datetime.fromisoformat does not take. A blank can stand for the "+" of an offset:
-# a "+" in a URL arrives so. Go writes "2026-11-24 02:14:12 +0000 UTC m=+0.1", with a second zone
-# and its monotonic clock.
+# Forms that datetime.fromisoformat does not take. A blank can stand for the "+" of an offset: a "+"
+# in a URL arrives so. Go writes "2026-11-24 02:14:12 +0000 UTC m=+0.1", with a second zone and its
+# monotonic clock.
 TIME_FORM = r"[ ]*(?P<hour>\d\d?)(?P<rest>:\d\d(?::\d\d(?:[.,]\d+)?)?)"
-ZONE_FORM = r"(?:[ ]?(?P<zone>[+ -]\d\d:?(?:\d\d)?|[A-Za-z]{1,4}))?(?:[ ][A-Z]{3,4})?(?:[ ]m=.*)?"
+ZONE_FORM = (
+    r"(?:[ ]?(?P<zone>[+ -]\d\d:?(?:\d\d)?|[A-Za-z]{1,4})Z?)?"  # Some write +00:00Z.
+    r"(?:[ ](?:[A-Z]{3,4}|[+-]\d\d(?:\d\d)?))?(?:[ ]m=.*)?"
+)
 # 2026-11-24, 02:14:12.5 and 2026/11/24 02:14:12 UTC
 LOOSE_ISO_FORM = (
     rf"(?P<year>\d{{4}})[-/]?(?P<month>\d\d)[-/]?(?P<day>\d\d)[tT,_ ]{TIME_FORM}{ZONE_FORM}"
@@ -809,27 +815,40 @@ CTIME_FORM = (
     rf"(?:[A-Za-z]{{3}}[ ]+)?(?P<month>[A-Za-z]{{3}})[ ]+(?P<day>\d\d?)[ ]{TIME_FORM}"
     r"(?:[ ](?P<zone>[A-Z]{3,4}|[+-]\d{4}))?[ ](?P<year>\d{4})"
 )
-DATE_FORMS = [re.compile(form) for form in (LOOSE_ISO_FORM, MAIL_FORM, CTIME_FORM)]
+# Tue Nov 24 2026 02:14:12 GMT+0100 (Central European Standard Time), as JavaScript has it
+JAVASCRIPT_FORM = (
+    r"[A-Za-z]{3}[ ](?P<month>[A-Za-z]{3})[ ](?P<day>\d\d)[ ](?P<year>\d{4})"
+    rf"{TIME_FORM}[ ]GMT(?P<zone>[+-]\d{{4}})(?:[ ]\(.*\))?"
+)
+DATE_FORMS = [re.compile(form) for form in (LOOSE_ISO_FORM, MAIL_FORM, CTIME_FORM, JAVASCRIPT_FORM)]
+# fromisoformat would take the sign for the "T", and the offset for a time of the day.
+DATE_WITH_ZONE = re.compile(r"(\d{4}-?\d\d-?\d\d)([+-]\d\d:?\d\d|Z)")
 MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 ZONE_NAMES = {  # The American ones as RFC 2822, 4.3 has them.
     "+00": "Z UT UTC GMT WET",
-    "+01": "CET WEST BST",
-    "+02": "CEST EET SAST",
-    "+03": "EEST MSK",
+    "+01": "CET WEST BST WAT",
+    "+02": "CEST EET SAST CAT",
+    "+03": "EEST MSK EAT IDT",
     "+05": "PKT",
     "+05:30": "IST",
-    "+08": "HKT SGT AWST",
-    "+09": "JST KST",
+    "+07": "WIB ICT",
+    "+08": "HKT SGT AWST WITA",
+    "+09": "JST KST WIT",
+    "+09:30": "ACST",
     "+10": "AEST",
+    "+10:30": "ACDT",
     "+11": "AEDT",
     "+12": "NZST",
     "+13": "NZDT",
-    "-03": "BRT ART",
-    "-04": "EDT",
-    "-05": "EST CDT",
+    "-02:30": "NDT",
+    "-03": "BRT ART UYT CLST",
+    "-03:30": "NST",
+    "-04": "EDT CLT VET BOT",
+    "-05": "EST CDT COT PET ECT",
     "-06": "CST MDT",
     "-07": "MST PDT",
-    "-08": "PST",
+    "-08": "PST AKDT",
+    "-09": "AKST",
     "-10": "HST",
 }
 ZONES = {name: offset for offset, names in ZONE_NAMES.items() for name in names.split()}
@@ -840,6 +859,8 @@ def parse_date(text: str) -> int:
 
     Raises ValueError.
     """
+    if len(text) < 17 and (date := DATE_WITH_ZONE.fullmatch(text)):
+        text = f"{date[1]}T00:00:00{date[2]}"
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -875,18 +896,24 @@ def parse_epoch(number: float) -> int:
 
 
 SEVERITY_WORDS = {
-    10: "DEBUG DBG D TRACE TRC T VERBOSE VRB V SILLY FINE FINER FINEST",
+    10: "DEBUG DBG DEBG DBUG D TRACE TRC TRCE T VERBOSE VRB V SILLY FINE FINER FINEST",
     20: "INFO INF I INFORMATION INFORMATIONAL NOTICE NOTE HTTP LOG SUCCESS DEFAULT ANY UNKNOWN",
     30: "WARNING WARN WRN W",
-    40: "ERROR ERR ERRO E SEVERE FAILURE",
-    50: "CRITICAL CRIT CRT C FATAL FTL F ALERT EMERGENCY EMERG PANIC DPANIC",
+    40: "ERROR ERR ERRO EROR E SEVERE FAILURE FAULT EXCEPTION",
+    50: "CRITICAL CRIT CRT C FATAL FTL FAT F ALERT EMERGENCY EMERG PANIC DPANIC",
 }
 SEVERITY_OF_WORD = {word: n for n, words in SEVERITY_WORDS.items() for word in words.split()}
 TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # Colours, for example.
-ONE_WORD = re.compile(r"[^A-Za-z]*([A-Za-z]+)[^A-Za-z]*")  # With blanks, brackets, "+4" around it.
+# With blanks, brackets or "+4" around it. A letter alone has no digit beside it: "C1" is no level.
+# But MongoDB has D1 to D5.
+ONE_WORD = re.compile(
+    r"[^a-z]*([a-z]{2,})[^a-z]*|[^a-z0-9]*([a-z])[^a-z0-9]*|(D)[1-5]", re.IGNORECASE
+)
 SYSLOG_SEVERITIES = (50, 50, 50, 40, 30, 20, 20, 10)  # RFC 5424, table 2: 0 is emergency.
 MONOLOG_SEVERITIES = {100: 10, 200: 20, 250: 20, 300: 30, 400: 40, 500: 50, 550: 50, 600: 50}
 OTEL_SEVERITIES = (10, 10, 20, 30, 40, 50)  # For four numbers each, from 1 on.
+WINDOWS_LEVEL = "level of an event of windows"  # Its name among the aliases.
+WINDOWS_SEVERITIES = (20, 50, 40, 30, 20, 10)  # 0 is logged always, 1 critical, 5 verbose.
 
 
 def parse_severity(value: Json, name: str = "severity") -> int:
@@ -903,9 +930,10 @@ def parse_severity(value: Json, name: str = "severity") -> int:
         severity = SEVERITY_OF_WORD.get(value.upper())
         if severity:
             return severity
-        word = ONE_WORD.fullmatch(TERMINAL_CODE.sub("", value))
-        if word and word[1].upper() in SEVERITY_OF_WORD:
-            return SEVERITY_OF_WORD[word[1].upper()]
+        match = ONE_WORD.fullmatch(TERMINAL_CODE.sub("", value))
+        word = "".join(match.groups("")).upper() if match else ""
+        if word in SEVERITY_OF_WORD:
+            return SEVERITY_OF_WORD[word]
         if re.fullmatch(r"\s*[0-9]{1,3}\s*", value):
             return severity_of_number(int(value), name)
     # As a number, "priority" is that of a ticket or a job, and no severity.
@@ -927,6 +955,9 @@ def severity_of_number(number: float, name: str) -> int:
     elif name == "levelno":  # Python's logging. Between two levels: the lower.
         if 1 <= number < 60:
             return max(int(number) // 10 * 10, 10)
+    elif name == WINDOWS_LEVEL:
+        if number in range(6):
+            return WINDOWS_SEVERITIES[int(number)]
     elif number in range(8):
         return SYSLOG_SEVERITIES[int(number)]
     elif number == 10 or 20 <= number < 70:  # pino and bunyan: 10 is trace, 20 debug, 60 fatal.
@@ -943,20 +974,23 @@ NAMES = {
     "message": """
         message msg log event short_message @m @mt @message record.message text textpayload
         jsonpayload.message fields.message renderedmessage messagetemplate full_message body
+        eventmessage event_message logmessage output record
     """,
     "timestamp": """
         timestamp time ts date created @timestamp @t record.time.timestamp asctime datetime
-        __realtime_timestamp timemillis instant t.$date
+        __realtime_timestamp timemillis instant t.$date t eventtime timecreated timereported
+        date_time
     """,
     "severity": """
         severity level levelname level_name level.name log.level loglevel log_level lvl
         severity_text severitytext @l @level record.level.name error_severity priority
         levelno severity_number severitynumber s
+        record.level level.levelstr leveldisplayname syslogseverity syslog.severity
     """,
     # These count only with a shipper's token, which may write for any service.
     "service": """
         service service_name logger name app loggername progname channel syslog_identifier
-        _systemd_unit
+        _systemd_unit program programname appname
     """,
 }
 # By name: the field, and the place among its names.
@@ -965,6 +999,7 @@ KNOWN_NAMES = {
     for field, names in NAMES.items()
     for place, name in enumerate(names.split())
 }
+KNOWN_NAMES[WINDOWS_LEVEL] = ("severity", 0)
 # What stands before a dot in a name: "record" and "record.level", for example.
 OBJECT_NAMES = {name[: match.start()] for name in KNOWN_NAMES for match in re.finditer(r"\.", name)}
 
@@ -996,11 +1031,12 @@ def find_aliases(fields: dict[str, Json]) -> Aliases:
 
 def add_aliases(fields: dict[str, Json], aliases: Aliases, path: str = "") -> None:
     """Adds to `aliases` what has a name in NAMES in an object. `path` leads to the object."""
-    for key, value in fields.items():
+    for key, sent in fields.items():
         name = path + key
+        value = sent
+        if name.lower() in DEPENDENT_NAMES:
+            name, value = read_dependent(fields, name, sent)
         lower = name.lower()
-        if lower == "s" and not isinstance(fields.get("t"), dict):
-            continue  # It is a level of MongoDB only, which also has {"t": {"$date": ...}}.
         if lower in KNOWN_NAMES and value is not None:
             field, rank = KNOWN_NAMES[lower]
             # A text counts before a number: the same number is another level in another logger.
@@ -1010,6 +1046,29 @@ def add_aliases(fields: dict[str, Json], aliases: Aliases, path: str = "") -> No
             aliases.setdefault(field, []).append(Alias(rank, name, value))
         if isinstance(value, dict) and lower in OBJECT_NAMES:
             add_aliases(value, aliases, f"{name}.")
+
+
+DEPENDENT_NAMES = frozenset(("s", "t", "level", "date"))
+CLOCK = re.compile(r"\d\d?:\d\d")  # The begin of a time of the day.
+
+
+def read_dependent(fields: dict[str, Json], name: str, value: Json) -> tuple[str, Json]:
+    """The name and value of a field whose meaning depends on others; None where it has no meaning.
+
+    >>> read_dependent({"date": "2026-11-24", "time": "02:14:12"}, "date", "2026-11-24")
+    ('date', '2026-11-24T02:14:12')
+    """
+    lower = name.lower()
+    # "s" is a level of MongoDB only, which also has {"t": {"$date": ...}}. In others "t" is a text.
+    if lower == "s" and not isinstance(fields.get("t"), dict):
+        return name, None
+    if lower == "t" and isinstance(value, int | float):
+        return name, None
+    if lower == "level" and "ProviderName" in fields:
+        return WINDOWS_LEVEL, value
+    if lower == "date" and CLOCK.match(str(fields.get("time"))):
+        return name, f"{value}T{fields['time']}"
+    return name, value
 
 
 def pop_alias(fields: dict[str, Json], aliases: Aliases, field: str) -> Json:
@@ -1055,8 +1114,8 @@ def timestamp_of(alias: Alias) -> int:
 def message_of(alias: Alias) -> str:
     """The message that an alias means. Raises ValueError, RecordError."""
     message = alias.value
-    if alias.name.lower() in ("log", "event") and isinstance(message, dict):
-        raise ValueError("an object of ECS")
+    if alias.name.lower() in ("log", "event", "record") and isinstance(message, dict):
+        raise ValueError("an object that holds other fields")
     if alias.name == "MESSAGE" and isinstance(message, list):  # journald: bytes that are not UTF-8.
         with contextlib.suppress(ValueError, TypeError):
             message = bytes(message).decode("utf-8", "replace")
@@ -1770,7 +1829,8 @@ def parse_end(text: str) -> int:
     >>> [(parse_end(text) - parse_moment(text) + 1) // DAY for text in ("2026-11-24", "2026-W48")]
     [1, 7]
     """
-    for form, days in ((r"\d{4}-?(\d\d-?\d\d|W\d\d-?\d)", 1), (r"\d{4}-?W\d\d", 7)):
+    day = r"\d{4}-?(\d\d-?\d\d([+-]\d\d:?\d\d|Z)?|W\d\d-?\d)"
+    for form, days in ((day, 1), (r"\d{4}-?W\d\d", 7)):
         if re.fullmatch(form, text):
             return min(parse_moment(text) + days * DAY - 1, MAX_TIMESTAMP)
     return parse_moment(text)
@@ -2669,9 +2729,10 @@ def plan(db: sqlite3.Connection, query: Query) -> list[Part]:
 
 
 def is_narrow(query: Query) -> bool:
-    """Whether its range of ids is so small that it is read whole."""
-    last_id = MAX_ID if query.last_id is None else query.last_id
-    return last_id - (query.after or 0) < NARROW_IDS
+    """Whether its range of ids is bounded on both sides, and so small that it is read whole."""
+    if query.after is None or query.last_id is None:
+        return False
+    return query.last_id - query.after < NARROW_IDS
 
 
 def split_by_kind(db: sqlite3.Connection, query: Query) -> list[Part]:
@@ -2766,7 +2827,7 @@ def by_receipt(db: sqlite3.Connection, query: Query) -> Query:
     last = low + bisect.bisect_right(ids, end, key=received_at) - 1
     return dataclasses.replace(
         query,
-        after=max(before, query.after or 0),
+        after=query.after if before < low else max(before, query.after or 0),
         last_id=last if query.last_id is None else min(last, query.last_id),
         received_at_start=None,
         received_at_end=None,
@@ -4779,6 +4840,8 @@ def split_otlp(body: bytes, is_protobuf: bool) -> list[Json]:
             check_count(len(resources))
             for lazy in resources:
                 resource_logs = read_lazy("ResourceLogs", lazy)
+                if "instrumentationLibraryLogs" in resource_logs:  # Of 2021: it has no scopeLogs.
+                    raise ValueError
                 shared = otlp_pairs((resource_logs.get("resource") or {}).get("attributes"))
                 check_shared(shared)
                 for scope_logs in resource_logs.get("scopeLogs") or []:
@@ -4937,7 +5000,7 @@ def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
     try:
         record = parse_record(fields, token)
     except RecordError:
-        return whole
+        return whole._replace(severity=severity or whole.severity)
     return record._replace(
         timestamp=whole.timestamp if record.timestamp is None else record.timestamp,
         severity=severity or whole.severity,
@@ -5735,14 +5798,14 @@ function chips() {  // Shows each filter that no field shows, each severity and 
   fill(page.kinds, unique.filter(([name]) => name !== 'service').map(chip));
   fill(page.services, unique.filter(([name]) => name === 'service').map(chip));
 }
-function toggled(name, value) {  // Gives the query with this filter and not its opposite, or without.
+function toggled(name, value) {  // Gives the query with this filter, or without it.
   const next = new URLSearchParams(query);
   next.delete(name, value);
   next.delete(name.startsWith('not_') ? name.slice(4) : `not_${name}`, value);
   if (!query.has(name, value)) next.append(name, value);
   return `?${next}`;
 }
-function chip([name, value]) {  // Makes a filter: a link that turns it on or off, one that excludes.
+function chip([name, value]) {  // Makes a link that turns a filter on or off, and one to exclude.
   const isOut = query.has(`not_${name}`, value);
   const text = name in counts ? value : `${name}=${value}`;
   const number = make('small', {}, counts[name]?.[value]?.toLocaleString() ?? '');

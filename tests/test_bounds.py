@@ -236,6 +236,16 @@ class OneBody(ServerTests):
         self.assertEqual(answer.status, 422, answer.text[:200])
         self.assertIn("2 MiB", answer.json["error"])
 
+    def test_a_stream_of_long_records_reads_each_of_them_once(self):
+        for _ in range(20):
+            self.server.post([{"message": "x" * 20_000}] * 100)
+        for query in ("limit=0&order=asc", "limit=0", "limit=0&received_at_start=2026-01-01"):
+            with self.subTest(query):
+                began = seconds_at_work(self.server)
+                answer = self.server.get(f"/logs?{query}&format=ndjson")
+                self.assertGreaterEqual(len(answer.body), 2_000 * 20_000)
+                self.assertLess(seconds_at_work(self.server) - began, 1.2, "s of work")
+
     def test_an_upload_in_chunks_of_one_byte_leaves_others_half_of_their_rate(self):
         connection = self.server.connection()
         headers = {"Authorization": f"Token {TOKEN}"}

@@ -97,6 +97,25 @@ LOGGERS: tuple[Row, ...] = (
      "m", f"{MOMENT}.000000Z", "DEBUG", {"fields": {"message": "m"}}),
     ("hclog", {"@level": "warn", "@message": "m", "@timestamp": f"{MOMENT}Z", "@module": "raft"},
      "m", f"{MOMENT}.000000Z", "WARNING", {"@module": "raft"}),
+    ("Windows, an audit", {"ProviderName": "Security", "Level": 0, "Message": "m"},
+     "m", None, "INFO", {"Level": 0}),
+    ("Windows, information", {"ProviderName": "SCM", "Level": 4, "Message": "m",
+                              "TimeCreated": f"{MOMENT}Z"},
+     "m", f"{MOMENT}.000000Z", "INFO", {"Level": 4}),
+    ("Windows, a word", {"ProviderName": "SCM", "Level": 2, "LevelDisplayName": "Error",
+                         "Message": "m"}, "m", None, "ERROR", {"Level": 2}),
+    ("CloudFront", {"date": "2026-11-24", "time": "02:14:12", "level": "error", "msg": "m"},
+     "m", f"{MOMENT}.000000Z", "ERROR", {"date": "2026-11-24", "time": "02:14:12"}),
+    ("Lambda", {"time": f"{MOMENT}Z", "record": {"level": "ERROR", "message": "m"}},
+     "m", f"{MOMENT}.000000Z", "ERROR", {}),
+    ("Lambda, text", {"time": f"{MOMENT}Z", "record": "m"}, "m", f"{MOMENT}.000000Z", "INFO", {}),
+    ("log15", {"t": f"{MOMENT}Z", "lvl": "eror", "msg": "m"}, "m", f"{MOMENT}.000000Z", "ERROR", {}),
+    ("log4js", {"level": {"level": 40000, "levelStr": "ERROR"}, "msg": "m"},
+     "m", None, "ERROR", {"level": {"level": 40000, "levelStr": "ERROR"}}),
+    ("rsyslog", {"msg": "m", "syslogseverity": "3", "timereported": f"{MOMENT}Z"},
+     "m", f"{MOMENT}.000000Z", "ERROR", {}),
+    ("macOS", {"eventMessage": "m", "level": "Fault"}, "m", None, "ERROR", {}),
+    ("PHP", {"message": "m", "attributes": []}, "m", None, "INFO", {}),
 )  # fmt: skip
 
 # What says nothing, or could mean something else, stays where a reader sees it.
@@ -104,6 +123,7 @@ NOT_UNDERSTOOD: tuple[dict[str, Json], ...] = (
     {"level": "loud"}, {"level": ""}, {"level": 8}, {"level": 77}, {"level": 404}, {"level": True},
     {"level": -1}, {"level": 30.5e9}, {"levelname": "Level 15"}, {"log.level": "very bad"},
     {"level": {"a": 1}}, {"priority": 1}, {"s": "E"}, {"s": 3},
+    {"level": "C1"}, {"level": "T 1"}, {"t": 1795486452.5}, {"t": "10:00"},
     {"time": "soon"}, {"time": ""}, {"time": 35}, {"ts": 0.25}, {"date": "24.11.2026"},
     {"datetime": "2026-11-24 02:14:12 XYZ"}, {"asctime": "Nov 24 02:14:12"}, {"t": 1795486452},
     {"instant": {"a": 1}}, {"created": True}, {"date": "2026-11-24 02:14:12 PM"},
@@ -134,10 +154,18 @@ TIMES: tuple[tuple[Json, str], ...] = (
     ("Thu Nov  5 02:14:12 2026", "2026-11-05T02:14:12.000000Z"),
     ("2026-11-24 2:14:12", f"{MOMENT}.000000Z"),
     ({"seconds": 1795486452, "nanos": 5000}, f"{MOMENT}.000005Z"),
+    ("2026-11-23 23:14:12.5 -0300 -03 m=+0.001", f"{MOMENT}.500000Z"),
+    ("2026-11-24T02:14:12.5+00:00Z", f"{MOMENT}.500000Z"),
+    ("2026-11-24 05:14:12 EAT", f"{MOMENT}.000000Z"),
+    ("2026-11-24 11:44:12 ACST", f"{MOMENT}.000000Z"),
+    ("Tue Nov 24 2026 03:14:12 GMT+0100 (Central European Standard Time)", f"{MOMENT}.000000Z"),
+    ("2026-11-24+01:00", "2026-11-23T23:00:00.000000Z"),
+    ("20261124-0500", "2026-11-24T05:00:00.000000Z"),
+    ("2026-11-24Z", "2026-11-24T00:00:00.000000Z"),
 )
 
 SEVERITIES = {
-    "DEBUG": ("dbg", "D", "trc", "Verbose", "DEBUG2", "[debug]", 7, "7", 10, 20, 29),
+    "DEBUG": ("dbg", "D", "trc", "Verbose", "DEBUG2", "[debug]", "DEBG", 7, "7", 10, 20, 29),
     "INFO": ("INF", "i", "success", "notice", " info ", "<info>", "INFO:", 5, 6, 30, 200, 250),
     "WARNING": ("WRN", "W", "WARN ", "warn:", "[WARN]", "\u001b[33mwarn\u001b[0m", 4, 40, 300),
     "ERROR": ("E", "ERR", "ERROR+4", "Error!", "\u001b[1;31m ERROR \u001b[0m", 3, "3", 50, 400),
@@ -231,6 +259,8 @@ class Loggers(ServerTests):
             ({"loggerName": "web"}, "web"),
             ({"name": {"first": "bob"}, "app": "web"}, "web"),
             ({"SYSLOG_IDENTIFIER": "web", "_SYSTEMD_UNIT": "no"}, "web"),
+            ({"PROGRAM": "web"}, "web"),
+            ({"appname": "web"}, "web"),
         ):
             with self.subTest(fields):
                 (record,) = self.accept({"message": "m", **fields}, SHIPPER)

@@ -1311,7 +1311,8 @@ class Looks(Page):
         fields = ["contains", "search", "exclude", "since", "min_severity", *times]
         ways_out = ["json", "csv", "curl"]
         switches = ["wrap", "live"]
-        self.assertEqual(order, ["title", *switches, *fields, "kinds", "services", "bars", *ways_out, "list"])
+        chips = ["kinds", "services"]
+        self.assertEqual(order, ["title", *switches, *fields, *chips, "bars", *ways_out, "list"])
         self.assertEqual(passed.count("bars"), 1)  # one stop; from there, the arrow keys
         browser.press("Enter")
         browser.until(f"{ROWS}[0].open && {ROWS}[0].querySelector('pre').textContent === 'at 23'")
