@@ -405,7 +405,7 @@ SECRETS = Setting(
 )
 BOUND = Setting(
     "a number above 0, or null for no bound",
-    lambda value: value is None or (type(value) in (int, float) and 0 < value < float("inf")),
+    lambda value: value is None or (type(value) in (int, float) and 0 < value < 1e12),
     None,
 )
 SECTION = Setting("an object", lambda value: isinstance(value, dict), {})
@@ -2248,6 +2248,9 @@ class SQLiteRecords(Store):
         self.readers.close()
         if self._write_lock.acquire(timeout=1):  # It is never released: nothing is written after.
             self._db.close()
+        wal = pathlib.Path(f"{self.path}-wal")
+        if wal.exists() and wal.stat().st_size:  # The disk is full, or another server uses it.
+            log.warning("%s holds records: keep it beside the database", wal)
 
     # Writing
 
@@ -2489,6 +2492,11 @@ def check_file(path: pathlib.Path) -> None:
         )
     if version != SCHEMA_VERSION:
         raise StartError(f"{path}: has schema version {version}, not {SCHEMA_VERSION}")
+    whole = int.from_bytes(head[28:32], "big") * PAGE_BYTES
+    # A WAL may have the rest. A journal is from a first start that was killed: SQLite undoes it.
+    is_recoverable = wal.exists() or path.with_name(f"{path.name}-journal").exists()
+    if path.stat().st_size < whole and not is_recoverable:
+        raise StartError(f"{path}: is cut short, it should have {whole:,} bytes; copy it again")
 
 
 def check_place(path: pathlib.Path, inode: int) -> None:
@@ -6174,7 +6182,8 @@ def check(config: Config) -> int:
             raise Unavailable(" ".join(fault.split()))
         wrong = store.recount()
         found = f"{wrong} of its counts were wrong, and are right now" if wrong else "all is right"
-        print(f"{config.store}: {store.count()} records; {found}")
+        with contextlib.suppress(OSError):  # The status says it too.
+            print(f"{config.store}: {store.count()} records; {found}", flush=True)
         return 1 if wrong else 0
     except Unavailable as error:
         raise StartError(f"{config.store}: can't be checked: {error}") from None
@@ -6199,6 +6208,9 @@ def parse_arguments() -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> int:
     """Serves until SIGTERM or Ctrl-C, and gives the exit status. Raises StartError."""
+    hangups: list[int] = []  # A signal can come at any moment: its handler takes no lock.
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, lambda number, _: hangups.append(number))
     overrides = {"host": options.host, "port": options.port, "store": options.store}
     config = load_config(options.config, **overrides)
     if options.check:
@@ -6209,9 +6221,6 @@ def run(options: argparse.Namespace) -> int:
     server = Server(config, load_tls(config.tls), max_connections)
     kind = ClickHouseStore if "://" in config.store else SQLiteStore
     app = App(config, kind(config))
-    hangups: list[int] = []  # A signal can come at any moment: its handler takes no lock.
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, lambda number, _: hangups.append(number))
     status = 0
     with contextlib.suppress(KeyboardInterrupt):
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # As Ctrl-C does.
@@ -6245,7 +6254,8 @@ def main() -> int:
     try:
         status = run(options)
     except StartError as error:
-        print(error, file=sys.stderr)
+        with contextlib.suppress(OSError):  # Nobody may be there to read it.
+            print(error, file=sys.stderr, flush=True)
         status = 2
     end_log(listener, status)
     return status

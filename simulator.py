@@ -46,6 +46,7 @@ import datetime
 import http.client
 import json
 import math
+import os
 import pathlib
 import random
 import re
@@ -59,7 +60,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 # -------- 1. Constants
-
 TRY_TIMEOUT_SECONDS = 10.0  # a try fails after this silence; a busy server may need some seconds
 GIVE_UP_AFTER_SECONDS = 60.0  # after a service's first failure; then each record gets one try
 FIRST_PAUSE_SECONDS = 0.2  # the longest pause before the second try; it doubles from try to try
@@ -74,8 +74,16 @@ CONFIG = pathlib.Path(__file__).resolve().parent / "config.json"
 ADDRESS = r"https?://[\w.:\[\]-]+(/[\w/.~%-]*)?"  # no "?" and no "#", because "/logs" is added
 RUN = uuid.uuid4().hex[:8]  # an attribute of each record, to find the records of this run
 
-# -------- 2. Configuration
 
+def say(text: str, stream: Any = None, end: str = "\n") -> None:
+    """Prints a line. If stdout or stderr is closed or full, the simulation goes on."""
+    try:
+        print(text, end=end, file=stream, flush=True)
+    except OSError:  # At its end, Python would try again. So nothing goes there any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), (stream or sys.stdout).fileno())
+
+
+# -------- 2. Configuration
 class ConfigError(Exception):
     """The configuration cannot be used. The text of the error has a line for each mistake."""
 
@@ -135,18 +143,10 @@ def find_mistakes(path: str, section: Any, checks: Checks) -> Iterator[str]:
                 yield from find_mistakes(f"{path}.logs[{index}]", log, LOG)
 
 
-def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Returns a JSON object. Raises ValueError for a key that is given twice."""
-    for key, uses in Counter(key for key, _ in pairs).items():
-        if uses > 1:
-            raise ValueError(f"the key {key!r} is given twice in an object")
-    return dict(pairs)
-
-
 def load(path: pathlib.Path, url: str | None) -> list[Service]:
     """Returns the services of a file. A `url` replaces the file's. Raises ConfigError."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique_keys)
+        config = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot be read as JSON: {error}") from None
     if not isinstance(config, dict):
@@ -168,7 +168,7 @@ def load(path: pathlib.Path, url: str | None) -> list[Service]:
     if mistakes:
         raise ConfigError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
     if left_out:
-        print(f"left out, since it has only a token: {', '.join(left_out)}", file=sys.stderr)
+        say(f"left out, since it has only a token: {', '.join(left_out)}", sys.stderr)
     address = simulator["url"].rstrip("/")
     return [Service(name, address, **services[name]) for name in services]
 
@@ -296,11 +296,11 @@ def join(threads: Sequence[ServiceThread], stop: threading.Event, signals: Seque
         alive = [thread for thread in threads if thread.is_alive()]
         for trouble in {thread.trouble for thread in threads} - printed:
             printed.add(trouble)
-            print(f"waiting, for {GIVE_UP_AFTER_SECONDS:g} s at most: {trouble}", flush=True)
+            say(f"waiting, for {GIVE_UP_AFTER_SECONDS:g} s at most: {trouble}")
         if time.monotonic() >= print_at or not alive:
             counts = [f"{t.name} {t.tally['delivered']}/{t.tally['planned']}" for t in threads]
-            end = "\r" if alive and sys.stdout.isatty() else "\n"  # "\r": the next line replaces it
-            print(" | ".join(counts), end=end, flush=True)
+            is_replaced = alive and sys.stdout and sys.stdout.isatty()  # by the next line
+            say(" | ".join(counts), end="\r" if is_replaced else "\n")
             print_at = time.monotonic() + PROGRESS_SECONDS
         if signals and not stop.is_set():
             stop.set()
@@ -312,19 +312,19 @@ def print_summary(threads: Sequence[ServiceThread]) -> int:
     rows = [(thread.name, thread.tally.copy()) for thread in threads]  # a thread may still count
     total = sum((tally for _, tally in rows), Counter[str]())
     width = max(len("service"), *(len(thread.name) for thread in threads))
-    print("service".ljust(width), *COLUMNS, sep="  ")
+    say("  ".join(["service".ljust(width), *COLUMNS]))
     for name, tally in [*rows, ("total", total)]:
         cells = [str(tally[column]).rjust(len(column)) for column in COLUMNS]
-        print(name.ljust(width), *cells, sep="  ", flush=True)
+        say("  ".join([name.ljust(width), *cells]))
     missing = total["planned"] - total["delivered"]
     if missing == 0:
         stats = f"{threads[0].service.url}/stats?attr.run={RUN}"
-        print(f"{total['planned']} records delivered, each exactly once: {stats}")
+        say(f"{total['planned']} records delivered, each exactly once: {stats}")
         return 0
-    print(f"{missing} of {total['planned']} records were not delivered", file=sys.stderr)
+    say(f"{missing} of {total['planned']} records were not delivered", sys.stderr)
     reasons = sum((thread.reasons.copy() for thread in threads), Counter[str]())
     for reason, count in reasons.items():
-        print(f"  {count}: {reason}", file=sys.stderr)
+        say(f"  {count}: {reason}", sys.stderr)
     return missing
 
 

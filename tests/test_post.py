@@ -21,6 +21,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
+import server
 from tests.support import (
     OTHER_TOKEN,
     READER,
@@ -36,6 +37,7 @@ KIB, MIB = 1 << 10, 1 << 20
 MAX_BODY = 10 * MIB
 MAX_MESSAGE = 256 * KIB
 MAX_ATTRIBUTES = 64 * KIB
+MAX_KEY = server.MAX_KEY_CHARS
 
 
 def raw_deflate(data: bytes) -> bytes:
@@ -1034,7 +1036,7 @@ class Tokens(ServerTests):
             ("not gzip", b"x", {"Content_Encoding": "gzip"}),
             ("an unknown encoding", b"x", {"Content_Encoding": "br"}),
             ("too large", padded(MAX_BODY + 1), {}),
-            ("a long key", b"{}", {"Idempotency_Key": "k" * 256}),
+            ("a long key", b"{}", {"Idempotency_Key": "k" * (MAX_KEY + 1)}),
         ):
             with self.subTest(name):
                 self.assertEqual(self.server.post(body, "wrong", **headers).status, 401)
@@ -1089,13 +1091,19 @@ class Keys(ServerTests):
             self.assertNotIn("idempotent-replayed", answer.headers)
         self.assertEqual(self.count("tokens"), 2)
 
-    def test_a_key_has_255_characters_at_most(self) -> None:
-        for key, status in (("k" * 254, 200), ("k" * 255, 200), ("k" * 256, 400), ("", 400)):
-            with self.subTest(length=len(key)):
+    def test_a_key_that_is_empty_or_too_long_is_refused(self) -> None:
+        for length, status in ((MAX_KEY - 1, 200), (MAX_KEY, 200), (MAX_KEY + 1, 400), (0, 400)):
+            key = "k" * length
+            with self.subTest(length=length):
                 answer = self.server.post({"message": "long"}, Idempotency_Key=key)
                 self.assertEqual(answer.status, status, answer.text)
-        self.server.post({"message": "long"}, Idempotency_Key="k" * 255)
+        self.server.post({"message": "long"}, Idempotency_Key="k" * MAX_KEY)
         self.assertEqual(self.count("long"), 2)
+
+    def test_the_last_of_two_values_under_one_name_counts(self) -> None:
+        answer = self.server.post(b'{"message": "a", "n": 1, "message": "b", "n": 2}')
+        record = self.server.get(f"/logs/{answer.json['first_id']}").json
+        self.assertEqual((record["message"], record["attributes"]), ("b", {"n": 2}))
 
     def test_keys_that_differ_in_case_or_at_the_end_are_different(self) -> None:
         for key in ("case", "Case", "case2"):

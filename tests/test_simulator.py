@@ -216,6 +216,19 @@ class ARun(unittest.TestCase):
             stored = server.sql("SELECT count(*) FROM logs")
             self.assertEqual(stored, [(2 * totals(outs[0])["delivered"],)])
 
+    @unittest.skipUnless(pathlib.Path("/dev/full").exists(), "needs /dev/full")
+    def test_where_nobody_reads_what_it_prints_each_record_is_delivered_all_the_same(self):
+        reader, closed = os.pipe()
+        os.close(reader)
+        for name, stream in (("full", os.open("/dev/full", os.O_WRONLY)), ("closed", closed)):
+            with self.subTest(name), sample_server() as server:
+                arguments = command("--url", server.url, "--speed", "20", PROGRESS_SECONDS=0.01)
+                done = subprocess.run(arguments, cwd=ROOT, stdout=stream, stderr=stream)
+                self.assertEqual(done.returncode, 0)
+                planned = server.sql("SELECT count(*) FROM logs")[0][0]
+                self.assertGreater(planned, 60)
+            os.close(stream)
+
     def test_without_a_seed_each_run_sends_other_messages(self):
         with answering() as (url, requests):
             for _ in range(2):
@@ -631,7 +644,6 @@ class TheConfiguration(unittest.TestCase):
             ("{", "cannot be read as JSON: "),
             ("[" * 100_000, "cannot be read as JSON: "),
             ("[]", "must be a JSON object"),
-            ('{"simulator": 1, "simulator": 2}', "cannot be read as JSON: the key 'simulator' is"),
             ({"simulator": CONFIG["simulator"]}, "services: must be an object"),
             ({**CONFIG, "services": [1]}, "services: must be an object"),
             ({**CONFIG, "services": {"own": {"token": "t"}}}, "services: must be an object"),
