@@ -405,7 +405,7 @@ SECRETS = Setting(
 )
 BOUND = Setting(
     "a number above 0, or null for no bound",
-    lambda value: value is None or (type(value) in (int, float) and 0 < value < 1e12),
+    lambda value: value is None or (type(value) in (int, float) and 0 < value <= 1e15),
     None,
 )
 SECTION = Setting("an object", lambda value: isinstance(value, dict), {})
