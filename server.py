@@ -44,11 +44,6 @@ others too. The threads of the others wait for `Batch.wake` and hold nothing. De
 `_write_lock` too, for one small step at a time, and so does a checkpoint. All other locks are held
 for a moment.
 
-Readers have connections of their own, and no lock makes them wait for the writer, or the writer
-for them. There is one exception. SQLite commits into a second file, the WAL. A checkpoint moves it
-into the database and begins it anew, which needs a moment without readers. So, while the WAL is too
-large, queries that have not begun are held back, for 10 s at most.
-
 Chapters. Those without * are the core. Skip the others when you read for the first time: the lines
 below their title say what the core uses of them. A chapter with a letter belongs to the one before
 it: 4b has what chapter 4 leaves out. Apart from that, a chapter calls only what stands before it.
@@ -733,9 +728,9 @@ def nesting(value: Json) -> int:
 
 # -------- 4b. Names of others *
 # The core uses `parse_timestamp`, `parse_severity`, `find_aliases`, `pop_alias`, `pop_service` and
-# `drop_id_and_receipt`. The first two know all usual forms of a time and of a severity. The next
-# three take a field out of a record that has no such field under our own name, but under one that
-# another logger gives it: "msg" or "level", for example.
+# `drop_id_and_receipt`. The first two know all usual forms of a time and of a severity. The third
+# finds the fields that have another logger's name, such as "msg" or "level"; the next two take such
+# a field out of the record. The last one removes what GET has added to a record.
 
 # As a text, 20261124 is a date, and 2026 seems to be a year. As numbers they are moments of 1970.
 EPOCH_NUMBER = re.compile(r"(?!\d{4}(\d{4})?\Z)-?\d+(\.\d+)?")
@@ -782,7 +777,7 @@ def parse_timestamp(value: Json) -> int:
         elif EPOCH_NUMBER.fullmatch(value):
             microseconds = parse_epoch(float(value) if "." in value else int(value))
         elif re.match(r"\d{9}", value):
-            # fromisoformat takes any character for the "T": in 202611240214, the 0 of 02.
+            # fromisoformat takes any character for the "T": in 2026112402141Z, the 0 of 02.
             raise ValueError
         else:
             microseconds = parse_date(value)
@@ -801,7 +796,7 @@ ZONE_FORM = (
     r"(?:[ ]?(?P<zone>[+ -]\d\d:?(?:\d\d)?|[A-Za-z]{1,4})Z?)?"  # Some write +00:00Z.
     r"(?:[ ](?:[A-Z]{3,4}|[+-]\d\d(?:\d\d)?))?(?:[ ]m=.*)?"
 )
-# 2026-11-24, 02:14:12.5 and 2026/11/24 02:14:12 UTC
+# "2026-11-24, 02:14:12.5" or "2026/11/24 02:14:12 UTC", for example.
 LOOSE_ISO_FORM = (
     rf"(?P<year>\d{{4}})[-/]?(?P<month>\d\d)[-/]?(?P<day>\d\d)[tT,_ ]{TIME_FORM}{ZONE_FORM}"
 )
@@ -859,7 +854,8 @@ def parse_date(text: str) -> int:
 
     Raises ValueError.
     """
-    if len(text) < 17 and (date := DATE_WITH_ZONE.fullmatch(text)):
+    # 16: as long as "2026-11-24+01:00".
+    if len(text) <= 16 and (date := DATE_WITH_ZONE.fullmatch(text)):
         text = f"{date[1]}T00:00:00{date[2]}"
     try:
         moment = datetime.fromisoformat(text)
@@ -967,8 +963,8 @@ def severity_of_number(number: float, name: str) -> int:
     raise ValueError(f"has no meaning as the number {shorten(number)}")
 
 
-# The names under which loggers send our fields, in any case: "Message" and "MSG" too. The first
-# that is understood counts. A dot leads into an object: "log.level" finds
+# The names under which loggers send our fields, in upper or lower case: "Message" and "MSG" too.
+# The first that is understood counts. A dot leads into an object: "log.level" finds
 # {"log": {"level": "warn"}}, and also {"log.level": "warn"}.
 NAMES = {
     "message": """
@@ -1016,9 +1012,9 @@ Aliases = dict[str, list[Alias]]  # By our name of the field, the best first.
 
 
 def find_aliases(fields: dict[str, Json]) -> Aliases:
-    """What of a record has a name in NAMES, in any case.
+    """The values of a record that have one of NAMES, in upper or lower case.
 
-    >>> find_aliases({"Msg": "hi", "log": {"level": "warn"}, "msg": None})["severity"]
+    >>> find_aliases({"Msg": "hi", "log": {"level": "warn"}})["severity"]
     [Alias(rank=5, name='log.level', value='warn')]
     """
     aliases: Aliases = {}
@@ -1049,7 +1045,7 @@ def add_aliases(fields: dict[str, Json], aliases: Aliases, path: str = "") -> No
 
 
 DEPENDENT_NAMES = frozenset(("s", "t", "level", "date"))
-CLOCK = re.compile(r"\d\d?:\d\d")  # The begin of a time of the day.
+CLOCK = re.compile(r"\d\d?:\d\d")  # The beginning of a time of day.
 
 
 def read_dependent(fields: dict[str, Json], name: str, value: Json) -> tuple[str, Json]:
@@ -1059,10 +1055,12 @@ def read_dependent(fields: dict[str, Json], name: str, value: Json) -> tuple[str
     ('date', '2026-11-24T02:14:12')
     """
     lower = name.lower()
-    # "s" is a level of MongoDB only, which also has {"t": {"$date": ...}}. In others "t" is a text.
+    # "s" is a level only in MongoDB, which also has {"t": {"$date": ...}}.
     if lower == "s" and not isinstance(fields.get("t"), dict):
         return name, None
-    if lower == "t" and isinstance(value, int | float):
+    if lower == "t" and isinstance(
+        value, int | float
+    ):  # Who means a time sends a text or an object.
         return name, None
     if lower == "level" and "ProviderName" in fields:
         return WINDOWS_LEVEL, value
@@ -1081,8 +1079,8 @@ def pop_alias(fields: dict[str, Json], aliases: Aliases, field: str) -> Json:
             value = MEANINGS[field](alias)
         except ValueError:
             continue
-        # Only a flat member is removed: one found inside an object stays in it. "is", since a flat
-        # "log.level" with another value may stand beside {"log": {"level": ...}}.
+        # Only a flat member is removed, whose name and value are as they were sent. One inside an
+        # object stays in it: a flat "log.level" with another value may stand beside it, hence "is".
         if fields.get(alias.name) is alias.value:
             del fields[alias.name]
         return value
@@ -1126,7 +1124,8 @@ def message_of(alias: Alias) -> str:
 
 def severity_of(alias: Alias) -> int:
     """The severity that an alias means. Raises ValueError."""
-    # In capitals it is journald's: its number is a level. Some shippers of it send no text.
+    # "PRIORITY" in capitals is journald's: a level of syslog, sometimes sent as a number, of which
+    # `parse_severity` takes none under "priority".
     name = "level" if alias.name == "PRIORITY" else alias.name.lower()
     return parse_severity(alias.value, name)
 
@@ -1390,8 +1389,8 @@ def unreadable(body: bytes, error: ValueError | RecursionError) -> Refusal:
         hint = "Correct it and send it again; nothing was stored."
         return BadBody(f"The body is not JSON: {error.msg}, {place}.", hint)
     if not isinstance(error, UnicodeError):
-        problem = "The body has a number too long, is nested too deep or has too many fields."
-        # Python converts no longer texts to numbers.
+        problem = "The body has too long a number, is nested too deep or has too many fields."
+        # Python does not convert a text of more than 4,300 digits to a number.
         hint = "Send numbers of at most 4,300 digits and forms of at most 1,000 fields."
         return BadBody(problem, hint)
     hint = "Send JSON, a form or lines of text, in UTF-8, as they are or with gzip or deflate."
@@ -1414,7 +1413,8 @@ def replace_surrogates(value: Json) -> Json:
     return json.loads(whole)
 
 
-# What is JSON without doubt: "{", "[{", and empty arrays before them.
+# What is certainly meant as JSON: "{", or "[{" before a name or "}". Empty arrays may stand before
+# it, or alone.
 JSON_BEGIN = re.compile(r"(?:\[\s*\]\s*)*+(?:\{|\[\s*\{\s*[\"}]|\Z)")
 
 
@@ -1453,7 +1453,7 @@ def open_envelope(value: dict[str, Json]) -> Json:
 
 
 def split_lines(text: str) -> list[Json]:
-    """The values of a text that has one a line. A RecordError stands for a line that is not JSON.
+    """The values of a text with one JSON value on each line. A RecordError stands for a bad line.
 
     Nothing, where no line is JSON or one value stands on many lines. Raises TooLarge.
     """
@@ -1497,7 +1497,7 @@ def parse_form(text: str, charset: str) -> dict[str, Json] | None:
         fields = collect(pairs)
     else:
         return None
-    # `format_message` reads a repr() of the client: it can hold half a surrogate pair.
+    # `format_message` evaluates a repr() that the client sent: it can write half a surrogate pair.
     form: dict[str, Json] = replace_surrogates(clean_form(fields))
     return form
 
@@ -1551,6 +1551,8 @@ def clean_form(fields: dict[str, Json]) -> dict[str, Json]:
     """
     if "msg" not in fields or "levelno" not in fields:
         return fields
+    if not all(isinstance(value, str) for value in fields.values()):  # It sends no name twice.
+        return fields
     message = fields.pop("msg")
     arguments = fields.pop("args", "()")
     fields["message"] = format_message(message, arguments)
@@ -1593,7 +1595,7 @@ def format_message(message: Json, arguments: Json) -> Json:
     return message
 
 
-SHORT_CHARS = 1 << 12  # Most values are no longer, and a short piece is copied soon.
+SHORT_CHARS = 1 << 12  # Most values fit into this, and a short piece is copied quickly.
 
 
 def decode_value(text: str, offset: int, most_chars: int) -> tuple[Json, int]:
@@ -1618,9 +1620,10 @@ def decode_piece(text: str, offset: int, size: int) -> tuple[Json, int] | None:
     try:
         value, length = decode_json(text[offset : offset + size])
     except json.JSONDecodeError as error:
-        # The cut can make an error. Of a string that it cuts, json says "Unterminated string", and
-        # where the string begins. All other errors of a cut are at most 12 characters before it:
-        # "\ud83d\ude00", for example, is one character in two escapes. 20 leaves some room.
+        # The cut can make an error. For a cut string, json's message is "Unterminated string", and
+        # error.pos is where it begins, which can be far before the cut. All other errors of a cut
+        # are at most 12 characters before it: "\ud83d\ude00", for example, is one character in two
+        # escapes. 20 leaves some room.
         seems_cut = error.pos > size - 20 or error.msg.startswith("Unterminated string")
         if seems_cut and offset + size < len(text):
             return None
@@ -1642,8 +1645,10 @@ def decode_array(text: str, offset: int, most_chars: int) -> tuple[Json, int] | 
         return None
     members: list[Json] = []
     offset = begin.end()
-    delimiter = "]" if text[offset : offset + 1] == "]" else ","
-    offset += delimiter == "]"
+    delimiter = ","  # As if one stood before the first member.
+    if text.startswith("]", offset):
+        delimiter = "]"
+        offset += 1
     while delimiter == ",":
         value, offset = decode_value(text, offset, most_chars)
         members.append(value)
@@ -2724,7 +2729,7 @@ BY_KIND = "logs INDEXED BY logs_by_kind"
 MAX_KINDS = 200  # Pairs of service and severity that one query merges. SQLite takes 500.
 NARROW_IDS = 20_000  # A range of at most so many ids is read whole.
 SAMPLE_RECORDS = 100_000  # That are searched, to know whether a text is rare.
-RARE = 3  # A text that fewer of the SAMPLE_RECORDS have is rare.
+RARE = 3  # A text is rare if fewer than this many of the SAMPLE_RECORDS have it.
 
 
 def plan(db: sqlite3.Connection, query: Query) -> list[Part]:
@@ -2740,11 +2745,11 @@ def is_narrow(query: Query) -> bool:
     """Whether its range of ids is bounded on both sides, and so small that it is read whole."""
     if query.after is None or query.last_id is None:
         return False
-    return query.last_id - query.after < NARROW_IDS
+    return query.last_id - query.after <= NARROW_IDS
 
 
 def split_by_kind(db: sqlite3.Connection, query: Query) -> list[Part]:
-    """A part for each service and severity that occurs, by the counts; one where they are many.
+    """A part for each service and severity in the table of counts; one by time for too many.
 
     Each reads one stretch of logs_by_kind in the order of the page, and SQLite merges them: a rare
     kind costs no more than a common one.
@@ -2784,7 +2789,7 @@ def where_all(query: Query) -> tuple[str, list[Json]]:
 
 
 def where_text(text: str) -> tuple[str, list[Json]]:
-    """The SQL test for a text in a message, ignoring case."""
+    """The SQL test for a text in a message, ignoring case. `connect` gives SQLite its "fold"."""
     # LIKE is fast. It only leaves out what can't match, and instr decides on both texts in lower
     # case. For three texts: the pattern of LIKE, the function for lower case, the text of instr.
     #     50%     %50\%%    lower   50%      A "%" of the text is no wildcard.
@@ -2799,7 +2804,7 @@ def where_text(text: str) -> tuple[str, list[Json]]:
 
 
 def where_attribute(key: str, value: str) -> tuple[str, list[Json]]:
-    """The SQL test for an attribute's value: as a text, or as JSON that is written so."""
+    """The SQL test for an attribute: it is this text, or JSON that is written exactly like it."""
     path = f"$.{encode_json(key)}"
     has_path = bool(key) and path == f'$."{key}"'  # A key with a quote has no path in SQLite.
     test = "attributes -> ? IN (?, ?)" if has_path else "member(attributes, ?) IN (?, ?)"
@@ -2851,13 +2856,14 @@ def needs_scan(db: sqlite3.Connection, query: Query) -> bool:
     # logs_by_kind leaves few records to search, or logs_by_time does.
     if query.kind_filters() != Query() or not covers_much(db, query):
         return False
-    return query.limit == 0 or finds_few(db, query)  # 0: `stats` counts all, it needs no page.
+    # 0 is that of `stats`, which counts all; `stream` sets another one.
+    return query.limit == 0 or finds_few(db, query)
 
 
 def covers_much(db: sqlite3.Connection, query: Query) -> bool:
     """Whether the days of a query's time hold a third of all records or more.
 
-    Then all records are read sooner in the order of the table than these by an index.
+    Then it is faster to read the whole table in its own order than only these by an index.
     """
     start = MIN_TIMESTAMP if query.timestamp_start is None else query.timestamp_start
     end = MAX_TIMESTAMP if query.timestamp_end is None else query.timestamp_end
@@ -2906,7 +2912,7 @@ def scan(
     def read_stretch(first: int) -> Any:
         last_id = min(first + length, high)
         stretch = dataclasses.replace(query, after=first, last_id=last_id)
-        with store.readers.lend(True, query.client, asking) as db:
+        with store.readers.lend(is_slow=True, client=query.client, thread=asking) as db:
             return work(db, (BY_ID, stretch))
 
     with concurrent.futures.ThreadPoolExecutor(SCANNERS) as pool:
@@ -2916,8 +2922,9 @@ def scan(
 def merge_pages(query: Query, pages: list[Page]) -> Page:
     """The first records of several pages, in order.
 
-    A page that has more tells nothing of what follows its last record: there the merge ends. If
-    the last one of a page is of 12:05, records before 12:05 may follow that were not read.
+    A page that has more tells nothing of what follows its last record: there the merge ends. With
+    the newest first, a page that ends at 12:05 may have records from before 12:05 that were not
+    read.
     """
     key = operator.attrgetter(*(["id"] if query.by_id else ["timestamp", "id"]))
     all_records = [records for records, _ in pages]
@@ -2936,7 +2943,10 @@ FOLLOW_IDS = 100_000  # A follower looks through so many ids at a time.
 
 
 def follow(store: SQLiteRecords, query: Query) -> Iterator[list[StoredRecord]]:
-    """What `Store.follow` gives. Ids grow with the commits: all up to the newest are there."""
+    """The last `limit` records (0: all) or all after `after`; then each new one.
+
+    Ids grow with the commits: when the newest is seen, no smaller one can still come.
+    """
     newest = store.newest()
     seen = query.after or 0
     if seen > newest:
@@ -3165,9 +3175,9 @@ RUSH_BYTES = 64 << 20
 UPKEEP_RECORDS = 2_000  # One step deletes so many, so that no writer waits long.
 WAL_PAUSE_SECONDS = 30  # After a checkpoint that could not end, since another process reads.
 SPARE_PAGES = 1_000  # Free pages that stay in the file for the next records.
-LEAP_SECONDS = 3600  # The clock jumped ahead and stayed there for so long: then it is right.
+JUMP_SECONDS = 3600  # A clock that jumped ahead and stayed there for so long is believed.
 AGE_NOTES = 10_000  # So many notes are kept for max_age_days: for 30 days, one each 4 minutes.
-OLDEST = "id < (SELECT min(id) FROM logs) + ?"  # At most so many: of a range of the least ids.
+OLDEST = "id < (SELECT min(id) FROM logs) + ?"  # Of a range of ids from the smallest on.
 
 
 class SQLiteStore(SQLiteCounts):
@@ -3175,13 +3185,13 @@ class SQLiteStore(SQLiteCounts):
 
     The clock of the system can be wrong. If it jumps a year ahead, all records look too old. So
     their age is measured twice: by received_at, and by notes. A note is a moment of the monotonic
-    clock and the newest id of then: when it is older than max_age_days, all ids up to it are too
-    old.
+    clock and the newest id at that moment: when it is older than max_age_days, all ids up to it are
+    too old.
 
-    A clock that has jumped ahead is not believed for an hour. If it is still ahead then, it is
-    right now, and was wrong before: a computer without a battery begins in 2020, say, and learns
-    after some minutes that it is 2026. The records of these minutes have a received_at of 2020.
-    So the age of all that came since the start is told by the notes only.
+    A clock that has jumped ahead is not believed for an hour. If it is still ahead after that, it
+    is taken as right, and the time before as wrong: a computer without a battery begins in 2020,
+    say, and learns after some minutes that it is 2026. The records of these minutes have a
+    received_at of 2020. So after such a jump, only the notes count for what came since the start.
     """
 
     def __init__(self, config: Config):
@@ -3251,11 +3261,11 @@ class SQLiteStore(SQLiteCounts):
         return delete_where(db, test, [UPKEEP_RECORDS, self._old_id, self._dated_id, before])
 
     def steady_now(self) -> int:
-        """The present moment, for deleting by age: a jump ahead counts after LEAP_SECONDS only."""
+        """The present moment, for deleting by age: a jump ahead counts after JUMP_SECONDS only."""
         moment, clock = now(), time.monotonic()
         agreed, agreed_clock = self._clock
         expected = agreed + int((clock - agreed_clock) * SECOND)
-        if abs(moment - expected) >= MINUTE and clock - agreed_clock < LEAP_SECONDS:
+        if abs(moment - expected) >= MINUTE and clock - agreed_clock < JUMP_SECONDS:
             return min(moment, expected)
         if moment - expected >= MINUTE:  # The jump is believed: the clock was wrong before.
             self._dated_id = self._start_id
@@ -3263,9 +3273,9 @@ class SQLiteStore(SQLiteCounts):
         return moment
 
     def most_wal_bytes(self) -> float:
-        """What the WAL may have: a part of the size that the configuration allows."""
+        """What the WAL may have: an eighth of max_size_mb, and at most MAX_WAL_BYTES."""
         megabytes = self.config.max_size_mb
-        return MAX_WAL_BYTES if megabytes is None else min(MAX_WAL_BYTES, megabytes * (1 << 17))
+        return MAX_WAL_BYTES if megabytes is None else min(MAX_WAL_BYTES, megabytes * (1 << 20) / 8)
 
     def bound_wal(self) -> None:
         """Makes queries wait, where the WAL is too large, until all of it is in the file.
@@ -3304,7 +3314,7 @@ class SQLiteStore(SQLiteCounts):
     def delete(self, query: Query) -> int:
         deleted = 0
         thread = threading.get_ident()
-        self.readers.deleting[thread] = False
+        self.readers.deleting[thread] = False  # `stop_queries` sets True when the client has left.
         try:
             for records in self.stream(query):
                 if self.readers.deleting[thread]:
@@ -4979,9 +4989,9 @@ def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
     (40, 'full', '{"pod":"a","level":"info"}')
     """
     is_shipper = token.role == "shipper"
-    around = outer.get("service")  # None with a service token.
+    outer_service = outer.get("service")  # None with a service token.
     unknown = UNKNOWN_SERVICE if is_shipper else None
-    whole = parse_record({**outer, "service": around or unknown, "message": inner}, token)
+    whole = parse_record({**outer, "service": outer_service or unknown, "message": inner}, token)
     fields = read_object(inner)
     aliases = find_aliases(fields)
     attributes = fields.pop("attributes", None) or {}
@@ -4996,13 +5006,15 @@ def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
         # Where it is not understood, `whole` has it among its attributes.
         is_understood = "level" not in json.loads(whole.attributes)
         if severity or not is_understood:  # It is not the severity of the record.
+            # A "level" that is left in the line stays: "attributes" would replace it.
             shared["level"] = fields.get("level", outer["level"])
     # With a shipper's token these name the service, the first that is there: "service" in the line,
     # what came around the line, an alias such as "logger" in the line.
     if not (is_shipper and names_service(fields)):
         if fields.get("service"):  # It does not count: it becomes an attribute.
             shared["service"] = fields["service"]
-        alias = pop_alias(fields, aliases, "service") if is_shipper and not around else None
+        needs_alias = is_shipper and not outer_service
+        alias = pop_alias(fields, aliases, "service") if needs_alias else None
         fields["service"] = alias or whole.service
     fields["attributes"] = {**shared, **attributes}
     try:
@@ -5023,7 +5035,7 @@ def names_service(fields: dict[str, Json]) -> bool:
 
 
 def read_object(value: Json) -> dict[str, Json]:
-    """The members of a JSON object, or of the one that a text is; of anything else, none.
+    """The members of a JSON object, or of a text that holds one; none of anything else.
 
     >>> read_object('{"level": "warn"}'), read_object("hello")
     ({'level': 'warn'}, {})
@@ -5091,8 +5103,8 @@ def parse_hec(value: Json, token: Token) -> Record:
         if "line" in event:
             attributes |= event
             event = attributes.pop("line")
-        # Loggers for Splunk wrap a record: {"message": {"msg": "hi"}, "severity": "info"}. Of this
-        # the event is {"message": None, "severity": "info", "msg": "hi"}.
+        # Loggers for Splunk wrap a record: {"message": {"msg": "hi"}, "severity": "info"}. This
+        # becomes {"message": None, "severity": "info", "msg": "hi"}: the wrapper is no message.
         elif isinstance(inner, dict) and ("message" in inner or "msg" in inner):
             event = {**event, "message": None, **inner}
     outer = {"timestamp": value.get("time") or None, "attributes": attributes}
@@ -5143,7 +5155,9 @@ def parse_loki(value: Json, token: Token) -> Record:
     is_entry = isinstance(entry, list) and len(entry) in (2, 3) and None not in entry[:2]
     metadata = entry[2] if is_entry and len(entry) == 3 else {}
     if not is_entry or not isinstance(metadata, dict | None):
-        raise RecordError("values", 'must be ["NANOSECONDS", "LINE"] or with an object as third')
+        raise RecordError(
+            "values", 'must be ["NANOSECONDS", "LINE"], with or without a third item, an object'
+        )
     attributes = labels | (metadata or {})
     outer = {"timestamp": entry[0], "attributes": attributes}
     levels = [name for name in ("level", "detected_level", "severity") if attributes.get(name)]
@@ -5160,8 +5174,8 @@ def parse_loki(value: Json, token: Token) -> Record:
 
 IDS_BEGIN = (datetime(2026, 1, 1, tzinfo=timezone.utc) - EPOCH) // MICROSECOND
 NUMBERS = 16  # Servers on one store. Ids stay below MAX_ID until 2043.
-# Two minutes, as a distance of ids. A record is committed within this time after it got its id, or
-# never, by the clock of any of the servers: their clocks must differ by less.
+# Two minutes, as a difference of ids. Within two minutes after it got its id, a record is
+# committed, or it never will be. The clocks of the servers must differ by less than that.
 LATE = 2 * MINUTE * NUMBERS
 CLICKHOUSE_FOLLOW_SECONDS = 0.5
 CREATE_PROBES = """
@@ -5281,7 +5295,7 @@ class ClickHouseStore(Store):
                 if time.monotonic() > deadline:
                     raise Unavailable("ClickHouse takes too long.")
                 self._insert(group)
-            except Unavailable as outage:  # The other groups are tried all the same.
+            except Unavailable as outage:  # The other groups are still tried.
                 log.error("a batch was not stored: %s", outage)
                 fail(group, outage)
             except Exception as error:  # Not raised: the Committer would try all batches again.
@@ -5317,7 +5331,7 @@ class ClickHouseStore(Store):
         raise Unavailable("ClickHouse does not store this batch.")
 
     def _is_stored(self, batch: Batch) -> bool:
-        """Whether the batch's key is there. Then the batch gets the ids of there, or a failure."""
+        """Whether the batch's key is there. Then the batch gets those ids, or a failure."""
         if not batch.key:
             return False
         sql = "SELECT min(id), max(id), any(body), count() FROM logs WHERE batch = ?"
@@ -5345,9 +5359,9 @@ class ClickHouseStore(Store):
         """As the base class has it. Commits of several servers overtake each other.
 
         So `seen` has an id for each server's number: all records of that server up to this id were
-        given. It begins at the oldest record of the first page, or at the floor where that page has
-        all. When a look has found all there is, each id is raised to the floor of before that look:
-        no smaller one can come any more.
+        given. It begins at the oldest record of the first page; if there are no older ones, at the
+        floor. After a look that found everything, each id is raised to the floor that was computed
+        before the look: no smaller id can come any more.
         """
         floor = self._floor()
         seen = [query.after or 0] * NUMBERS
@@ -5378,7 +5392,7 @@ class ClickHouseStore(Store):
         return (now() - IDS_BEGIN) * NUMBERS - LATE
 
     def _select(self, query: Query, seen: list[int] | None = None) -> Page:
-        """A page; for a follower, of ids that are over `seen` of their number."""
+        """A page. For a follower: only ids greater than what `seen` has for their server."""
         test, values = clickhouse_where(query)
         if seen:
             numbers = ", ".join(map(str, range(NUMBERS)))
@@ -5475,7 +5489,7 @@ def clickhouse_where(query: Query) -> tuple[str, list[Json]]:
 
 
 def member_values(key: str, value: str) -> list[str]:
-    """The values of HAS_MEMBER. As in SQLite, a value is a text, or JSON that is written so."""
+    """The values of HAS_MEMBER. As in SQLite, a value is this text, or JSON written like it."""
     members = [f"{encode_json(key)}:{encode_json(value)}"] * 2
     with contextlib.suppress(ValueError, RecursionError):
         json.loads(value)
@@ -5528,7 +5542,7 @@ figure { padding: 1.5rem 0 .5rem; font-size: 12px; }
 #bars:not(:hover) :focus::after, #bars a:hover::after { content: attr(aria-label); }
 #bars ::after { position: absolute; inset: 0 auto auto 0; }
 #bars span { min-height: 1px; background: var(--tone); }
-/* With rows, or while they load, there is no other text. Without, it says why there is none. */
+/* Without rows, <p> (with filters) or <section> (without) says why. Else neither shows. */
 main:is(:not(:empty), [aria-busy=true]) ~ :is(p, section),
 main.filtered ~ section, main:not(.filtered) ~ p { display: none; }
 main, pre { font: 12px/1.65 ui-monospace, Menlo, Consolas, monospace; white-space: pre-wrap; }
@@ -5558,14 +5572,14 @@ SCRIPT = r"""
 const SEVERITIES = ['CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG'];
 const STEPS = [1, 5, 15, 60, 300, 900, 1800, 3600, 10800, 86400, 604800, 2592000, 31536000, 8.64e9];
 const ANSI = /\x1b(?:\[[0-?]*[ -\/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))/g;  // A terminal's codes.
-const TIMES = {since: null, timestamp_start: null, timestamp_end: null};
+const TIMES = {since: null, timestamp_start: null, timestamp_end: null};  // `changed` drops these.
 const LIST = {order: null, limit: null};  // Only the list has these.
 const page = {};  // The elements by id or name.
 document.querySelectorAll('[id], [name]').forEach(part => page[part.id || part.name] = part);
 let query;  // What the address asks for: each filter is one of its pairs.
 let taken;  // The values of it that fields show. Chips show the others.
 let wanted;  // A pattern of the texts that it searches for.
-let counts = {severity: {}, service: {}};  // Of their values.
+let counts = {severity: {}, service: {}};  // Of the records of each.
 let work = new AbortController();  // Stops the requests for what is shown.
 let latest;  // The list as it was last shown, as JSON.
 let countedAt;  // When the records were last counted.
@@ -5574,7 +5588,7 @@ let total, severe;  // The records when the list was shown, and the errors at th
 let waiting = 0;  // How many records came since the list was shown.
 let errors = 0;  // How many came since the reader last did something.
 let wake;  // Ends the pause between two looks.
-let typing;  // The time that a field for a time waits for more digits.
+let typing;  // The timer of a field for a time, which waits for more digits.
 let grip;  // The bar where the pointer was pressed.
 const iso = time => new Date(time).toISOString();
 const local = time => new Date(time).toLocaleString('sv');  // 2026-11-24 03:14:12 in local time
@@ -5583,7 +5597,7 @@ const isOver = () => ending() < Date.now() || query.get('order') === 'asc';
 const link = (href, text) => make('a', {href}, text);
 const opened = () => page.list.querySelector('[open]');
 const isHeld = () => opened() || scrollY > 300;  // Nothing moves while one reads.
-const shown = ({id}) => document.getElementById(id);
+const sameId = ({id}) => document.getElementById(id);  // The element on the page with this id.
 const exact = (name, value, part) =>  // A number that JavaScript would round stays a text.
   Number.isInteger(value) && !Number.isSafeInteger(value) ? part?.source ?? value : value;
 function make(tag, properties, ...children) {  // Makes an element; a string becomes text only.
@@ -5595,12 +5609,12 @@ function fill(parent, children) {  // Replaces what is in it. An id that has the
   const {activeElement} = document;
   if (parent.querySelector(':active')) return;  // Nothing moves under a pressed button.
   parent.replaceChildren(...children);
-  shown(activeElement)?.focus({preventScroll: true});
+  sameId(activeElement)?.focus({preventScroll: true});
 }
 function changed(changes, path = '') {  // Gives the query with other values; null takes one out.
   const next = new URLSearchParams(query);
   // What goes to the server has a path. "since" also ends the list a minute from now, by the
-  // server's clock: else a wrong time in the future would come first. 999999 weeks are all past.
+  // server's clock: else a wrong time in the future would come first. "999999w" leaves nothing out.
   if (path && !next.has('since') && !next.has('timestamp_end')) next.set('since', '999999w');
   for (const name in changes) next.set(name, changes[name]);
   for (const name in changes) if (changes[name] === null) next.delete(name);
@@ -5655,29 +5669,29 @@ async function look() {  // Shows what there is now; gives whether to look again
   const answer = await ask(changed({}, 'logs'));
   const text = await answer.clone().text();
   const isFirst = page.list.ariaBusy === 'true';
-  const isHere = isFirst || !isHeld();
+  const mayMove = isFirst || !isHeld();
   if (isFirst || hasFailed) tell({status: 200});  // Takes the notice away.
-  if (text !== latest && isHere) await show(answer);
+  if (text !== latest && mayMove) await show(answer);
   if (isFirst) await suggest();
   if (isFirst && location.hash) await reveal(location.hash.slice(1)).catch(tell);
   // Counts change by themselves: time goes on, and other services log.
-  if (text !== latest || Date.now() - countedAt > 5000) await count(isHere);
-  if (isHere) latest = text;
+  if (text !== latest || Date.now() - countedAt > 5000) await count(mayMove);
+  if (mayMove) latest = text;
   return page.live.checked && !isOver();
 }
 async function show(answer, isMore) {  // Puts a page of records among those that are there.
   const records = JSON.parse(await answer.text(), exact);
   const isFull = page.list.children.length > 10000;  // A browser gets slow with more.
-  // Then these replace the rows that are there. Else they go below (isMore), or the new ones above.
-  const isOther = page.list.ariaBusy === 'true' || isFull || !records.some(shown);  // Of a gap too.
+  // Of another query, or after a gap: then these replace all rows. Else they go below or above.
+  const isOther = page.list.ariaBusy === 'true' || isFull || !records.some(sameId);
   if (isOther && !isMore) page.list.replaceChildren();
   if (isOther || isMore) page.more.value = answer.headers.get('Link')?.split(/[<>]/)[1] ?? '';
   page.more.hidden = !page.more.value;
   page.list.ariaBusy = false;
   let next = isMore ? null : page.list.firstChild;
   for (const record of records) {
-    if (!shown(record)) page.list.insertBefore(row(record), next);
-    next = shown(record).nextSibling;
+    if (!sameId(record)) page.list.insertBefore(row(record), next);
+    next = sameId(record).nextSibling;
   }
 }
 async function suggest() {  // If no message has the text, offers to look for it in attributes.
@@ -5693,19 +5707,19 @@ async function suggest() {  // If no message has the text, offers to look for it
 }
 async function reveal(id) {  // Opens a record. One of another page is shown above this one.
   const read = async () => JSON.parse(await (await ask(`logs/${id}`)).text(), exact);
-  if (!shown({id})) page.list.prepend(row(await read()));
-  shown({id}).open = true;
-  shown({id}).firstChild.focus();
-  shown({id}).scrollIntoView({block: 'center'});
+  if (!sameId({id})) page.list.prepend(row(await read()));
+  sameId({id}).open = true;
+  sameId({id}).firstChild.focus();
+  sameId({id}).scrollIntoView({block: 'center'});
 }
 const marked = text =>  // Gives the parts of a text, with marks on what is searched for.
   text.split(wanted).map((part, n) => n % 2 ? make('mark', {}, part) : part);
 function row(record) {  // Makes the row of a record; its details follow when it is opened.
   const {id, timestamp, severity, service, message} = record;
   const lines = message.replace(ANSI, '').split('\n');
-  const ending = lines.findLast(line => line.trim());  // Of a traceback of Python: what it says.
+  const lastLine = lines.findLast(line => line.trim());  // Of a traceback of Python: what it says.
   const line = lines.find(line => line.search(wanted) >= 0)
-    ?? (lines[0].startsWith('Traceback') ? ending : lines[0]);
+    ?? (lines[0].startsWith('Traceback') ? lastLine : lines[0]);
   const start = line.search(wanted) > 100 ? line.search(wanted) - 40 : 0;
   const text = (start ? '…' : '') + line.slice(start, start + 2000);
   const size = lines.length > 1 ? `‹${lines.length} lines›` : '';
@@ -5738,7 +5752,7 @@ function fact([name, value]) {  // Makes a name and its value, with links to fil
   const isFilter = /^(service$|attr\.)/.test(name) && !(value instanceof Object);
   return [make('dt', {}, name), make('dd', {}, ...isFilter ? [same, others] : [text])];
 }
-async function count(isHere) {  // Shows the counts of the chips, and the histogram.
+async function count(mayMove) {  // Shows the counts of the chips, and the histogram.
   countedAt = Date.now();
   const answers = {};  // By address: two groups of chips may ask for the same counts.
   const once = url => answers[url] ??= ask(url).then(answer => answer.json());
@@ -5753,7 +5767,7 @@ async function count(isHere) {  // Shows the counts of the chips, and the histog
   const severeNow = all.by_severity.ERROR + all.by_severity.CRITICAL;
   errors += Math.max(0, severeNow - (severe ?? severeNow));
   severe = severeNow;
-  if (isHere) total = all.total;
+  if (mayMove) total = all.total;
   waiting = all.total - total;
   report();
   // Records of the future, by wrong clocks, are not in the list. A link shows them.
@@ -5772,12 +5786,12 @@ async function count(isHere) {  // Shows the counts of the chips, and the histog
   const start = back ? iso(Date.now() - back) : query.get('timestamp_start') ?? first;
   const end = back ? iso(Date.now()) : query.get('timestamp_end') ?? last;
   const ms = back || (ending() || Date.parse(last)) - Date.parse(start);
-  const step = STEPS.find(step => !(ms >= 80000 * step));  // Of a time in an odd form, ms is NaN.
+  const step = STEPS.find(step => !(ms >= 80000 * step));  // 1 s where Date reads no time.
   const name = step % 86400 ? `${step}s` : `${step / 86400}d`;
   const range = {since: null, timestamp_start: start, timestamp_end: end, step: name};
   const {histogram} = last ? await stats(range) : {histogram: []};
-  const sums = histogram.map(counts => SEVERITIES.reduce((sum, name) => sum + counts[name], 0));
-  fill(page.bars, histogram.map(counts => bar(counts, step, 100 / Math.max(...sums))));
+  const sums = histogram.map(item => SEVERITIES.reduce((sum, name) => sum + item[name], 0));
+  fill(page.bars, histogram.map(item => bar(item, step, 100 / Math.max(...sums))));
   page.bars.lastChild?.setAttribute('tabindex', 0);
   const cut = step < 60 ? [11, 19] : step < 86400 ? [5, 16] : [0, 10];
   const label = part => local(histogram.at(part * (histogram.length - 1))?.start).slice(...cut);
@@ -5822,7 +5836,7 @@ function chip([name, value]) {  // Makes a link that turns a filter on or off, a
     const ariaCurrent = query.has(filter, value) || null;
     const element = make('a', {id: `${filter}=${value}`, className, ariaCurrent, ...properties},
       ...children);
-    // Again at the click: before it, the press has left the search, and so called `put`.
+    // Again at the click: the press took the focus from the search, which called `put`.
     element.onclick = () => element.href = toggled(filter, value);
     element.onclick();
     return element;
@@ -5906,7 +5920,7 @@ page.filters.onchange = ({target}) => {
   if (target.type === 'datetime-local') typing = setTimeout(put, 1000, target);
   else put(target);
 };
-page.contains.oninput = ({target}) => target.value || put(target);  // The cross of the field.
+page.contains.oninput = ({target}) => target.value || put(target);  // Its × empties it.
 page.exclude.onclick = () => put(page.contains, 'not_contains');
 page.exclude.onmousedown = event => event.preventDefault();  // The field keeps what is typed.
 document.onpointerdown = ({target}) => grip = target.closest('#bars a');
@@ -5923,7 +5937,7 @@ document.onkeydown = event => {  // "/" searches, "j" and "k" move, Escape close
   const place = key === 'Escape' && !here?.open ? opened() : here;
   const isTyped = target.matches('select, input:not([type=checkbox])');
   if (key !== 'Escape' && isTyped || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (key === 'Escape' && isTyped) {  // It leaves the field, and what is typed there.
+  if (key === 'Escape' && isTyped) {  // It only takes the focus away.
     event.preventDefault();
     target.blur();
     return;

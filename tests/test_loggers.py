@@ -382,6 +382,12 @@ class Bodies(ServerTests):
                 self.assertEqual((record["message"], record["severity"]), ("a=ñ & b", "ERROR"))
                 self.assertEqual(record["attributes"], {"n": ""})
 
+    def test_a_form_of_httphandler_with_a_name_twice_is_kept_as_it_is(self) -> None:
+        for fields in (b"msg=%25s&msg=b&args=(1,)", b"msg=a&exc_info=x&exc_info="):
+            with self.subTest(fields):
+                (record,) = self.accept(b"levelno=40&" + fields)
+                self.assertEqual(record["severity"], "ERROR")
+
     def test_a_declared_charset_of_windows_or_iso_is_decoded(self) -> None:
         for charset, body, expected in (
             ("windows-1252", "caf\u00e9 \u20ac".encode("cp1252"), "café €"),

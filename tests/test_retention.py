@@ -152,7 +152,7 @@ class Leaps(unittest.TestCase):
         eventually(lambda: self.messages() == [], 6)
 
     def test_what_came_by_a_clock_that_was_behind_stays_when_it_is_put_right(self) -> None:
-        self.start(max_age_seconds=86_400, LEAP_SECONDS=1)
+        self.start(max_age_seconds=86_400, JUMP_SECONDS=1)
         self.post("of another start")
         self.server.restart()
         self.post("behind")
