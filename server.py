@@ -2838,12 +2838,13 @@ def by_receipt(db: sqlite3.Connection, query: Query) -> Query:
     end = MAX_TIMESTAMP if query.received_at_end is None else query.received_at_end
     before = low + bisect.bisect_left(ids, start, key=received_at) - 1
     last = low + bisect.bisect_right(ids, end, key=received_at) - 1
+    query = dataclasses.replace(query, received_at_start=None, received_at_end=None)
+    if before < low and last >= high:  # Nothing is left out. With bounds, it could seem narrow.
+        return query
     return dataclasses.replace(
         query,
-        after=query.after if before < low else max(before, query.after or 0),
+        after=max(before, query.after or 0),
         last_id=last if query.last_id is None else min(last, query.last_id),
-        received_at_start=None,
-        received_at_end=None,
     )
 
 
