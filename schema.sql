@@ -55,8 +55,9 @@ CREATE TABLE counts (
 -- the table, and deleted in the same transaction.
 CREATE INDEX counts_spent ON counts (span) WHERE records <= 0;
 
--- The Idempotency-Keys of the last 24 hours. A repeat gets the ids of the first time and stores
--- nothing. The transaction that inserts the records inserts the key: both are there, or neither.
+-- The Idempotency-Keys of the last 24 hours, without those whose records were deleted by size. A
+-- repeat gets the ids of the first time and stores nothing. The transaction that inserts the
+-- records inserts the key: both are there, or neither.
 CREATE TABLE keys (
     key         BLOB    NOT NULL PRIMARY KEY,  -- SHA-256 of token and Idempotency-Key
     body        BLOB    NOT NULL,       -- SHA-256 of the body: another body is an error

@@ -141,7 +141,7 @@ except ImportError:  # Windows has neither the module nor the bound on open file
 
 Json = Any  # Whatever json.loads gives.
 log = logging.getLogger("server")
-shorten = reprlib.repr  # A value for an error message: not longer than some 40 characters.
+shorten = reprlib.repr  # A value for an error message: a text has some 30 characters.
 
 # -------- 1. Limits
 
@@ -534,7 +534,7 @@ def load_config(path: pathlib.Path, **overrides: Json) -> Config:
 # -------- 4. Records
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-EPOCH_WITHOUT_ZONE = EPOCH.replace(tzinfo=None)  # Its text has no offset, and is made sooner.
+EPOCH_WITHOUT_ZONE = EPOCH.replace(tzinfo=None)  # Its text has no offset, and is made faster.
 MICROSECOND = timedelta(microseconds=1)
 MIN_TIMESTAMP = (datetime.min.replace(tzinfo=timezone.utc) - EPOCH) // MICROSECOND
 MAX_TIMESTAMP = (datetime.max.replace(tzinfo=timezone.utc) - EPOCH) // MICROSECOND
@@ -732,7 +732,8 @@ def nesting(value: Json) -> int:
 # finds the fields that have another logger's name, such as "msg" or "level"; the next two take such
 # a field out of the record. The last one removes what GET has added to a record.
 
-# As a text, 20261124 is a date, and 2026 seems to be a year. As numbers they are moments of 1970.
+# As a text, 20261124 is a date, and 2026 is refused: it may be a year. As numbers of JSON they are
+# seconds since 1970.
 EPOCH_NUMBER = re.compile(r"(?!\d{4}(\d{4})?\Z)-?\d+(\.\d+)?")
 # 20261124021412: as an epoch number, such a date would be of the year 2572 or later.
 DATE_OF_DIGITS = re.compile(
@@ -777,7 +778,8 @@ def parse_timestamp(value: Json) -> int:
         elif EPOCH_NUMBER.fullmatch(value):
             microseconds = parse_epoch(float(value) if "." in value else int(value))
         elif re.match(r"\d{9}", value):
-            # fromisoformat takes any character for the "T": in 2026112402141Z, the 0 of 02.
+            # Other rows of digits: fromisoformat would take 2026112402141Z for 20261124, any
+            # character in place of "T", and 21:41.
             raise ValueError
         else:
             microseconds = parse_date(value)
@@ -810,7 +812,7 @@ CTIME_FORM = (
     rf"(?:[A-Za-z]{{3}}[ ]+)?(?P<month>[A-Za-z]{{3}})[ ]+(?P<day>\d\d?)[ ]{TIME_FORM}"
     r"(?:[ ](?P<zone>[A-Z]{3,4}|[+-]\d{4}))?[ ](?P<year>\d{4})"
 )
-# Tue Nov 24 2026 02:14:12 GMT+0100 (Central European Standard Time), as JavaScript has it
+# Tue Nov 24 2026 02:14:12 GMT+0100 (Central European Standard Time), as JavaScript has it.
 JAVASCRIPT_FORM = (
     r"[A-Za-z]{3}[ ](?P<month>[A-Za-z]{3})[ ](?P<day>\d\d)[ ](?P<year>\d{4})"
     rf"{TIME_FORM}[ ]GMT(?P<zone>[+-]\d{{4}})(?:[ ]\(.*\))?"
@@ -1058,9 +1060,8 @@ def read_dependent(fields: dict[str, Json], name: str, value: Json) -> tuple[str
     # "s" is a level only in MongoDB, which also has {"t": {"$date": ...}}.
     if lower == "s" and not isinstance(fields.get("t"), dict):
         return name, None
-    if lower == "t" and isinstance(
-        value, int | float
-    ):  # Who means a time sends a text or an object.
+    # Who means a time sends a text or an object.
+    if lower == "t" and isinstance(value, int | float):
         return name, None
     if lower == "level" and "ProviderName" in fields:
         return WINDOWS_LEVEL, value
@@ -1119,7 +1120,8 @@ def message_of(alias: Alias) -> str:
             message = bytes(message).decode("utf-8", "replace")
     if alias.name == "log" and isinstance(message, str):  # Docker keeps the end of the line.
         message = message.removesuffix("\n").removesuffix("\r")
-    return check_message(alias.name, message)
+    # In lower case: an error's field is a label of /metrics, which must not get ever more values.
+    return check_message(alias.name.lower(), message)
 
 
 def severity_of(alias: Alias) -> int:
@@ -1560,7 +1562,7 @@ def clean_form(fields: dict[str, Json]) -> dict[str, Json]:
         # They are not in the message: it could not be formatted.
         fields["arguments"] = arguments[: MAX_ATTRIBUTES_BYTES // 8]
     if str(fields.get("levelname")).upper() in SEVERITY_OF_WORD:
-        del fields["levelno"]  # Else it tells the severity of a level that the program made.
+        del fields["levelno"]  # Else the name is the program's own, and the number is kept.
     # exc_info is "(<class 'E'>, E('what'), <traceback ...>)": only the middle says anything.
     exception = fields.pop("exc_info", "").partition("'>, ")[2]
     exception = exception.rpartition(", <traceback object")[0]
@@ -2857,7 +2859,7 @@ def needs_scan(db: sqlite3.Connection, query: Query) -> bool:
     # logs_by_kind leaves few records to search, or logs_by_time does.
     if query.kind_filters() != Query() or not covers_much(db, query):
         return False
-    # 0 is that of `stats`, which counts all; `stream` sets another one.
+    # Only `stats` has the limit 0 here: it reads all. A stream has pages of STREAM_RECORDS.
     return query.limit == 0 or finds_few(db, query)
 
 
@@ -2923,7 +2925,7 @@ def scan(
 def merge_pages(query: Query, pages: list[Page]) -> Page:
     """The first records of several pages, in order.
 
-    A page that has more tells nothing of what follows its last record: there the merge ends. With
+    Where a page has more, what follows its last record is unknown: there the merge ends. With
     the newest first, a page that ends at 12:05 may have records from before 12:05 that were not
     read.
     """
@@ -3202,10 +3204,12 @@ class SQLiteStore(SQLiteCounts):
         self._clock = (now(), time.monotonic())  # When the two clocks agreed last.
         self._notes: deque[tuple[float, int]] = deque()
         self._old_id = 0  # All ids up to it are too old by the notes.
-        self._start_id = 0  # 0 stays where the file is damaged: the next read reports it.
+        self._start_id = 0  # It stays 0 if the file is damaged: a later read reports the damage.
         with contextlib.suppress(Unavailable):
             self._start_id = self.newest()
-        self._dated_id = MAX_ID  # For the ids up to it, received_at tells the age.
+        # For ids up to it, received_at may tell the age: for all, or, after a jump that is
+        # believed, for those of before this start.
+        self._dated_id = MAX_ID
         self._wal_pause_until = 0.0  # By the monotonic clock.
         threading.Thread(target=self.upkeep, daemon=True).start()
 
@@ -3244,8 +3248,8 @@ class SQLiteStore(SQLiteCounts):
     def delete_old(self, db: sqlite3.Connection, moment: int) -> int:
         """Deletes some records that are older than max_age_days. Gives how many.
 
-        A record is so old by its received_at, or by the notes. Where the clock was ahead,
-        received_at is of the future until the clock has reached it. A restart begins new notes.
+        A record is so old by its received_at, or by the notes. What came while the clock was ahead
+        has a received_at in the future: the notes delete it. A restart begins new notes.
         """
         if self.config.max_age_days is None:
             return 0
@@ -4980,8 +4984,8 @@ def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
     """Makes a record of a line or an event and of the fields that came around it.
 
     Where it is a JSON object, or a text that is one, its members are the record: a program knows
-    its time and severity better than what sends its lines. `whole` is the record where they make no
-    good one: the line is the message as it stands, so that nothing is lost. A service token writes
+    its time and severity better than what sends its lines. If they make no good record, `whole` is
+    it: its message is the line as it stands, so that nothing is lost. A service token writes
     its own service: one that a line names is an attribute. Raises RecordError.
 
     >>> outer = {"timestamp": "2026-11-24", "level": "info", "attributes": {"pod": "a"}}
@@ -5324,6 +5328,10 @@ class ClickHouseStore(Store):
         if self._is_stored(group[0]):
             return
         for attempt in ("", ".2", ".3"):
+            # Each INSERT begins within a minute after the ids were given, and ends after two tries
+            # of QUERY_SECONDS + 2 each: so all is over within LATE.
+            if now() - received_at > MINUTE:
+                raise Unavailable("ClickHouse takes too long.")
             self._ask(insert, rows="\n".join(rows), token=token + attempt)
             # ClickHouse may have been killed after it had noted the token, and before it had the
             # records. It ignores that token from then on: so another one is tried.
@@ -5787,7 +5795,7 @@ async function count(mayMove) {  // Shows the counts of the chips, and the histo
   const start = back ? iso(Date.now() - back) : query.get('timestamp_start') ?? first;
   const end = back ? iso(Date.now()) : query.get('timestamp_end') ?? last;
   const ms = back || (ending() || Date.parse(last)) - Date.parse(start);
-  const step = STEPS.find(step => !(ms >= 80000 * step));  // 1 s where Date reads no time.
+  const step = STEPS.find(step => !(ms >= 80000 * step));  // NaN: 1 s.
   const name = step % 86400 ? `${step}s` : `${step / 86400}d`;
   const range = {since: null, timestamp_start: start, timestamp_end: end, step: name};
   const {histogram} = last ? await stats(range) : {histogram: []};

@@ -28,7 +28,6 @@ Each count has one thread that changes it; the main thread only reads. So counts
 
 Exit status: 0 if every record was delivered, otherwise 130 after Ctrl-C, 143 after SIGTERM, or 1.
 It is 2 if the configuration, the command line or the version of Python is wrong.
-
 Sections: 1. Constants, 2. Configuration, 3. One POST, 4. A service's thread, 5. The main thread.
 """
 
@@ -125,7 +124,7 @@ SERVICE: Checks = {
 LOG: Checks = {
     "severity": (f"one of {', '.join(SEVERITIES)}", lambda v: v in SEVERITIES),
     "message": ("text that is not empty", lambda v: isinstance(v, str) and v.strip() != ""),
-    "weight": ("a number over 0", lambda v: type(v) in (int, float) and 0 < v < math.inf),
+    "weight": ("a number over 0", lambda v: type(v) in (int, float) and 0 < v < 1e15),
 }
 
 
@@ -241,7 +240,8 @@ class ServiceThread(threading.Thread):
         """Sends the planned number of records, with a delay before each."""
         weights = [log["weight"] for log in self.service.logs]
         for number in range(1, self.tally["planned"] + 1):
-            if self.stop.wait(self.random.uniform(*self.service.delay_seconds) / self.speed):
+            delay = self.random.uniform(*self.service.delay_seconds) / self.speed
+            if self.stop.wait(min(delay, threading.TIMEOUT_MAX)):
                 return
             [log] = self.random.choices(self.service.logs, weights)
             outcome = self.deliver(self.record(log, number))

@@ -1078,6 +1078,13 @@ class OtherPages(Reading):
         self.assertEqual(after["logs_store_records"], self.server.get("/stats").json["total"])
         self.assertGreater(after["logs_store_bytes"], 0)
 
+    def test_a_name_in_any_spelling_is_one_reason_in_the_metrics(self) -> None:
+        for name in ("tEXT", "tExT", "TEXt"):
+            self.server.post(f'{{"{name}": NaN}}'.encode())
+        metrics = self.server.get("/metrics").text
+        reasons = set(re.findall('reason="(text)"', metrics, re.IGNORECASE))
+        self.assertEqual(reasons, {"text"})
+
     def test_metrics_count_commits_and_each_record_that_is_refused(self) -> None:
         before = self.metrics()
         self.given(*[{"message": "m", "severity": "ERROR"}] * 3)

@@ -229,6 +229,13 @@ class ARun(unittest.TestCase):
         for stream in streams.values():
             os.close(stream)
 
+    def test_a_delay_of_ages_is_waited_for_until_a_signal_comes(self):
+        process = start(self, "--speed", "1e-300", PROGRESS_SECONDS=0.1)
+        self.assertIn("0/", process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        status, _, err = finish(process)
+        self.assertEqual((status, "Traceback" in err), (130, False), err)
+
     def test_without_a_seed_each_run_sends_other_messages(self):
         with answering() as (url, requests):
             for _ in range(2):
