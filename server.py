@@ -894,10 +894,10 @@ def parse_epoch(number: float) -> int:
 
 
 SEVERITY_WORDS = {
-    10: "DEBUG DBG DEBG DBUG D TRACE TRC TRCE T VERBOSE VRB V SILLY FINE FINER FINEST",
+    10: "DEBUG DBG DEBG D TRACE TRC TRCE T VERBOSE VRB V SILLY FINE FINER FINEST",
     20: "INFO INF I INFORMATION INFORMATIONAL NOTICE NOTE HTTP LOG SUCCESS DEFAULT ANY UNKNOWN",
     30: "WARNING WARN WRN W",
-    40: "ERROR ERR ERRO EROR E SEVERE FAILURE FAULT EXCEPTION",
+    40: "ERROR ERR ERRO E SEVERE FAILURE FAULT EXCEPTION",
     50: "CRITICAL CRIT CRT C FATAL FTL FAT F ALERT EMERGENCY EMERG PANIC DPANIC",
 }
 SEVERITY_OF_WORD = {word: n for n, words in SEVERITY_WORDS.items() for word in words.split()}
@@ -2257,7 +2257,7 @@ class SQLiteRecords(Store):
             self._db.close()
         wal = pathlib.Path(f"{self.path}-wal")
         if wal.exists() and wal.stat().st_size:  # The disk is full, or another server uses it.
-            log.warning("%s holds records: keep it beside the database", wal)
+            log.warning("%s holds records: copy it with the database", wal)
 
     # Writing
 
@@ -6231,6 +6231,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> int:
     """Serves until SIGTERM or Ctrl-C, and gives the exit status. Raises StartError."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # As Ctrl-C does.
     hangups: list[int] = []  # A signal can come at any moment: its handler takes no lock.
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, lambda number, _: hangups.append(number))
@@ -6246,7 +6247,6 @@ def run(options: argparse.Namespace) -> int:
     app = App(config, kind(config))
     status = 0
     with contextlib.suppress(KeyboardInterrupt):
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # As Ctrl-C does.
         accepting = server.serve(app)
         with contextlib.suppress(OSError, Unavailable):  # Nobody may be there to read it.
             print(f"listening on {server.url}", flush=True)
@@ -6280,6 +6280,8 @@ def main() -> int:
         with contextlib.suppress(OSError):  # Nobody may be there to read it.
             print(error, file=sys.stderr, flush=True)
         status = 2
+    except KeyboardInterrupt:  # Before it served anyone, or in the middle of a check.
+        status = 2 if options.check else 0
     end_log(listener, status)
     return status
 

@@ -109,8 +109,8 @@ LOGGERS: tuple[Row, ...] = (
     ("Lambda", {"time": f"{MOMENT}Z", "record": {"level": "ERROR", "message": "m"}},
      "m", f"{MOMENT}.000000Z", "ERROR", {}),
     ("Lambda, text", {"time": f"{MOMENT}Z", "record": "m"}, "m", f"{MOMENT}.000000Z", "INFO", {}),
-    ("log15", {"t": f"{MOMENT}Z", "lvl": "eror", "msg": "m"},
-     "m", f"{MOMENT}.000000Z", "ERROR", {}),
+    ("log15", {"t": f"{MOMENT}Z", "lvl": "crit", "msg": "m"},
+     "m", f"{MOMENT}.000000Z", "CRITICAL", {}),
     ("log4js", {"level": {"level": 40000, "levelStr": "ERROR"}, "msg": "m"},
      "m", None, "ERROR", {"level": {"level": 40000, "levelStr": "ERROR"}}),
     ("rsyslog", {"msg": "m", "syslogseverity": "3", "timereported": f"{MOMENT}Z"},
@@ -232,7 +232,7 @@ class Loggers(ServerTests):
 
     def test_our_own_names_are_held_to_our_rules(self) -> None:
         for fields in (
-            {"severity": "loud"}, {"severity": ""}, {"timestamp": "soon"},
+            {"severity": "loud"}, {"severity": "eror"}, {"severity": ""}, {"timestamp": "soon"},
             {"timestamp": "2026-11-24 02:14:12 XYZ"}, {"severity": 77},
         ):  # fmt: skip
             with self.subTest(fields):

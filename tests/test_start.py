@@ -626,6 +626,25 @@ class Stop(Folders):
                 process.send_signal(sig)
                 self.assertEqual((process.communicate(timeout=10)[1], process.returncode), ("", 0))
 
+    @unittest.skipUnless(hasattr(os, "mkfifo"), "needs a FIFO")
+    def test_a_signal_before_the_first_line_ends_it_and_sighup_does_not(self) -> None:
+        for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            with self.subTest(sig):
+                path = self.folder / f"{sig}.json"
+                os.mkfifo(path)
+                arguments = [sys.executable, str(ROOT / "server.py"), "--config", str(path)]
+                pipe = subprocess.PIPE
+                process = subprocess.Popen(arguments, stdout=pipe, stderr=pipe, text=True)
+                with path.open("w", encoding="utf-8") as config:  # It waits until that reads it.
+                    process.send_signal(sig)
+                    if sig == signal.SIGHUP:
+                        json.dump(configuration(), config)
+                if sig == signal.SIGHUP:
+                    assert process.stdout
+                    self.assertIn("listening on", process.stdout.readline())
+                    process.send_signal(signal.SIGTERM)
+                self.assertEqual((process.communicate(timeout=10)[1], process.returncode), ("", 0))
+
     def test_idle_connections_and_followers_do_not_hold_it_up(self) -> None:
         for sig in (signal.SIGTERM, signal.SIGINT):
             with self.subTest(sig), Server() as server:
