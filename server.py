@@ -540,8 +540,11 @@ MIN_TIMESTAMP = (datetime.min.replace(tzinfo=timezone.utc) - EPOCH) // MICROSECO
 MAX_TIMESTAMP = (datetime.max.replace(tzinfo=timezone.utc) - EPOCH) // MICROSECOND
 SEVERITIES = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 SEVERITY_NAMES = {number: name for name, number in SEVERITIES.items()}
-# JSON without blanks, as records are stored and answers are sent. NaN raises ValueError.
-encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+# JSON without blanks, as records are stored and answers are sent. NaN raises ValueError. Nothing
+# here holds itself: to look for that would take time.
+encode_json = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False
+).encode
 
 
 class Record(NamedTuple):
@@ -614,40 +617,36 @@ def parse_record(fields: Json, token: Token) -> Record:
     service = fields.pop("service", None)
     # To look for aliases costs as much as all the rest: only where something is missing. In ECS,
     # the names of Elastic's products, "service" is an object: {"name": "web"}.
-    is_complete = None not in (own_message, own_timestamp, own_severity)
     has_service = token.role == "service" or isinstance(service, str)
-    aliases = {} if is_complete and has_service else find_aliases(fields)
-    if own_timestamp is None:
-        timestamp = pop_alias(fields, aliases, "timestamp")
-    else:
-        timestamp = check_own("timestamp", parse_timestamp, own_timestamp)
-    if own_severity is None:
-        severity = pop_alias(fields, aliases, "severity") or SEVERITIES["INFO"]
-    else:
-        severity = check_own("severity", parse_severity, own_severity)
+    is_complete = has_service and None not in (own_message, own_timestamp, own_severity)
+    aliases = {} if is_complete else find_aliases(fields)
+    field = "timestamp"  # Where a ValueError comes from.
+    try:
+        if own_timestamp is None:
+            timestamp = pop_alias(fields, aliases, "timestamp")
+        else:
+            timestamp = parse_timestamp(own_timestamp)
+        field = "severity"
+        if own_severity is None:
+            severity = pop_alias(fields, aliases, "severity") or SEVERITIES["INFO"]
+        else:
+            severity = parse_severity(own_severity)
+    except ValueError as error:
+        raise RecordError(field, str(error)) from None
     if own_message is None:
         message = pop_alias(fields, aliases, "message") or ""
     else:
         message = check_message("message", own_message)
     # A record needs a message, or else a time or a level: without all three it is no log record. A
     # time or level under an alias counts even if its value can't be read.
-    has_time = own_timestamp is not None or "timestamp" in aliases
-    has_level = own_severity is not None or "severity" in aliases
-    if not (message or has_time or has_level):
-        error = f"is missing: a record needs a message, a time or a level; it has {shorten(fields)}"
-        raise RecordError("message", error)
+    is_empty = not message and own_timestamp is None and own_severity is None
+    if is_empty and "timestamp" not in aliases and "severity" not in aliases:
+        text = f"is missing: a record needs a message, a time or a level; it has {shorten(fields)}"
+        raise RecordError("message", text)
     if service is None or isinstance(service, dict):
         service = pop_service(fields, aliases, service, token)
     service = check_service(service, token)
     return Record(timestamp, service, severity, message, attributes_json(fields))
-
-
-def check_own(field: str, parse: Callable[[Json], int], value: Json) -> int:
-    """What a value under one of our own names means. Raises RecordError for the field."""
-    try:
-        return parse(value)
-    except ValueError as error:
-        raise RecordError(field, str(error)) from None
 
 
 def check_message(name: str, value: Json) -> str:
@@ -708,8 +707,8 @@ def to_json(field: str, value: Json) -> str:
     """A value of a record as JSON. Raises RecordError for the field."""
     try:
         text = encode_json(value)
-        # Few brackets can't be nested deep: most values need no look.
-        if text.count("{") + text.count("[") > MAX_NESTING and nesting(value) > MAX_NESTING:
+        # A short text can't be nested deep: most values need no look.
+        if len(text) > 2 * MAX_NESTING and nesting(value) > MAX_NESTING:
             raise ValueError
     except (ValueError, RecursionError):
         error = "must have no NaN or Infinity, and not be nested too deep"
@@ -1376,11 +1375,9 @@ SIGNATURES = {
     b"BZh": "bzip2",
     b"\xfd7zXZ": "xz",
     b"PK\x03\x04": "a ZIP file",
-    b"SQLite format 3": "an SQLite file",
     b"\x89PNG": "a picture",
     b"\xff\xd8\xff": "a picture",
     b"%PDF": "a PDF",
-    b"\x7fELF": "a program",
 }
 
 
@@ -1633,7 +1630,10 @@ def decode_piece(text: str, offset: int, size: int) -> tuple[Json, int] | None:
     return value, offset + length
 
 
-ARRAY = re.compile(rf'(\{{{BLANK}"logs"{BLANK}:{BLANK})?\[{BLANK}')
+# {"logs": [...]} can have a service before or after the array.
+SERVICE = rf'"service"{BLANK}:{BLANK}("[^"\\]{{1,200}}"){BLANK}'
+ARRAY = re.compile(rf'(\{{{BLANK}(?:{SERVICE},{BLANK})?"logs"{BLANK}:{BLANK})?\[{BLANK}')
+LOGS_END = re.compile(rf"(?:,{BLANK}{SERVICE})?\}}")
 DELIMITER = re.compile(rf"{BLANK}([,\]]){BLANK}")
 
 
@@ -1662,9 +1662,12 @@ def decode_array(text: str, offset: int, most_chars: int) -> tuple[Json, int] | 
         offset = match.end()
     if not begin[1]:
         return members, offset
-    if text[offset : offset + 1] != "}":  # The object has other members too.
+    end = LOGS_END.match(text, offset)
+    if not end:  # The object has other members too.
         return None
-    return {"logs": members}, offset + 1
+    service = end[1] or begin[2]
+    shared = {"service": json.loads(service)} if service else {}
+    return {"logs": members, **shared}, end.end()
 
 
 # A string, with or without its end, or a bracket. "++" and "*+" never try again with less: that

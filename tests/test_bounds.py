@@ -285,6 +285,8 @@ class OneLongArray(unittest.TestCase):
         *("[1,2]", "[]", "[ ]", "[1,]", "[1 2]", "[1", "[", "[,1]", "[[1],2]", "[1] [2]"),
         *('{"logs":[', '{"logs":[1]', '{"logs":[1],"x":2}', '{"logs" : [ ] }', '{"logs":1}'),
         *('{"logs":[{"a":1},{"b":2}]}{"c":3}', '{"logs":[],"message":"m"}'),
+        *('{"service":"a","logs":[{"b":1}]}', '{"logs":[{"b":1}] , "service" : "á" } [2]'),
+        *('{"service":"a","logs":[{}],"service":"b"}', '{"logs":[{}],"service":"a","x":1}'),
     )
 
     def split(self, text: str, piece_chars: int) -> Any:
@@ -300,6 +302,12 @@ class OneLongArray(unittest.TestCase):
             text = body.replace("[", "[" + " " * 5000)
             with self.subTest(text):
                 self.assertEqual(self.split(text, 0), self.split(text, 1 << 20))
+
+    def test_logs_with_a_service_beside_it_may_be_as_long_as_without(self):
+        logs = [{"message": "m" * 200_000}, {"message": "n", "service": "b"}] * 15
+        for begin, end in (('{"service": "a", "logs": ', "}"), ('{"logs":', ', "service": "a"}')):
+            found = module.parse_body((begin + json.dumps(logs) + end).encode())
+            self.assertEqual([one["service"] for one in found], ["a", "b"] * 15)
 
 
 class OneQuery(ServerTests):
