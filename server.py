@@ -2260,7 +2260,7 @@ class SQLiteRecords(Store):
             self._db.close()
         wal = pathlib.Path(f"{self.path}-wal")
         if wal.exists() and wal.stat().st_size:  # The disk is full, or another server uses it.
-            log.warning("%s holds records: copy it with the database", wal)
+            log.warning("%s still holds records: whoever copies the database needs both files", wal)
 
     # Writing
 

@@ -41,6 +41,11 @@ SHIPPER = "test-shipper"
 READER = "test-reader"
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+# config.json as it came: a reader may have added services of his own.
+SAMPLE = json.loads((ROOT / "config.json").read_text(encoding="utf-8"))
+SAMPLE["services"] = {
+    name: SAMPLE["services"][name] for name in ("pagos", "pedidos", "usuarios", "chat_atencion")
+}
 SEVERITIES = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 MICROSECOND = datetime.timedelta(microseconds=1)
@@ -108,6 +113,8 @@ FOLDERS = MEMORY if HAS_ROOM else tempfile.gettempdir()
 # server.py is compiled once for all servers: as a script it would be compiled at every start.
 COMPILED_FOLDER = tempfile.TemporaryDirectory(prefix="logs-")
 COMPILED = pathlib.Path(COMPILED_FOLDER.name, "server")
+SAMPLE_FILE = pathlib.Path(COMPILED_FOLDER.name, "config.json")
+SAMPLE_FILE.write_text(json.dumps(SAMPLE), encoding="utf-8")
 SOURCE = (ROOT / "server.py").read_bytes()
 COMPILED.write_bytes(marshal.dumps(compile(SOURCE, "server.py", "exec", dont_inherit=True)))
 

@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import server
-from tests.support import README, ROOT, SHIPPER, TOKEN, Server, rows, tree_of
+from tests.support import README, ROOT, SAMPLE, SHIPPER, TOKEN, Server, rows, tree_of
 
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"# ([\w.]+\.(?:py|sh)): ")
@@ -103,10 +103,7 @@ class Session:
             self.port = str(probe.getsockname()[1])
         for name in ("server.py", "simulator.py", "schema.sql"):
             shutil.copy(ROOT / name, self.folder)
-        config = (ROOT / "config.json").read_text(encoding="utf-8")
-        (self.folder / "config.json").write_text(
-            config.replace("8000", self.port), encoding="utf-8"
-        )
+        self.save("config.json", json.dumps(SAMPLE, indent=2))
         self.save("README.md", README)
         for _, block in blocks():
             if match := FILE.match(block):

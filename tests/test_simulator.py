@@ -24,9 +24,8 @@ from unittest import mock
 
 import simulator
 from tests import support
-from tests.support import ROOT, Json, Server, eventually
+from tests.support import ROOT, SAMPLE, SAMPLE_FILE, Json, Server, eventually
 
-CONFIG = json.loads((ROOT / "config.json").read_text(encoding="utf-8"))
 NOTHING = simulator.Outcome(0, "no answer")
 STORED = simulator.Outcome(200, "", accepted=True)
 LOG = {"severity": "INFO", "message": "m", "weight": 1}
@@ -35,7 +34,8 @@ SERVICE = simulator.Service("app", "http://server", "token", (1, 1), (0, 0), [LO
 
 def command(*arguments: str, **constants: float) -> list[str]:
     """The command that runs the simulator as a process, with some of its constants changed."""
-    lines = ["import sys, simulator"]
+    sample = f"simulator.CONFIG = pathlib.Path({str(SAMPLE_FILE)!r})"
+    lines = ["import pathlib, sys, simulator", sample]
     for name, value in constants.items():
         lines.append(f"simulator.{name} = {value}")
     lines.append("sys.exit(simulator.main())")
@@ -97,7 +97,7 @@ def not_delivered(table: dict[str, int]) -> str:
 
 def sample_server() -> Server:
     """A server with the sample configuration."""
-    return Server(config={**CONFIG, "server": {**CONFIG["server"], "port": 0}})
+    return Server(config={**SAMPLE, "server": {**SAMPLE["server"], "port": 0}})
 
 
 @contextlib.contextmanager
@@ -185,7 +185,7 @@ class ARun(unittest.TestCase):
         self.assertEqual((table["failed"], table["retries"], table["replayed"]), (0, 0, 0))
         for severity in simulator.SEVERITIES:
             self.assertEqual(table[severity], stats["by_severity"].get(severity, 0), severity)
-        for name, service in CONFIG["services"].items():
+        for name, service in SAMPLE["services"].items():
             least, most = service["iterations"]
             self.assertTrue(least <= stats["by_service"][name] <= most, name)
         last = find(r"^(\d+) records delivered, each exactly once: http://[^/]+(\S+)$", out)
@@ -194,7 +194,7 @@ class ARun(unittest.TestCase):
 
     def test_sends_the_messages_of_the_configuration_with_the_time_of_the_event(self):
         known = set()
-        for name, service in CONFIG["services"].items():
+        for name, service in SAMPLE["services"].items():
             known |= {(name, log["severity"], log["message"]) for log in service["logs"]}
         records = self.server.get("/logs?limit=0").json
         self.assertTrue(records)
@@ -300,10 +300,10 @@ class WhatWasNotDelivered(unittest.TestCase):
         find(rf"no answer from {url} \(\[.*\): is server.py running there\?$", err)
 
     def test_is_counted_when_the_server_refuses_one_service(self):
-        services = {**CONFIG["services"], "pagos": {**CONFIG["services"]["pagos"], "token": "no"}}
+        services = {**SAMPLE["services"], "pagos": {**SAMPLE["services"]["pagos"], "token": "no"}}
         with sample_server() as server, tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, "config.json")
-            path.write_text(json.dumps({**CONFIG, "services": services}), encoding="utf-8")
+            path.write_text(json.dumps({**SAMPLE, "services": services}), encoding="utf-8")
             arguments = ("--config", str(path), "--url", server.url, "--speed", "50")
             status, out, err = simulate(*arguments)
             table = totals(out)
@@ -555,7 +555,7 @@ class ARequest(unittest.TestCase):
 
     def test_the_path_of_an_address_is_kept_and_a_slash_at_its_end_is_not_doubled(self):
         address = "http://127.0.0.1:8000/behind/a/proxy"
-        [service, *_] = simulator.load(simulator.CONFIG, address + "/")
+        [service, *_] = simulator.load(SAMPLE_FILE, address + "/")
         self.assertEqual(service.url, address)
         with answering(b"") as (url, requests):
             simulator.post(url + "/behind/a/proxy", "token", "key", b"{}")
@@ -651,9 +651,9 @@ class TheConfiguration(unittest.TestCase):
             ("{", "cannot be read as JSON: "),
             ("[" * 100_000, "cannot be read as JSON: "),
             ("[]", "must be a JSON object"),
-            ({"simulator": CONFIG["simulator"]}, "services: must be an object"),
-            ({**CONFIG, "services": [1]}, "services: must be an object"),
-            ({**CONFIG, "services": {"own": {"token": "t"}}}, "services: must be an object"),
+            ({"simulator": SAMPLE["simulator"]}, "services: must be an object"),
+            ({**SAMPLE, "services": [1]}, "services: must be an object"),
+            ({**SAMPLE, "services": {"own": {"token": "t"}}}, "services: must be an object"),
         ]:
             with self.subTest(document=str(document)[:80]):
                 status, _, err = self.run_with(document)
@@ -667,8 +667,8 @@ class TheConfiguration(unittest.TestCase):
     def test_may_begin_with_a_byte_order_mark(self):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, "config.json")
-            path.write_text(json.dumps(CONFIG), encoding="utf-8-sig")
-            self.assertEqual(len(simulator.load(path, None)), len(CONFIG["services"]))
+            path.write_text(json.dumps(SAMPLE), encoding="utf-8-sig")
+            self.assertEqual(len(simulator.load(path, None)), len(SAMPLE["services"]))
 
     def test_has_an_address_to_which_a_path_can_be_added(self):
         for good, addresses in {
@@ -683,7 +683,7 @@ class TheConfiguration(unittest.TestCase):
         }.items():
             for address in addresses:
                 with self.subTest(address):
-                    document = json.dumps({**CONFIG, "simulator": {"url": address}})
+                    document = json.dumps({**SAMPLE, "simulator": {"url": address}})
                     with mock.patch.object(pathlib.Path, "read_text", return_value=document):
                         try:
                             simulator.load(pathlib.Path("config.json"), None)
@@ -693,14 +693,14 @@ class TheConfiguration(unittest.TestCase):
                             self.assertTrue(good)
 
     def test_may_have_services_that_log_by_themselves(self):
-        config = {**CONFIG, "services": {**CONFIG["services"], "own": {"token": "t"}}}
+        config = {**SAMPLE, "services": {**SAMPLE["services"], "own": {"token": "t"}}}
         said = io.StringIO()
         with (
             mock.patch.object(pathlib.Path, "read_text", return_value=json.dumps(config)),
             contextlib.redirect_stderr(said),
         ):
             services = simulator.load(pathlib.Path("config.json"), None)
-        self.assertEqual([service.name for service in services], list(CONFIG["services"]))
+        self.assertEqual([service.name for service in services], list(SAMPLE["services"]))
         self.assertEqual(said.getvalue(), "left out, since it has only a token: own\n")
 
     def test_an_address_of_the_command_line_that_is_none_is_blamed_there(self):

@@ -30,6 +30,7 @@ from tests.support import (
     OTHER_TOKEN,
     READER,
     ROOT,
+    SAMPLE,
     SHIPPER,
     TOKEN,
     Json,
@@ -592,11 +593,10 @@ class Start(Folders):
             self.assertEqual(server.post({"message": "after"}).json["first_id"], first + 1)
 
     def test_the_sample_configuration_is_as_promised(self) -> None:
-        config = json.loads((ROOT / "config.json").read_text(encoding="utf-8"))
-        self.assertEqual((config["server"]["host"], config["server"]["port"]), ("127.0.0.1", 8000))
-        self.assertEqual(config["server"]["store"], "logs.db")
-        self.assertEqual(set(config["services"]), {"pagos", "pedidos", "usuarios", "chat_atencion"})
-        for name, described in config["services"].items():
+        settings = SAMPLE["server"]
+        self.assertEqual((settings["host"], settings["port"]), ("127.0.0.1", 8000))
+        self.assertEqual(settings["store"], "logs.db")
+        for name, described in SAMPLE["services"].items():
             with self.subTest(name):
                 self.assertTrue(described["token"].startswith("demo-"))
                 severities = {log["severity"] for log in described["logs"]}

@@ -24,7 +24,7 @@ import unittest
 from typing import NamedTuple
 
 from tests.load import Wire, Writers, check_database, together
-from tests.support import ROOT, TOKEN, Answer, Server, eventually, request
+from tests.support import ROOT, SAMPLE, TOKEN, Answer, Server, eventually, request
 
 ROUNDS = 20
 WRITERS = 4
@@ -180,15 +180,14 @@ class Stopped(unittest.TestCase):
 
     def configuration(self) -> dict[str, object]:
         """Two services of 400 records each, that take some seconds."""
-        config = json.loads((ROOT / "config.json").read_text(encoding="utf-8"))
-        (sample, *_) = config["services"].values()
+        (sample, *_) = SAMPLE["services"].values()
         service = {**sample, "iterations": [400, 400], "delay_seconds": [0, 0.02]}
-        server = {**config["server"], "port": 0}
+        server = {**SAMPLE["server"], "port": 0}
         services = {
             "app": {**service, "token": "test-app"},
             "web": {**service, "token": "test-web"},
         }
-        return {**config, "server": server, "services": services}
+        return {**SAMPLE, "server": server, "services": services}
 
 
 class Locked(unittest.TestCase):
