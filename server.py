@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """A log server. It takes records over HTTP, stores them in a database and answers queries.
+It needs Python 3.11 or newer, its standard library, and schema.sql beside this file.
 
     python server.py                                  # listens on http://127.0.0.1:8000
     curl -H 'Authorization: Token demo-pagos' -d '{"message": "hola"}' localhost:8000/logs
@@ -10,45 +11,23 @@ The way of a record from its client to the disk, and of the answer back:
     client --POST /logs--> Handler --Request--> App --Batch--> Committer --> store.write --> disk
     client <-----200------ Handler <-Response-- App <----------- returns when it is on disk
 
-    Handler    reads the request; each connection has a thread of its own
-    App        checks the token, makes records of the body
-    Committer  lets many batches share one commit
-    store      writes them in one transaction, then waits for fsync
+    Handler.respond        reads the request; each connection has a thread of its own
+    App.post_logs          checks the token, makes records of the body
+    Committer.commit       lets many batches share one commit
+    SQLiteRecords.write    writes them in one transaction, then waits for fsync
 
 What a 200 promises: every record counted as accepted is committed, and the transaction is on disk
 (fsync) before the answer leaves. A missing answer proves nothing: the batch may be stored or not.
 So give each batch an Idempotency-Key of its own: sent again with that key, it is stored once.
 
-Who may ask. Writing needs a token, and so does deleting. While no read token is configured,
-everyone who reaches the port may read. Then the server starts only on a loopback address
-(127.0.0.1). `tls` in config.json turns HTTPS on.
-
-README.md says how to use it. schema.sql has the tables, config.json the tokens and other settings.
-Each test has a promise as its name.
-
-Threads. One thread accepts connections. Each connection has a thread of its own: it reads the
-requests, waits for their commits and sends the answers. A search that must read all records starts
-more threads, one for each processor, that read side by side. The thread of `watch` ends what is
-past its deadline, that of `SQLiteStore.upkeep` deletes old records, and a last one writes the
-server's own log. The main thread waits for signals.
-
-Readers have connections of their own, and no lock makes them wait for the writer, or the writer
-for them. There is one exception. SQLite commits into a second file, the WAL. A checkpoint moves it
-into the database and begins it anew, which needs a moment without readers. So, while the WAL is too
-large, queries that have not begun are held back, for 10 s at most.
-
-Locks on which a batch may wait: a large body waits for one of two places (`large_body_slot`).
-Batches join a queue, which `Committer._lock` guards. The thread of the first one holds
-`SQLiteRecords._write_lock`, which guards the one connection that writes, while it commits for the
-others too. The threads of the others wait for `Batch.wake` and hold nothing. Deleting takes
-`_write_lock` too, for one small step at a time, and so does a checkpoint. All other locks are held
-for a moment.
+README.md says how to use it, and has a guided tour of its ideas. schema.sql has the tables,
+config.json the tokens and other settings.
 
 Chapters. Those without * are the core. Skip the others when you read for the first time: the lines
 below their title say what the core uses of them. A chapter with a letter belongs to the one before
 it: 4b has what chapter 4 leaves out. Apart from that, a chapter calls only what stands before it.
 
-     1 Limits           the bounds that a user meets, with unit and reason
+     1 Limits           all bounds, with unit and reason: look one up when you meet it
      2 Errors           what can be wrong, without HTTP
      3 Configuration *  config.json, tokens
      4 Records          what a record is, and how a JSON object becomes one
@@ -74,6 +53,23 @@ it: 4b has what chapter 4 leaves out. Apart from that, a chapter calls only what
     14 ClickHouse *     another store, for when one machine is too small
     15 Page *           what a browser shows
     16 Main             the wiring
+
+Threads. One thread accepts connections. Each connection has a thread of its own: it reads the
+requests, waits for their commits and sends the answers. A search that must read all records starts
+more threads, one for each processor, that read side by side. The thread of `watch` ends what is
+past its deadline, that of `SQLiteStore.upkeep` deletes old records, and a last one writes the
+server's own log. The main thread waits for signals.
+
+Readers have connections of their own: they and the writer do not wait for each other. One case is
+different. SQLite commits into a second file, the WAL, and a checkpoint moves it into the database,
+which needs a moment without readers. So, while the WAL is too large, queries that have not begun
+are held back, for 10 s at most.
+
+Locks on which a batch may wait: a large body waits for one of two places (`large_body_slot`).
+Batches join a queue, which `Committer._lock` guards. The thread of the first one commits for the
+others too, and holds `SQLiteRecords._write_lock`, which guards the one connection that writes. The
+threads of the others wait for `Batch.wake` and hold nothing. Deleting and checkpoints take
+`_write_lock` too, for one small step at a time. All other locks are held for a moment.
 """
 
 from __future__ import annotations
@@ -235,7 +231,7 @@ KEY_LIFETIME = DAY  # An Idempotency-Key.
 
 
 class Refusal(Exception):
-    """A request that is not carried out. Raised anywhere; `refuse` makes an answer of it.
+    """A request that is not carried out. Raised anywhere; `refusal_response` makes an answer of it.
 
     `error` is a sentence on what is wrong, `hint` a sentence on what to do. `details` are more
     members of the JSON in the answer. The class tells the kind of the refusal.
@@ -1808,7 +1804,7 @@ def parse_query_string(text: str, parsers: dict[str, Parser]) -> dict[str, Json]
 
 # -------- 6b. Parameters *
 # The core uses `LIST_PARAMETERS`, `format_cursor` and `check_filters`. The first has the parser of
-# each parameter of GET /logs.
+# each parameter of GET /logs: it raises ValueError with what is allowed. Times are microseconds.
 
 
 def parse_duration(text: str) -> int:
@@ -1825,7 +1821,7 @@ def parse_duration(text: str) -> int:
 
 
 def parse_moment(text: str) -> int:
-    """A timestamp."""
+    """A timestamp, in any form that a record may have."""
     try:
         return parse_timestamp(text)
     except ValueError:
@@ -1898,12 +1894,12 @@ def check_filters(values: dict[str, Json]) -> None:
 def parse_cursor(text: str) -> tuple[int, int]:
     """The cursor in a link to the next page, as `format_cursor` makes it."""
     try:
-        timestamp, number = map(int, base64.urlsafe_b64decode(text).decode("ascii").split(":"))
+        timestamp, last_id = map(int, base64.urlsafe_b64decode(text).decode("ascii").split(":"))
     except ValueError:
-        timestamp = number = -1
-    if not (MIN_TIMESTAMP <= timestamp <= MAX_TIMESTAMP and 0 <= number <= MAX_ID):
+        timestamp = last_id = -1
+    if not (MIN_TIMESTAMP <= timestamp <= MAX_TIMESTAMP and 0 <= last_id <= MAX_ID):
         raise ValueError('the cursor of a "next" link, as it was given')
-    return timestamp, number
+    return timestamp, last_id
 
 
 def format_cursor(last: StoredRecord) -> str:
@@ -2105,10 +2101,10 @@ class Store(abc.ABC):
         """
 
     @abc.abstractmethod
-    def page(self, query: Query, most_chars: int = PAGE_CHARS) -> Page:
+    def page(self, query: Query, most_chars: int | None = None) -> Page:
         """The first records of a query, at most its limit, and whether there are more.
 
-        SQLiteStore ends a page early when its records have more than `most_chars` together.
+        SQLiteStore ends it early, past `most_chars` in the records. None: past PAGE_CHARS.
         """
 
     @abc.abstractmethod
@@ -2214,10 +2210,10 @@ def where(query: Query) -> tuple[str, list[Json]]:
             values += several
     if query.cursor:
         # This is (timestamp, id) < (?, ?). The first test lets SQLite begin within an index.
-        timestamp, number = query.cursor
+        timestamp, last_id = query.cursor
         sign = "<" if query.order == "desc" else ">"
         tests.append(f"timestamp {sign}= ? AND (timestamp {sign} ? OR id {sign} ?)")
-        values += [timestamp, timestamp, number]
+        values += [timestamp, timestamp, last_id]
     return " AND ".join(tests) or "1 = 1", values
 
 
@@ -2294,7 +2290,7 @@ class SQLiteRecords(Store):
             moment = now()  # The timestamp of records without one.
             received_at = max(moment, received_at)  # It never goes back, though the clock may.
             known = find_keys(db, [batch.key for batch in batches if batch.key])
-            stored: list[Batch] = []
+            fresh: list[Batch] = []  # Those that are not stored yet.
             for batch in batches:
                 batch.replayed = batch.key in known
                 if batch.replayed:
@@ -2305,11 +2301,11 @@ class SQLiteRecords(Store):
                     batch.first_id = last_id + 1
                     batch.stored = len(batch.records)
                     last_id += batch.stored
-                    stored.append(batch)
+                    fresh.append(batch)
                     if batch.key:  # The same key may come twice in one group.
                         known[batch.key] = (batch.body_hash, batch.first_id, batch.stored)
                 batch.last_id = batch.first_id + batch.stored - 1
-            insert_batches(db, stored, received_at, moment)
+            insert_batches(db, fresh, received_at, moment)
         with self._news:
             self._last_id = last_id
             self._news.notify_all()
@@ -2319,13 +2315,14 @@ class SQLiteRecords(Store):
     def stop_queries(self, gone: set[int]) -> None:
         self.readers.stop(gone)
 
-    def page(self, query: Query, most_chars: int = PAGE_CHARS) -> Page:
-        """As the base class has it.
+    def page(self, query: Query, most_chars: int | None = None) -> Page:
+        """The first records of a query, by an index or by reading all.
 
         `by_receipt` replaces bounds on received_at by bounds on id: both grow together.
         `needs_scan` says whether all records must be read, side by side by `scan`; else `plan`
         names the indexes that serve the query. Searches for texts have connections of their own.
         """
+        most_chars = most_chars or PAGE_CHARS
         with self.readers.lend(query.text_count > 0, query.client) as db:
             query = by_receipt(db, query)
             if not needs_scan(db, query):
@@ -2335,7 +2332,7 @@ class SQLiteRecords(Store):
         return merge_pages(query, pages)
 
     def newest(self) -> int:
-        """As the base class has it. Commits do not overlap: all ids before it are committed."""
+        """The newest id. Commits do not overlap: all ids before it are committed."""
         with self.readers.lend() as db:
             return int(db.execute(LAST_RECORD).fetchone()[0])
 
@@ -2350,7 +2347,8 @@ class SQLiteRecords(Store):
 
 
 # AUTOINCREMENT counts on from sqlite_sequence, one by one: so the rows get the ids that `write` has
-# computed. VALUES names its columns column1, column2, ...
+# computed. The first two "?" are the time of receipt and that of the commit. VALUES calls its
+# columns column1, column2, ...
 INSERT_LOGS = """
 INSERT INTO logs (received_at, timestamp, service, severity, message, attributes)
 SELECT ?, ifnull(column1, ?), column2, column3, column4, column5 FROM (VALUES {rows})
@@ -2486,8 +2484,10 @@ def check_file(path: pathlib.Path) -> None:
                 " or move this file away too"
             )
         return
+    # In the header: 28 the number of pages, 40 the schema cookie, 60 user_version, and
+    # 68 application_id, four bytes each.
     application_id = int.from_bytes(head[68:72], "big")
-    has_tables = any(head[40:44])  # The schema cookie.
+    has_tables = any(head[40:44])
     if head.startswith(b"SQLite format 3\0") and not application_id and not has_tables:
         return  # A first start that was killed left it.
     version = int.from_bytes(head[60:64], "big")
@@ -2833,9 +2833,9 @@ def by_receipt(db: sqlite3.Connection, query: Query) -> Query:
     if query.received_at_start is None and query.received_at_end is None:
         return query
 
-    def received_at(number: int) -> int:
+    def received_at(record_id: int) -> int:
         sql = "SELECT received_at FROM logs WHERE id >= ? ORDER BY id LIMIT 1"
-        return int(db.execute(sql, [number]).fetchone()[0])
+        return int(db.execute(sql, [record_id]).fetchone()[0])
 
     low, high = db.execute(ID_RANGE).fetchone()
     ids = range(low, high + 1)
@@ -2951,7 +2951,8 @@ FOLLOW_IDS = 100_000  # A follower looks through so many ids at a time.
 def follow(store: SQLiteRecords, query: Query) -> Iterator[list[StoredRecord]]:
     """The last `limit` records (0: all) or all after `after`; then each new one.
 
-    Ids grow with the commits: when the newest is seen, no smaller one can still come.
+    Ids grow with the commits: when the newest is seen, no smaller one can still come. Raises
+    BadQuery for an `after` that is not given yet.
     """
     newest = store.newest()
     seen = query.after or 0
@@ -3078,14 +3079,14 @@ class SQLiteCounts(SQLiteRecords):
         return sum(file.stat().st_size for file in files if file.exists())
 
 
-def step_of(time: str, step: int) -> str:
-    """The begin of the step that a time is in, in SQL.
+def step_of(column: str, step: int) -> str:
+    """The begin of the step that a column's time is in, in SQL.
 
     Before 1970 "%" is negative. Adding a multiple of the step makes it positive. Without CAST,
     ClickHouse would take the step for a number of another size.
     """
     shift = -(MIN_TIMESTAMP // step) * step
-    return f"{time} - ({time} + {shift}) % CAST({step} AS BIGINT)"
+    return f"{column} - ({column} + {shift}) % CAST({step} AS BIGINT)"
 
 
 def count_by_ranges(db: sqlite3.Connection, query: Query, step: int | None) -> Stats:
@@ -3183,7 +3184,7 @@ WAL_PAUSE_SECONDS = 30  # After a checkpoint that could not end, since another p
 SPARE_PAGES = 1_000  # Free pages that stay in the file for the next records.
 JUMP_SECONDS = 3600  # A clock that jumped ahead and stayed there for so long is believed.
 AGE_NOTES = 10_000  # So many notes are kept for max_age_days: for 30 days, one each 4 minutes.
-OLDEST = "id < (SELECT min(id) FROM logs) + ?"  # Of a range of ids from the smallest on.
+OLDEST = "id < (SELECT min(id) FROM logs) + :most"  # Of a range of ids from the smallest on.
 
 
 class SQLiteStore(SQLiteCounts):
@@ -3264,9 +3265,10 @@ class SQLiteStore(SQLiteCounts):
             self._notes.append((clock, newest))
         while clock - self._notes[0][0] > seconds:  # The last one is younger: it stays.
             _, self._old_id = self._notes.popleft()
-        test = f"{OLDEST} AND (id <= ? OR (id <= ? AND received_at < ?))"
+        test = f"{OLDEST} AND (id <= :old_id OR (id <= :dated_id AND received_at < :before))"
         before = int(max(moment - age, 0))
-        return delete_where(db, test, [UPKEEP_RECORDS, self._old_id, self._dated_id, before])
+        ids = {"old_id": self._old_id, "dated_id": self._dated_id}
+        return delete_where(db, test, {"most": UPKEEP_RECORDS, "before": before, **ids})
 
     def steady_now(self) -> int:
         """The present moment, for deleting by age: a jump ahead counts after JUMP_SECONDS only."""
@@ -3312,7 +3314,8 @@ class SQLiteStore(SQLiteCounts):
     def delete_excess(self, db: sqlite3.Connection, part: float) -> int:
         """Deletes that part of the records, oldest first, and old keys without a record left."""
         low, high = db.execute(ID_RANGE).fetchone()
-        deleted = delete_where(db, OLDEST, [min(UPKEEP_RECORDS, int(part * (high - low)) + 1)])
+        most = min(UPKEEP_RECORDS, int(part * (high - low)) + 1)
+        deleted = delete_where(db, OLDEST, {"most": most})
         sql = """
             DELETE FROM keys WHERE key IN (SELECT key FROM keys ORDER BY created_at LIMIT ?)
             AND first_id + records <= ifnull((SELECT min(id) FROM logs), ?)
@@ -3359,7 +3362,10 @@ class SQLiteStore(SQLiteCounts):
                 self._shrunk = bool(is_busy) or moved < frames
 
 
-def delete_where(db: sqlite3.Connection, test: str, values: list[int]) -> int:
+SQLValues = list[int] | dict[str, int]  # For "?", or by name.
+
+
+def delete_where(db: sqlite3.Connection, test: str, values: SQLValues) -> int:
     """Deletes records and takes them off the counts. Gives how many they were."""
     kinds = count_minutes(db, test, values)
     if kinds:
@@ -3369,7 +3375,7 @@ def delete_where(db: sqlite3.Connection, test: str, values: list[int]) -> int:
     return sum(kinds.values())
 
 
-def count_minutes(db: sqlite3.Connection, test: str, values: list[int]) -> dict[MinuteKind, int]:
+def count_minutes(db: sqlite3.Connection, test: str, values: SQLValues) -> dict[MinuteKind, int]:
     """How many records each minute, service and severity has, by reading them."""
     sql = f"""
         SELECT {step_of("timestamp", MINUTE)}, service, severity, count(*)
@@ -3386,7 +3392,7 @@ class Request(NamedTuple):
 
     method: str
     path: str  # Percent-decoded.
-    query: str
+    query_string: str  # What follows "?".
     version: str  # "HTTP/1.0" or "HTTP/1.1".
     # Names in lower case. Never change it: `parse_small_head` gives the same object again for the
     # same head.
@@ -3437,7 +3443,7 @@ def json_response(status: int, body: Json, headers: Mapping[str, str] = {}) -> R
     return Response(status, encode_json(body).encode() + b"\n", headers=headers)
 
 
-def refuse(refusal: Refusal) -> Response:
+def refusal_response(refusal: Refusal) -> Response:
     """The answer to a request that is not carried out."""
     body = {"error": refusal.error, "hint": refusal.hint, **refusal.details}
     if isinstance(refusal, HTTPRefusal):
@@ -3454,13 +3460,13 @@ class App:
     """
 
     def __init__(self, config: Config, store: Store):
-        self.config = config
+        self.config = config  # SIGHUP replaces it.
         self.store = store
         self.committer = Committer(store.write)
         self.metrics = Metrics()
         self.shares = Shares()
-        self.started_at = time.time()
-        self.stopping = threading.Event()
+        self.started_at = time.time()  # Seconds since 1970.
+        self.stopping = threading.Event()  # `stop` sets it: followers end.
         self.health = Health(store)
 
     def respond(self, request: Request) -> Response:
@@ -3473,12 +3479,13 @@ class App:
             endpoint = self.find_endpoint(request, path)
             response = endpoint(self, request)
         except Refusal as refusal:
-            response = refuse(refusal)
+            response = refusal_response(refusal)
         except ConnectionError:
             raise
         except Exception:
             log.exception("unexpected error in %s %s", request.method, shorten(request.path))
-            response = refuse(HTTPRefusal(500, "The server made a mistake.", "See its log."))
+            mistake = HTTPRefusal(500, "The server made a mistake.", "See its log.")
+            response = refusal_response(mistake)
         labels = {"endpoint": path or "other", "status": str(response.status)}
         self.metrics.add("logs_http_requests_total", 1, labels)
         return response
@@ -3574,7 +3581,7 @@ class App:
     def get_logs(self, request: Request) -> Response:
         """Gives records, page by page, all, or as they come."""
         client = self.check_reader(request)
-        values = parse_query_string(request.query, LIST_PARAMETERS)
+        values = parse_query_string(request.query_string, LIST_PARAMETERS)
         follow = values.pop("follow", "0") == "1"
         # A follower has one order and one format. Pages are in the order of time, where an id says
         # nothing of what comes after it.
@@ -3627,8 +3634,8 @@ def find_path(path: str) -> str | None:
 
 def refuse_parameters(request: Request) -> None:
     """Raises BadQuery for a request that has no parameters to give."""
-    if request.query:
-        name = request.query.partition("=")[0]
+    if request.query_string:
+        name = request.query_string.partition("=")[0]
         error = f"{request.method} {request.path} has no parameter {shorten(name)}."
         raise BadQuery(error, "Leave it out.")
 
@@ -3684,7 +3691,7 @@ def next_link(request: Request, query: Query, last: StoredRecord) -> str:
     It is relative to the request: a proxy may have put a prefix before "/logs".
     """
     left_out = ("cursor", "since", "timestamp_start", "timestamp_end")
-    pairs = [pair for pair in split_query_string(request.query) if pair[0] not in left_out]
+    pairs = [pair for pair in split_query_string(request.query_string) if pair[0] not in left_out]
     for name in ("timestamp_start", "timestamp_end"):
         if (moment := getattr(query, name)) is not None:
             pairs.append((name, format_timestamp(moment)))
@@ -3773,7 +3780,7 @@ class Shares:
     def brake(self, client: str) -> None:
         """Makes a client wait that sends many small chunks: its connections one after the other."""
         with self._brakes.setdefault(client, threading.Lock()):
-            time.sleep(0.002)
+            time.sleep(0.002)  # For 16 chunks: some 8,000 a second.
 
 
 def unauthorized(given: str, has_scheme: bool, roles: Iterable[str]) -> HTTPRefusal:
@@ -3873,8 +3880,8 @@ def get_record(app: App, request: Request) -> Response:
     refuse_parameters(request)
     text = request.path.removeprefix("/logs/").removesuffix("/")
     if re.fullmatch(r"[0-9]{1,16}", text):
-        number = int(text)
-        records, _ = app.store.page(Query(after=number - 1, last_id=number, by_id=True))
+        record_id = int(text)
+        records, _ = app.store.page(Query(after=record_id - 1, last_id=record_id, by_id=True))
         if records:
             return Response(200, records[0].json().encode() + b"\n")
     error = f"There is no record {shorten(text)}."
@@ -3884,7 +3891,7 @@ def get_record(app: App, request: Request) -> Response:
 def delete_logs(app: App, request: Request) -> Response:
     """Deletes the records that a filter finds, with an admin token."""
     token = app.authenticate(request, "admin")
-    query = Query(**parse_query_string(request.query, FILTERS))
+    query = Query(**parse_query_string(request.query_string, FILTERS))
     if query == Query():
         raise BadQuery("DELETE needs a filter.", "Name the records, by service for example.")
     query = dataclasses.replace(query, client=token.secret)
@@ -3894,7 +3901,7 @@ def delete_logs(app: App, request: Request) -> Response:
 def get_stats(app: App, request: Request) -> Response:
     """Counts records, by service, severity and time."""
     client = app.check_reader(request)
-    values = parse_query_string(request.query, STATS_PARAMETERS)
+    values = parse_query_string(request.query_string, STATS_PARAMETERS)
     step = values.pop("step", None)
     query = Query(**values, client=client)
     stats = app.store.stats(query, step)
@@ -4070,7 +4077,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """One connection, in a thread of its own.
 
     The base class loops over the requests: `handle` calls `handle_one_request`, which reads the
-    first line, calls `parse_request` for the headers and then `do_GET` or the like.
+    first line, calls `parse_request` for the headers and then `do_GET` or the like: `respond`.
     """
 
     protocol_version = "HTTP/1.1"
@@ -4122,7 +4129,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Ends the wait of this handler, from another thread."""
         self.is_shut = True
         with contextlib.suppress(OSError):  # It may be closed already.
-            # SSLSocket.shutdown would drop the encryption while another thread reads.
+            # SSLSocket.shutdown drops the encryption (github.com/python/cpython/issues/124618).
             socket.socket.shutdown(self.connection, self.shuts)
 
     def handle(self) -> None:
@@ -4131,7 +4138,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             super().handle()
         elif not self.server.tls:  # With TLS it only closes: a handshake would take too long.
             self.unread = True
-            self.send(refuse(Unavailable("Too many connections are open.")))
+            self.send(refusal_response(Unavailable("Too many connections are open.")))
             drain(self)
 
     def handle_one_request(self) -> None:
@@ -4148,7 +4155,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             drain(self)
 
     def parse_request(self) -> bool:
-        """Reads the head of a request. False: it was refused, and answered.
+        """Reads the head of a request into `head`. False: it is refused, or the client has left.
 
         The base class's own takes a lone LF, folded lines and two Content-Lengths, and its parser
         takes as long as all the rest of a small request.
@@ -4167,7 +4174,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             data = read_head(self, first)
             head = parse_small_head(data) if len(data) < 1000 else parse_head(data)
         except Refusal as refusal:
-            self.send(refuse(refusal))
+            self.send(refusal_response(refusal))
             return False
         self.command = head.method
         self.request_version = head.version
@@ -4188,7 +4195,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             try:
                 self.hold(len(response.body))
             except Unavailable as refusal:
-                response = refuse(refusal)
+                response = refusal_response(refusal)
         self.send(response)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = respond  # noqa: N815
@@ -4197,7 +4204,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Answers in JSON what the base class refuses: 414, and 501 for a method nobody knows."""
         self.unread = True  # Nobody will read its body.
         error = message or http.client.responses[code]
-        self.send(refuse(malformed(f"{error}.", code)))
+        self.send(refusal_response(malformed(f"{error}.", code)))
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # The base class's name.
         """Logs nothing: a line for each request would cost more than the request."""
@@ -4378,7 +4385,7 @@ class Server(http.server.ThreadingHTTPServer):
         """Starts the thread of a connection. Nothing waits for its end.
 
         The base class's `Thread.start` waits until the thread runs: for ever, where the thread
-        dies of a MemoryError before that.
+        dies of a MemoryError before that (https://github.com/python/cpython/issues/140746).
         """
         _thread.start_new_thread(self.process_request_thread, (request, client_address))
 
@@ -4547,7 +4554,7 @@ def read_chunk_line(handler: Handler) -> bytes:
 
 
 def admit(server: Server, handler: Handler) -> bool:
-    """Counts a connection, where there is room for one more, in all and from its address."""
+    """Whether there is room for this connection, in all and from its address. Then it counts."""
     # Where the system allows fewer connections, one address has the same part of them.
     share = server.max_connections * MAX_ADDRESS_CONNECTIONS // MAX_CONNECTIONS
     address = handler.client_address[0]
@@ -4829,7 +4836,7 @@ def post_otlp(app: App, request: Request) -> Response:
         if not is_protobuf:
             raise
         body = write_field(2, message.encode())
-        return refuse(refusal)._replace(body=body, content_type=PROTOBUF)
+        return refusal_response(refusal)._replace(body=body, content_type=PROTOBUF)
     headers = replayed_header(batch)
     error = "{field}: {error}".format_map(parsed.errors[0]) if parsed.rejected else ""
     if is_protobuf:
@@ -5081,16 +5088,10 @@ def answer_hec_options(_app: App, _request: Request) -> Response:
     return Response(200)
 
 
-def get_hec_health(app: App, request: Request) -> Response:
-    """Says to clients of Splunk whether events can be stored."""
-    healthy = b'{"text":"HEC is healthy","code":17}\n'
-    return get_health(app, request)._replace(body=healthy)
-
-
 HEC: dict[str, Endpoint] = {"POST": post_hec, "OPTIONS": answer_hec_options}
 for end in ("", "/event", "/event/1.0"):
     ROUTES[f"/services/collector{end}"] = HEC
-ROUTES["/services/collector/health"] = {"GET": get_hec_health}
+ROUTES["/services/collector/health"] = {"GET": get_health}  # Clients look at the status only.
 
 
 def parse_hec(value: Json, token: Token) -> Record:
@@ -5314,19 +5315,18 @@ class ClickHouseStore(Store):
         """Inserts the records of a group, which has one key or none. A known key adds nothing."""
         token = (group[0].key or os.urandom(32)).hex()
         received_at = now()
-        first = max(received_at - IDS_BEGIN, self._next)
-        number = first
+        tick = max(received_at - IDS_BEGIN, self._next)  # A microsecond for each record.
         rows = []
         for batch in group:
-            batch.first_id = number * NUMBERS + self._number
+            batch.first_id = tick * NUMBERS + self._number
             batch.stored = len(batch.records)
             for timestamp, *values in batch.records:
                 times = [received_at, received_at if timestamp is None else timestamp]
                 ends = [token, batch.body_hash.hex()]
-                rows.append(encode_json([number * NUMBERS + self._number, *times, *values, *ends]))
-                number += 1
-            batch.last_id = (number - 1) * NUMBERS + self._number
-        self._next = number
+                rows.append(encode_json([tick * NUMBERS + self._number, *times, *values, *ends]))
+                tick += 1
+            batch.last_id = (tick - 1) * NUMBERS + self._number
+        self._next = tick
         insert = f"INSERT INTO logs ({COLUMNS}, batch, body) FORMAT JSONCompactEachRow"
         if self._is_stored(group[0]):
             return
@@ -5364,7 +5364,7 @@ class ClickHouseStore(Store):
         [[newest]] = self._ask("SELECT max(id) FROM logs WHERE id > ?", [floor])
         return max(int(newest), floor)
 
-    def page(self, query: Query, most_chars: int = PAGE_CHARS) -> Page:
+    def page(self, query: Query, most_chars: int | None = None) -> Page:
         return self._select(query)
 
     def follow(self, query: Query) -> Iterator[list[StoredRecord]]:
@@ -6129,7 +6129,7 @@ def load_tls(files: dict[str, str]) -> ssl.SSLContext | None:
     return context
 
 
-def count_descriptors() -> int:
+def raise_descriptor_limit() -> int:
     """How many files and sockets this process may have open. It raises that bound where it can."""
     if not resource:
         return 1 << 20
@@ -6192,7 +6192,7 @@ def reload(server: Server, path: pathlib.Path, overrides: dict[str, Json]) -> No
     log.warning(line, certificate, changed or "nothing", restart)
 
 
-def check(config: Config) -> int:
+def repair_counts(config: Config) -> int:
     """Repairs the counts of an SQLite store, and says what was wrong. Gives the exit status.
 
     Raises StartError where it can't.
@@ -6241,8 +6241,8 @@ def run(options: argparse.Namespace) -> int:
     overrides = {"host": options.host, "port": options.port, "store": options.store}
     config = load_config(options.config, **overrides)
     if options.check:
-        return check(config)
-    max_connections = min(MAX_CONNECTIONS, count_descriptors() - 100)  # The store needs some.
+        return repair_counts(config)
+    max_connections = min(MAX_CONNECTIONS, raise_descriptor_limit() - 100)  # The store needs some.
     if max_connections < 1:
         raise StartError("too few open files are allowed: raise ulimit -n to 200 or more")
     server = Server(config, load_tls(config.tls), max_connections)
