@@ -187,7 +187,7 @@ MAX_ADDRESS_CONNECTIONS = 800  # From one address: no client alone keeps the oth
 MAX_HELD_BYTES = 64 << 20  # Memory for bodies that come in and for large answers, all together.
 MAX_CLIENT_BYTES = 32 << 20  # The part of it that one token or address may have.
 HELD_ANSWER_BYTES = 64 << 10  # Only larger answers are counted.
-LARGE_BODY_BYTES = 64 << 10  # Larger and compressed bodies are worked on two at a time.
+LARGE_BODY_BYTES = 8 << 10  # Larger and compressed bodies are worked on two at a time.
 MAX_WAL_BYTES = 128 << 20  # When SQLite's WAL is larger, queries wait for a checkpoint.
 MAX_METRIC_SERVICES = 1_000  # Services with a label of their own in /metrics.
 # So many addresses that sent bad tokens are remembered, to log a line a second at most for each.
@@ -610,7 +610,7 @@ def parse_record(fields: Json, token: Token) -> Record:
     own_message = fields.pop("message", None)
     own_timestamp = fields.pop("timestamp", None)
     own_severity = fields.pop("severity", None)
-    service = fields.pop("service", None)
+    service = fields.pop("service", None) or None  # A shipper's template may leave it empty.
     # To look for aliases costs as much as all the rest: only where something is missing. In ECS,
     # the names of Elastic's products, "service" is an object: {"name": "web"}.
     has_service = token.role == "service" or isinstance(service, str)
@@ -662,6 +662,11 @@ def check_size(field: str, text: str, most: int) -> None:
         raise RecordError(field, f"is longer than {most >> 10} KiB")
 
 
+def is_service(value: Json) -> bool:
+    """Whether a value can be the name of a service."""
+    return isinstance(value, str) and 0 < len(value) <= MAX_SERVICE_CHARS
+
+
 def check_service(service: Json, token: Token) -> str:
     """The service of a record. A service token writes its own service only. Raises RecordError."""
     if token.role == "service":
@@ -672,7 +677,7 @@ def check_service(service: Json, token: Token) -> str:
     if service is None:
         names = "service, logger, name or app"
         raise RecordError("service", f"is missing: with a shipper's token, {names} must tell it")
-    if not isinstance(service, str) or not 0 < len(service) <= MAX_SERVICE_CHARS:
+    if not is_service(service):
         error = f"must be a text of 1 to {MAX_SERVICE_CHARS} characters, with a shipper's token"
         raise RecordError("service", error)
     return service
@@ -760,18 +765,20 @@ def parse_timestamp(value: Json) -> int:
     try:
         if isinstance(value, str) and value[4:5] == "-":  # 2026-..., as most have it.
             microseconds = parse_date(value)
+        elif isinstance(value, dict) and "date" in value:  # A DateTime of PHP.
+            microseconds = parse_date(f"{value['date']} {value.get('timezone', '')}")
         elif isinstance(value, dict):  # An Instant of log4j2 or a Timestamp of protobuf.
             seconds: Json = value.get("epochSecond", value.get("seconds"))
             nanoseconds = value.get("nanoOfSecond", value.get("nanos")) or 0
             microseconds = int(seconds) * SECOND + int(nanoseconds) // 1000
-        elif digits := DATE_OF_DIGITS.fullmatch(str(value)):
+        elif digits := DATE_OF_DIGITS.fullmatch(str(value).strip()):
             date, time_of_day, second, fraction, digits_after, zone = digits.groups("")
             fraction = fraction or digits_after or "0"
             microseconds = parse_date(f"{date}T{time_of_day}{second or '00'}.{fraction}{zone}")
         elif not isinstance(value, str):
             microseconds = parse_epoch(value)
-        elif EPOCH_NUMBER.fullmatch(value):
-            microseconds = parse_epoch(float(value) if "." in value else int(value))
+        elif EPOCH_NUMBER.fullmatch(text := strip_number(value)):
+            microseconds = parse_epoch(float(text) if "." in text else int(text))
         elif re.match(r"\d{9}", value):
             # Other rows of digits: fromisoformat would take 2026112402141Z for 20261124, any
             # character in place of "T", and 21:41.
@@ -785,10 +792,17 @@ def parse_timestamp(value: Json) -> int:
     return microseconds
 
 
+def strip_number(text: str) -> str:
+    """A number without blanks, and without what PowerShell adds: /Date(1795486452123)/."""
+    return text.strip().removeprefix("/Date(").removesuffix(")/")
+
+
 # Forms that datetime.fromisoformat does not take. A blank can stand for the "+" of an offset: a "+"
 # in a URL arrives so. Go writes "2026-11-24 02:14:12 +0000 UTC m=+0.1", with a second zone and its
 # monotonic clock.
-TIME_FORM = r"[ ]*(?P<hour>\d\d?)(?P<rest>:\d\d(?::\d\d(?:[.,]\d+)?)?)"
+TIME_FORM = (
+    r"[ ]*(?P<hour>\d\d?)(?P<rest>:\d\d(?::\d\d(?:[.,]\d+)?)?)(?:[ \u202f]?(?P<half>[AaPp])[Mm])?"
+)
 ZONE_FORM = (
     r"(?:[ ]?(?P<zone>[+ -]\d\d:?(?:\d\d)?|[A-Za-z]{1,4})Z?)?"  # Some write +00:00Z.
     r"(?:[ ](?:[A-Z]{3,4}|[+-]\d\d(?:\d\d)?))?(?:[ ]m=.*)?"
@@ -857,7 +871,7 @@ def parse_date(text: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        text = text.strip(" []").partition("[")[0]  # Java ends with "+01:00[Europe/Paris]".
+        text = text.strip(" []\r\n").partition("[")[0]  # Java ends with "+01:00[Europe/Paris]".
         matches = (form.fullmatch(text) for form in DATE_FORMS)
         parts = next(filter(None, matches), None)
         if not parts:
@@ -865,6 +879,8 @@ def parse_date(text: str) -> int:
         year, month, day, hour, rest = parts.group("year", "month", "day", "hour", "rest")
         if len(year) == 2:
             year = f"{'19' if year > '68' else '20'}{year}"  # As strptime takes it.
+        if parts["half"]:  # AM or PM.
+            hour = str(int(hour) % 12 + 12 * (parts["half"] in "Pp"))
         if month.isalpha():
             month = f"{MONTHS.index(month.lower()) + 1:02}"
         zone = (parts["zone"] or "Z").replace(" ", "+")
@@ -967,23 +983,25 @@ NAMES = {
     "message": """
         message msg log event short_message @m @mt @message record.message text textpayload
         jsonpayload.message fields.message renderedmessage messagetemplate full_message body
-        eventmessage event_message logmessage output record
+        eventmessage event_message logmessage output record 0
     """,
     "timestamp": """
         timestamp time ts date created @timestamp @t record.time.timestamp asctime datetime
         __realtime_timestamp timemillis instant t.$date t eventtime timecreated timereported
-        date_time
+        date_time syslog.timestamp time_local time_iso8601 _meta.date
     """,
     "severity": """
         severity level levelname level_name level.name log.level loglevel log_level lvl
         severity_text severitytext @l @level record.level.name error_severity priority
         levelno severity_number severitynumber s
         record.level level.levelstr leveldisplayname syslogseverity syslog.severity
+        messagetype priorityname _meta.loglevelname
     """,
     # These count only with a shipper's token, which may write for any service.
     "service": """
-        service service_name logger name app loggername progname channel syslog_identifier
-        _systemd_unit program programname appname
+        service service_name logger name app loggername logger_name log.logger application
+        kubernetes.container_name kubernetes.container.name container_name @module
+        progname channel syslog_identifier _systemd_unit program programname appname
     """,
 }
 # By name: the field, and the place among its names.
@@ -1060,8 +1078,9 @@ def read_dependent(fields: dict[str, Json], name: str, value: Json) -> tuple[str
         return name, None
     if lower == "level" and "ProviderName" in fields:
         return WINDOWS_LEVEL, value
-    if lower == "date" and CLOCK.match(str(fields.get("time"))):
-        return name, f"{value}T{fields['time']}"
+    clock = fields.get("time", fields.get("Time"))
+    if lower == "date" and CLOCK.match(str(clock)):
+        return name, f"{value}T{clock}"
     return name, value
 
 
@@ -1098,8 +1117,9 @@ LEAST_EPOCH = 100_000_000 * SECOND  # March 1973. A smaller number under an alia
 
 def timestamp_of(alias: Alias) -> int:
     """The time that an alias means, in microseconds. Raises ValueError."""
-    timestamp = parse_timestamp(alias.value)
-    is_number = not isinstance(alias.value, str) or EPOCH_NUMBER.fullmatch(alias.value)
+    value = alias.value
+    timestamp = parse_timestamp(value)
+    is_number = not isinstance(value, str) or EPOCH_NUMBER.fullmatch(strip_number(value))
     if is_number and abs(timestamp) < LEAST_EPOCH:
         raise ValueError("a duration")
     return timestamp
@@ -1129,9 +1149,9 @@ def severity_of(alias: Alias) -> int:
 
 def service_of(alias: Alias) -> str:
     """The service that an alias means. Raises ValueError."""
-    if not isinstance(alias.value, str) or not 0 < len(alias.value) <= MAX_SERVICE_CHARS:
+    if not is_service(alias.value):
         raise ValueError("no name of a service")
-    return alias.value
+    return str(alias.value)
 
 
 MEANINGS: dict[str, Callable[[Alias], Json]] = {
@@ -1463,7 +1483,9 @@ def split_lines(text: str) -> list[Json]:
             values.append(RecordError("record", f"is not JSON: {error.msg}, column {error.colno}"))
         except (ValueError, RecursionError):
             values.append(
-                RecordError("record", "can't be read: it is not UTF-8, or nested too deep")
+                RecordError(
+                    "record", "can't be read: not UTF-8, nested too deep, or too long a number"
+                )
             )
         check_count(len(values))
     has_good = not all(isinstance(value, RecordError) for value in values)
@@ -2237,17 +2259,17 @@ class SQLiteRecords(Store):
 
     def __init__(self, config: Config):
         self.config = config
-        self.path = pathlib.Path(config.store).resolve()
         self._write_lock = threading.Lock()  # Held by the thread that uses `_db`.
         self._news = threading.Condition()  # Notified after each commit. It guards `_last_id`.
         self._last_id = 0  # Of the last commit, if there was one since the start.
         try:
+            self.path = pathlib.Path(config.store).resolve()
             prepare_file(self.path)
             self._db = connect_writer(self.path)
             self._inode = os.stat(self.path).st_ino
             self.readers = Readers(self.path)
-        except (OSError, sqlite3.Error) as error:
-            raise StartError(f"{self.path}: can't be opened as the store: {error}") from None
+        except (OSError, RuntimeError, sqlite3.Error) as error:
+            raise StartError(f"{config.store}: can't be opened as the store: {error}") from None
 
     def close(self) -> None:
         """Stops the queries under way. The last connection to close moves the WAL into the file."""
@@ -2549,7 +2571,8 @@ class Readers:
                 self._pools[is_slow].put(connect(path, "ro", cached_statements=8))
         # The queries under way: for each its deadline, and the thread that asks.
         self._queries: dict[sqlite3.Connection, tuple[float, int]] = {}
-        self._shares: Counter[str] = Counter()  # How many slow queries a client has under way.
+        # How many queries a client has under way, quick ones and slow ones.
+        self._shares: Counter[tuple[str, bool]] = Counter()
         self._freed = threading.Condition()  # It guards `_shares`.
         # Threads that delete: whether their client has left.
         self.deleting: dict[int, bool] = {}
@@ -2563,12 +2586,12 @@ class Readers:
     ) -> Iterator[sqlite3.Connection]:
         """A connection in a transaction: all that it reads is of one moment.
 
-        A slow query takes of the share of its client. A thread of `scan` gives the `thread` of its
-        request: by it `stop` finds the queries of a client that left. Raises Unavailable, past the
-        deadline too.
+        A query takes of the share of its client, if it has one. A thread of `scan` gives the
+        `thread` of its request: by it `stop` finds the queries of a client that left. Raises
+        Unavailable, past the deadline too.
         """
         self.may_begin.wait(QUERY_SECONDS)  # Then it reads, though the WAL is large.
-        with self.share(client) if is_slow else contextlib.nullcontext():
+        with self.share(client, is_slow) if client else contextlib.nullcontext():
             pool = self._pools[is_slow]
             try:
                 db = pool.get(timeout=QUERY_SECONDS)
@@ -2593,22 +2616,22 @@ class Readers:
                     pool.put(db)
 
     @contextlib.contextmanager
-    def share(self, client: str) -> Iterator[None]:
-        """One of SCANNERS places for the slow queries of a client. Raises Unavailable."""
+    def share(self, client: str, is_slow: bool) -> Iterator[None]:
+        """One of the places for the queries of a client. Raises Unavailable."""
+        most = SCANNERS if is_slow else READERS - 2  # Two are left for others.
+        place = client, is_slow
         with self._freed:
-            self._freed.wait_for(
-                lambda: self._shares[client] < SCANNERS or self.closing, QUERY_SECONDS
-            )
-            if self._shares[client] >= SCANNERS:
+            self._freed.wait_for(lambda: self._shares[place] < most or self.closing, QUERY_SECONDS)
+            if self._shares[place] >= most:
                 raise Unavailable(TOO_MANY_QUERIES)
-            self._shares[client] += 1
+            self._shares[place] += 1
         try:
             yield
         finally:
             with self._freed:
-                self._shares[client] -= 1
-                if not self._shares[client]:
-                    del self._shares[client]
+                self._shares[place] -= 1
+                if not self._shares[place]:
+                    del self._shares[place]
                 self._freed.notify_all()
 
     def stop(self, gone: set[int]) -> None:
@@ -3053,7 +3076,9 @@ class SQLiteCounts(SQLiteRecords):
     """
 
     def stats(self, query: Query, step: int | None = None) -> Stats:
-        with self.readers.lend(not query.is_counted, query.client) as db:
+        # The table of counts has no time shorter than a minute.
+        is_slow = not query.is_counted or bool(step and step % MINUTE)
+        with self.readers.lend(is_slow, query.client) as db:
             if query.is_counted:
                 return count_by_ranges(db, query, step)
             query = by_receipt(db, dataclasses.replace(query, limit=0))  # 0: all are counted.
@@ -3244,7 +3269,9 @@ class SQLiteStore(SQLiteCounts):
             excess = used_bytes - 0.95 * (most_bytes - self.most_wal_bytes())
             if excess > 0 and not deleted:
                 deleted = self.delete_excess(db, excess / used_bytes)
-            db.execute("DELETE FROM keys WHERE created_at < ?", [moment - KEY_LIFETIME])
+            sql = "SELECT key FROM keys WHERE created_at < ? ORDER BY created_at LIMIT ?"
+            values = [moment - KEY_LIFETIME, UPKEEP_RECORDS]
+            deleted += db.execute(f"DELETE FROM keys WHERE key IN ({sql})", values).rowcount
         has_spare = free > SPARE_PAGES or (free > 0 and pages * PAGE_BYTES > most_bytes)
         self.give_back(has_spare)
         return bool(deleted) or has_spare
@@ -4323,7 +4350,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.flush()
         try:
             for data in filter(None, pieces):
+                large = len(data) if len(data) > HELD_ANSWER_BYTES else 0
+                self.hold(large)  # It is in memory until the client has read it.
                 self.write(b"%x\r\n%b\r\n" % (len(data), data) if is_chunked else data)
+                self.hold(-large)
                 self.set_deadline(float("inf"))  # Now it is the store that works.
         except Refusal as refusal:
             log.error("an answer was broken off: %s", refusal)
@@ -4873,12 +4903,15 @@ def split_otlp(body: bytes, is_protobuf: bool) -> list[Json]:
             check_count(len(resources))
             for lazy in resources:
                 resource_logs = read_lazy("ResourceLogs", lazy)
-                if "instrumentationLibraryLogs" in resource_logs:  # Of 2021: it has no scopeLogs.
+                # Names of 2021, or of another form: scopeLogs would seem to be empty.
+                if resource_logs.keys() & {"instrumentationLibraryLogs", "scope_logs"}:
                     raise ValueError
                 shared = otlp_pairs((resource_logs.get("resource") or {}).get("attributes"))
                 check_shared(shared)
                 for scope_logs in resource_logs.get("scopeLogs") or []:
                     scopes += 1
+                    if "log_records" in scope_logs:
+                        raise ValueError
                     name = (scope_logs.get("scope") or {}).get("name")
                     records = scope_logs.get("logRecords") or []
                     check_count(max(scopes, len(values) + len(records)))
@@ -4968,9 +5001,10 @@ def otlp_value(value: dict[str, Json]) -> Json:
     >>> otlp_value({"arrayValue": {"values": [{"intValue": "3"}, {"kvlistValue": {"values": []}}]}})
     [3, {}]
     """
-    if not value:
+    present = {kind: content for kind, content in value.items() if content is not None}
+    if not present:
         return None
-    kind, content = next(iter(value.items()))
+    kind, content = next(iter(present.items()))
     if kind == "arrayValue":
         return [otlp_value(item) for item in content.get("values") or []]
     if kind == "kvlistValue":
@@ -5109,7 +5143,7 @@ def parse_hec(value: Json, token: Token) -> Record:
         attributes |= attributes.pop("fields", None) or {}
     if isinstance(event, dict):
         inner = event.get("message")
-        if "line" in event:
+        if "line" in event and event.keys() <= {"line", "source", "tag", "attrs"}:
             attributes |= event
             event = attributes.pop("line")
         # Loggers for Splunk wrap a record: {"message": {"msg": "hi"}, "severity": "info"}. This
@@ -5120,7 +5154,7 @@ def parse_hec(value: Json, token: Token) -> Record:
     if token.role == "shipper":
         names = [attributes.pop("service", None), attributes.get("tag")]
         names += [value.get(name) for name in ("sourcetype", "source", "host")]
-        outer["service"] = next(filter(None, names), None)
+        outer["service"] = next(filter(is_service, names), None)
     return parse_inner(event, outer, token)
 
 
@@ -5141,7 +5175,7 @@ ROUTES["/loki/api/v1/push"] = {"POST": post_loki}
 
 def split_loki(body: bytes) -> list[Json]:
     """The entries of all streams of a push, each with the labels that it shares. Raises Refusal."""
-    if body.lstrip()[:1] not in (b"{", b""):
+    if body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b""):  # Without a byte order mark.
         hint = "Set the client to JSON: in winston-loki, json: true."
         raise Unsupported("Loki's push is taken as JSON, not as protobuf with snappy.", hint)
     values: list[Json] = []
@@ -5150,8 +5184,9 @@ def split_loki(body: bytes) -> list[Json]:
             for stream in document["streams"]:
                 labels = dict(stream.get("stream") or {})
                 check_shared(labels)
-                check_count(len(values) + len(stream["values"]))
-                values += [(labels, entry) for entry in stream["values"]]
+                entries = stream["values"] or []
+                check_count(len(values) + len(entries))
+                values += [(labels, entry) for entry in entries]
     except MALFORMED:
         hint = 'Send {"streams": [{"stream": {LABELS}, "values": [["NANOSECONDS", "LINE"]]}]}.'
         raise BadBody("The body is not a push of Loki.", hint) from None
@@ -5173,8 +5208,8 @@ def parse_loki(value: Json, token: Token) -> Record:
     if levels:
         outer["level"] = attributes.pop(levels[0])
     if token.role == "shipper":
-        names = ("service_name", "app", "application", "job")
-        outer["service"] = next(filter(None, map(attributes.get, names)), None)
+        names = ("service_name", "service", "app", "application", "job")
+        outer["service"] = next(filter(is_service, map(attributes.get, names)), None)
     return parse_inner(entry[1], outer, token)
 
 

@@ -475,6 +475,18 @@ class OneOfMany(ServerTests):
                 self.assertEqual(self.server.get(path).status, 200, path)
         eventually(lambda: self.server.get(page).status == 200)
 
+    def test_the_parts_of_a_stream_that_a_client_does_not_read_are_counted(self):
+        for _ in range(3):
+            bodies = [{"message": "x" * (250 << 10), "n": n} for n in range(4)]
+            self.assertEqual(self.server.post(bodies).status, 200)
+        with contextlib.closing(socket.socket()) as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.connect(("127.0.0.1", self.server.port))
+            slow.sendall(b"GET /logs?limit=0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            eventually(lambda: self.metric("logs_waiting_bytes") > MIB)
+        eventually(lambda: self.metric("logs_waiting_bytes") == 0)
+        self.assertGreater(len(self.server.get("/logs?limit=0").json), 11)
+
     def test_services_past_a_bound_share_one_label_in_the_metrics(self):
         bodies = [{"message": "m", "service": f"s{n % 8}"} for n in range(24)]
         self.assertEqual(self.server.post(bodies, SHIPPER).status, 200)
@@ -485,6 +497,33 @@ class OneOfMany(ServerTests):
         self.assertIn("other", services)
         records = sum(float(line.split()[-1]) for line in accepted)
         self.assertEqual(records, self.server.sql("SELECT count(*) FROM logs")[0][0])
+
+
+class OneReader(unittest.TestCase):
+    """What one client may have of the connections that read."""
+
+    def test_quick_queries_of_one_client_leave_connections_to_the_others(self):
+        store = store_of(self)
+        with contextlib.ExitStack() as stack:
+            for _ in range(module.READERS - 2):
+                stack.enter_context(store.readers.lend(client="a"))
+            with mock.patch.object(module, "QUERY_SECONDS", 0.1):
+                with self.assertRaises(module.Unavailable), store.readers.lend(client="a"):
+                    self.fail("it has its share")
+                store.page(module.Query(client="b"))
+                store.stats(module.Query(client="b"), module.MINUTE)
+        store.page(module.Query(client="a"))
+
+    def test_a_histogram_by_less_than_a_minute_is_no_quick_query(self):
+        store = store_of(self)
+        query = module.Query(client="a")
+        with contextlib.ExitStack() as stack:
+            for _ in range(module.SCANNERS):
+                stack.enter_context(store.readers.lend(is_slow=True, client="a"))
+            with mock.patch.object(module, "QUERY_SECONDS", 0.1):
+                with self.assertRaises(module.Unavailable):
+                    store.stats(query, module.MINUTE // 2)
+                store.stats(query, 2 * module.MINUTE)
 
 
 class OneLeap(unittest.TestCase):

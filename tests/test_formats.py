@@ -488,6 +488,8 @@ class Hec(Formats):
             ({"event": {"message": "m", "service": {"v": 1}}, "host": "vm"}, SHIPPER, "vm"),
             ({"event": "m"}, OTHER_TOKEN, "web"),
             ({"event": "m"}, SHIPPER, "unknown_service"),
+            ({"event": "m", "source": "x" * 129, "host": "vm"}, SHIPPER, "vm"),
+            ({"event": {"message": "m", "line": 42}, "host": "vm"}, SHIPPER, "vm"),
             ({"event": {"message": "m", "service": "web"}}, SHIPPER, "web"),
             ({"event": {"message": "m", "logger": "cart"}}, SHIPPER, "cart"),
             ({"event": {"message": "m", "logger": "cart"}, "host": "vm"}, SHIPPER, "vm"),
@@ -505,7 +507,6 @@ class Hec(Formats):
         {"event": " \n"},
         {"event": "m", "time": "soon"},
         {"event": "x" * ((256 << 10) + 1)},
-        {"event": "m", "host": "x" * 129},
         5,
     )
 
@@ -611,6 +612,8 @@ class Loki(Formats):
     def test_the_service_is_a_label_or_the_tokens_own(self) -> None:
         for labels, token, service in (
             ({"service_name": "a", "app": "b", "job": "c"}, SHIPPER, "a"),
+            ({"app": "x" * 129, "job": "c"}, SHIPPER, "c"),
+            ({"service": "d", "job": "c"}, SHIPPER, "d"),
             ({"app": "b", "job": "c"}, SHIPPER, "b"),
             ({"application": "d", "job": "c"}, SHIPPER, "d"),
             ({"job": "c"}, SHIPPER, "c"),

@@ -116,7 +116,17 @@ LOGGERS: tuple[Row, ...] = (
     ("rsyslog", {"msg": "m", "syslogseverity": "3", "timereported": f"{MOMENT}Z"},
      "m", f"{MOMENT}.000000Z", "ERROR", {}),
     ("macOS", {"eventMessage": "m", "level": "Fault"}, "m", None, "ERROR", {}),
+    ("macOS, a message type", {"eventMessage": "m", "messageType": "Fault"},
+     "m", None, "ERROR", {}),
     ("PHP", {"message": "m", "attributes": []}, "m", None, "INFO", {}),
+    ("Laminas", {"message": "m", "priority": 3, "priorityName": "ERR"},
+     "m", None, "ERROR", {"priority": 3}),
+    ("tslog", {"0": "m", "_meta": {"date": f"{MOMENT}Z", "logLevelName": "ERROR"}},
+     "m", f"{MOMENT}.000000Z", "ERROR", {}),
+    ("nginx, its own names", {"time_local": "24/Nov/2026:02:14:12 +0000", "status": "502"},
+     "", f"{MOMENT}.000000Z", "INFO", {"status": "502"}),
+    ("a table of a spreadsheet", {"Date": "2026-11-24", "Time": "02:14:12", "message": "m"},
+     "m", f"{MOMENT}.000000Z", "INFO", {"Date": "2026-11-24", "Time": "02:14:12"}),
 )  # fmt: skip
 
 # What says nothing, or could mean something else, stays where a reader sees it.
@@ -127,7 +137,8 @@ NOT_UNDERSTOOD: tuple[dict[str, Json], ...] = (
     {"level": "C1"}, {"level": "T 1"}, {"t": 1795486452.5}, {"t": "10:00"},
     {"time": "soon"}, {"time": ""}, {"time": 35}, {"ts": 0.25}, {"date": "24.11.2026"},
     {"datetime": "2026-11-24 02:14:12 XYZ"}, {"asctime": "Nov 24 02:14:12"}, {"t": 1795486452},
-    {"instant": {"a": 1}}, {"created": True}, {"date": "2026-11-24 02:14:12 PM"},
+    {"instant": {"a": 1}}, {"created": True}, {"date": "2026-11-24 02:14:12 XM"},
+    {"time": "35\n"}, {"datetime": {"date": MOMENT, "timezone": "Europe/Madrid"}},
     {"id": 7}, {"id": "a", "received_at": "2026-11-24T02:14:12.000000Z"},
     {"id": 7, "received_at": "2026-11-24"}, {"id": 7, "received_at": 5},
 )  # fmt: skip
@@ -163,6 +174,16 @@ TIMES: tuple[tuple[Json, str], ...] = (
     ("2026-11-24+01:00", "2026-11-23T23:00:00.000000Z"),
     ("20261124-0500", "2026-11-24T05:00:00.000000Z"),
     ("2026-11-24Z", "2026-11-24T00:00:00.000000Z"),
+    ("2026-11-24 02:14:12.5 AM", f"{MOMENT}.500000Z"),
+    ("2026-11-24 12:14:12 am", "2026-11-24T00:14:12.000000Z"),
+    ("Tue Nov 24 02:14:12 PM UTC 2026", "2026-11-24T14:14:12.000000Z"),
+    ("Tue 24 Nov 2026 12:14:12 PM CET", "2026-11-24T11:14:12.000000Z"),
+    ({"date": f"{MOMENT}.123456", "timezone_type": 3, "timezone": "UTC"}, f"{MOMENT}.123456Z"),
+    ({"date": MOMENT, "timezone_type": 1, "timezone": "+01:00"}, "2026-11-24T01:14:12.000000Z"),
+    ("/Date(1795486452123)/", f"{MOMENT}.123000Z"),
+    (f"{MOMENT}Z\n", f"{MOMENT}.000000Z"),
+    ("1795486452.5\r\n", f"{MOMENT}.500000Z"),
+    ("20261124021412\n", f"{MOMENT}.000000Z"),
 )
 
 SEVERITIES = {
@@ -258,6 +279,10 @@ class Loggers(ServerTests):
             ({"app": "web"}, "web"),
             ({"severity": "INFO", "timestamp": 1, "service": {"v": "1"}, "app": "web"}, "web"),
             ({"loggerName": "web"}, "web"),
+            ({"logger_name": "web"}, "web"),
+            ({"log": {"logger": "web"}}, "web"),
+            ({"kubernetes": {"container_name": "web", "pod_name": "no"}}, "web"),
+            ({"service": "", "logger": "web"}, "web"),
             ({"name": {"first": "bob"}, "app": "web"}, "web"),
             ({"SYSLOG_IDENTIFIER": "web", "_SYSTEMD_UNIT": "no"}, "web"),
             ({"PROGRAM": "web"}, "web"),

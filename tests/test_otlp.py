@@ -155,6 +155,7 @@ class Otlp(ServerTests):
         ({"intValue": "3"}, 3),
         ({"intValue": "-9223372036854775808"}, -9223372036854775808),
         ({"intValue": 0}, 0),
+        ({"stringValue": None, "intValue": "5"}, 5),
         ({"doubleValue": 0.5}, 0.5),
         ({"doubleValue": 3}, 3),
         ({"doubleValue": "NaN"}, "NaN"),
@@ -346,6 +347,8 @@ class Otlp(ServerTests):
             {"resourceLogs": 5},
             {"resourceLogs": ["text"]},
             {"resourceLogs": [{"scopeLogs": 5}]},
+            {"resourceLogs": [{"scope_logs": [{"logRecords": [{"body": {"stringValue": "m"}}]}]}]},
+            {"resourceLogs": [{"scopeLogs": [{"log_records": [{"body": {"stringValue": "m"}}]}]}]},
         )
         for body in bodies:
             with self.subTest(body):

@@ -97,6 +97,18 @@ class Forgetting(unittest.TestCase):
         self.receive(store, 0, record("new"))
         self.assertEqual(len(self.messages(store)), 5001)
 
+    def test_keys_that_are_too_old_go_in_small_steps_too(self):
+        store = self.store(max_age_days=None)
+        with store.transaction() as db:
+            rows = [(str(n).encode(), b"", 1, 1, 0) for n in range(5000)]
+            module.insert_rows(db, module.INSERT_KEYS, rows)
+        left = []
+        for _ in range(3):
+            self.assertTrue(store.upkeep_step())
+            with store.transaction() as db:
+                left += db.execute("SELECT count(*) FROM keys").fetchone()
+        self.assertEqual(left, [3000, 1000, 0])
+
 
 # Runs a server whose clock is ahead of the machine's by what the time of a file says.
 LEAPING = """
