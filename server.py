@@ -4350,10 +4350,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.flush()
         try:
             for data in filter(None, pieces):
-                large = len(data) if len(data) > HELD_ANSWER_BYTES else 0
-                self.hold(large)  # It is in memory until the client has read it.
+                is_large = len(data) > HELD_ANSWER_BYTES
+                if is_large:
+                    self.hold(len(data))
                 self.write(b"%x\r\n%b\r\n" % (len(data), data) if is_chunked else data)
-                self.hold(-large)
+                if is_large:
+                    self.hold(-len(data))
                 self.set_deadline(float("inf"))  # Now it is the store that works.
         except Refusal as refusal:
             log.error("an answer was broken off: %s", refusal)
