@@ -27,7 +27,7 @@ Chapters. Those without * are the core. Skip the others when you read for the fi
 below their title say what the core uses of them. A chapter with a letter belongs to the one before
 it: 4b has what chapter 4 leaves out. Apart from that, a chapter calls only what stands before it.
 
-     1 Limits           all bounds, with unit and reason: look one up when you meet it
+     1 Limits           what clients and operators meet, with unit and reason: look one up
      2 Errors           what can be wrong, without HTTP
      3 Configuration *  config.json, tokens
      4 Records          what a record is, and how a JSON object becomes one
@@ -68,8 +68,9 @@ are held back, for 10 s at most.
 Locks on which a batch may wait: a large body waits for one of two places (`large_body_slot`).
 Batches join a queue, which `Committer._lock` guards. The thread of the first one commits for the
 others too, and holds `SQLiteRecords._write_lock`, which guards the one connection that writes. The
-threads of the others wait for `Batch.wake` and hold nothing. Deleting and checkpoints take
-`_write_lock` too, for one small step at a time. All other locks are held for a moment.
+threads of the others wait for `Batch.wake` and hold nothing. Each small step of deleting takes
+`_write_lock` too, and so do a look of /health and a checkpoint, which can take 2 s. Other locks are
+held for a moment.
 """
 
 from __future__ import annotations
@@ -137,7 +138,7 @@ except ImportError:  # Windows has neither the module nor the bound on open file
 
 Json = Any  # Whatever json.loads gives.
 log = logging.getLogger("server")
-shorten = reprlib.repr  # A value for an error message: a text has some 30 characters.
+shorten = reprlib.repr  # A value for an error message, cut to some 30 characters.
 
 # -------- 1. Limits
 
@@ -161,7 +162,8 @@ MAX_FORM_ESCAPES = 512 << 10  # "%XX" in a form: each takes 200 bytes for a mome
 # records, and it is stored with each of them.
 MAX_STORED_CHARS = 64 << 20
 MAX_VALUE_CHARS = 2 << 20  # The JSON of one record, as it was sent.
-# The json module holds the GIL for a whole call: no other thread runs. So it gets no longer piece.
+# The json module holds the GIL for a whole call: no other thread runs. So the values in a longer
+# text are found first, and parsed one by one.
 PIECE_CHARS = 1 << 20
 MAX_BRACKETS = 500_000  # "{" and "[" in JSON that comes as one long value: OTLP's and Loki's.
 MAX_RECORDS = 100_000  # A million tiny records would hold up all others for seconds.
@@ -222,7 +224,7 @@ DRAIN_SECONDS = 2
 SHUTDOWN_SECONDS = 3  # For requests in flight, when the server stops.
 HANG_SECONDS = 8  # A stop that takes longer is ended by a signal of the system, SIGALRM.
 # When the process has used so much processor time and the thread of `watch` never had its turn, the
-# system ends the process by SIGPROF.
+# system ends the process by SIGPROF: 10 s of every processor together.
 SPIN_SECONDS = 10 * (os.cpu_count() or 1)
 RETRY_SECONDS = 2  # What Retry-After asks for. Clients give up on long waits.
 KEY_LIFETIME = DAY  # An Idempotency-Key.
@@ -735,7 +737,7 @@ def nesting(value: Json) -> int:
 # As a text, 20261124 is a date, and 2026 is refused: it may be a year. As numbers of JSON they are
 # seconds since 1970.
 EPOCH_NUMBER = re.compile(r"(?!\d{4}(\d{4})?\Z)-?\d+(\.\d+)?")
-# 20261124021412: as an epoch number, such a date would be of the year 2572 or later.
+# 20261124021412. In milliseconds such a number would be of the year 2572 or later: it is a date.
 DATE_OF_DIGITS = re.compile(
     r"""
     ((?:19|20)\d\d (?:0[1-9]|1[0-2]) (?:0[1-9]|[12]\d|3[01]))  # Year, month and day.
@@ -1050,8 +1052,8 @@ def add_aliases(fields: dict[str, Json], aliases: Aliases, path: str = "") -> No
         lower = name.lower()
         if lower in KNOWN_NAMES and value is not None:
             field, rank = KNOWN_NAMES[lower]
-            # A text counts before a number: the same number is another level in another logger.
-            # For times the order of NAMES stays.
+            # A text counts before any other value, except for times: the same number is another
+            # level in another logger.
             if field != "timestamp" and (not isinstance(value, str) or value == ""):
                 rank += len(KNOWN_NAMES)
             aliases.setdefault(field, []).append(Alias(rank, name, value))
@@ -1094,8 +1096,8 @@ def pop_alias(fields: dict[str, Json], aliases: Aliases, field: str) -> Json:
             value = MEANINGS[field](alias)
         except ValueError:
             continue
-        # Only a flat member is removed, whose name and value are as they were sent. One inside an
-        # object stays in it: a flat "log.level" with another value may stand beside it, hence "is".
+        # Only a flat member whose value is this very object is removed. One inside an object stays
+        # in it, and a flat "log.level" with another value may stand beside it.
         if fields.get(alias.name) is alias.value:
             del fields[alias.name]
         return value
@@ -1269,8 +1271,8 @@ def parse_body(
 def split_body(body: bytes, most_chars: int, charset: str) -> list[Json]:
     """The values in a body of this charset. Raises Refusal, ValueError, RecursionError.
 
-    Lines of JSON are read one by one in two cases, so that a bad one costs no other: where one is
-    no JSON, by `split_text`, and where one has a byte that is not of the charset, here.
+    One bad line of JSON costs no other: `split_text` sees to lines that are no JSON, this function
+    to bytes that are not of the charset.
     """
     try:
         text = body.decode(charset)
@@ -1637,10 +1639,8 @@ def decode_piece(text: str, offset: int, size: int) -> tuple[Json, int] | None:
     try:
         value, length = decode_json(text[offset : offset + size])
     except json.JSONDecodeError as error:
-        # The cut can make an error. For a cut string, json's message is "Unterminated string", and
-        # error.pos is where it begins, which can be far before the cut. All other errors of a cut
-        # are at most 12 characters before it: "\ud83d\ude00", for example, is one character in two
-        # escapes. 20 leaves some room.
+        # A cut can make an error: "Unterminated string", at the begin of the string, or any other
+        # within 12 characters of the cut: "\ud83d\ude00" is one character in two escapes.
         seems_cut = error.pos > size - 20 or error.msg.startswith("Unterminated string")
         if seems_cut and offset + size < len(text):
             return None
@@ -1968,11 +1968,11 @@ class Batch:
         self.body_hash = body_hash  # SHA-256 of the body that came with the key.
         # How many records each minute, service and severity has: the commit adds them to the table
         # of counts. They are counted here, in the thread of the request, so that it has less to do.
-        self.kinds: dict[MinuteKind, int] = {}  # Faster than a Counter.
+        self.minutes: dict[MinuteKind, int] = {}  # Faster than a Counter.
         for timestamp, service, severity, _, _ in records:
             minute = None if timestamp is None else timestamp // MINUTE * MINUTE
             kind = minute, service, severity
-            self.kinds[kind] = self.kinds.get(kind, 0) + 1
+            self.minutes[kind] = self.minutes.get(kind, 0) + 1
         # A lock as a signal: it is taken here, and the thread of the batch sleeps by taking it
         # again. It is released once: when the batch has a result, or when it is the first of the
         # queue and its thread is to commit. An Event takes longer.
@@ -2119,7 +2119,7 @@ class Store(abc.ABC):
 
         A batch whose key is known is not stored: it gets the ids that were given then, and
         `replayed` is set. A batch that can't be stored gets a `failure`: KeyReused, if its body
-        differs. Where the method raises, none is stored.
+        differs. Where the method raises, none counts as stored.
         """
 
     @abc.abstractmethod
@@ -2157,7 +2157,7 @@ class Store(abc.ABC):
     def follow(self, query: Query) -> Iterator[list[StoredRecord]]:
         """The last `limit` records (0: all), or all after `after`; then each new one.
 
-        It has no end, and gives an empty page at least once a second while there is nothing new.
+        It has no end, and gives an empty page each second or two while there is nothing new.
         """
 
     @abc.abstractmethod
@@ -2391,15 +2391,15 @@ def insert_batches(
     """
     keys = []
     records: list[Record] = []
-    kinds: Counter[MinuteKind] = Counter()
+    minutes: Counter[MinuteKind] = Counter()
     for batch in batches:
         records += batch.records
-        kinds.update(batch.kinds)
+        minutes.update(batch.minutes)
         if batch.key:
             keys.append((batch.key, batch.body_hash, batch.first_id, batch.stored, moment))
     insert_rows(db, INSERT_KEYS, keys)
     insert_rows(db, INSERT_LOGS, records, received_at, moment)
-    add_counts(db, kinds, moment)
+    add_counts(db, minutes, moment)
 
 
 def insert_rows(db: sqlite3.Connection, sql: str, rows: list[Any], *first: Json) -> None:
@@ -2533,13 +2533,11 @@ def check_file(path: pathlib.Path) -> None:
 
 def check_place(path: pathlib.Path, inode: int) -> None:
     """Raises Unavailable where the file was moved or deleted: SQLite would go on writing to it."""
-    try:
-        is_there = os.stat(path).st_ino == inode
-    except OSError:
-        is_there = False
-    if not is_there:
-        hint = "Put it back or start the server again; nothing was stored."
-        raise Unavailable("The database file is not where it was.", hint)
+    with contextlib.suppress(OSError):
+        if os.stat(path).st_ino == inode:
+            return
+    hint = "Put it back or start the server again; nothing was stored."
+    raise Unavailable("The database file is not where it was.", hint)
 
 
 def connect(path: pathlib.Path, mode: str, cached_statements: int) -> sqlite3.Connection:
@@ -2569,7 +2567,8 @@ class Readers:
             for _ in range(count):
                 # sqlite3 caches few statements of each: clients can send ever more different ones.
                 self._pools[is_slow].put(connect(path, "ro", cached_statements=8))
-        # The queries under way: for each its deadline, and the thread that asks.
+        # The queries under way: for each its deadline, and the thread that asks. It needs no lock,
+        # nor does `deleting`: each change is one step of a dict, and `stop` loops over a copy.
         self._queries: dict[sqlite3.Connection, tuple[float, int]] = {}
         # How many queries a client has under way, quick ones and slow ones.
         self._shares: Counter[tuple[str, bool]] = Counter()
@@ -2586,7 +2585,7 @@ class Readers:
     ) -> Iterator[sqlite3.Connection]:
         """A connection in a transaction: all that it reads is of one moment.
 
-        A query takes of the share of its client, if it has one. A thread of `scan` gives the
+        It takes one of the client's places, if a client is named. A thread of `scan` gives the
         `thread` of its request: by it `stop` finds the queries of a client that left. Raises
         Unavailable, past the deadline too.
         """
@@ -2658,7 +2657,7 @@ class Readers:
         with self._freed:
             self._freed.notify_all()
         deadline = time.monotonic() + 1
-        # Once for each connection that must come back.
+        # One entry for each connection that must come back.
         pools = [self._pools[False]] * READERS + [self._pools[True]] * SLOW_READERS
         while pools and time.monotonic() < deadline:
             for db in list(self._queries):
@@ -2819,7 +2818,8 @@ def where_all(query: Query) -> tuple[str, list[Json]]:
 def where_text(text: str) -> tuple[str, list[Json]]:
     """The SQL test for a text in a message, ignoring case. `connect` gives SQLite its "fold"."""
     # LIKE is fast. It only leaves out what can't match, and instr decides on both texts in lower
-    # case. For three texts: the pattern of LIKE, the function for lower case, the text of instr.
+    # case. For three texts:
+    #     text    LIKE      case by instr
     #     50%     %50\%%    lower   50%      A "%" of the text is no wildcard.
     #     CAFÉ    %CAF_%    fold    café     LIKE knows the case of ASCII only: "_" is any letter.
     #     Straße  %Stra%e%  fold    strasse  Lower case makes two letters of "ß": "%" is any text.
@@ -2867,7 +2867,7 @@ def by_receipt(db: sqlite3.Connection, query: Query) -> Query:
     before = low + bisect.bisect_left(ids, start, key=received_at) - 1
     last = low + bisect.bisect_right(ids, end, key=received_at) - 1
     query = dataclasses.replace(query, received_at_start=None, received_at_end=None)
-    if before < low and last >= high:  # Nothing is left out. With bounds, it could seem narrow.
+    if before < low and last >= high:  # It has all ids. With bounds, `is_narrow` could take it.
         return query
     return dataclasses.replace(
         query,
@@ -2882,26 +2882,26 @@ def needs_scan(db: sqlite3.Connection, query: Query) -> bool:
         return False
     if query.by_id:  # No index has texts in the order of ids.
         return True
-    # logs_by_kind leaves few records to search, or logs_by_time does.
-    if query.kind_filters() != Query() or not covers_much(db, query):
+    if not covers_much(db, query):  # An index leaves few records to search.
         return False
     # Only `stats` has the limit 0 here: it reads all. A stream has pages of STREAM_RECORDS.
     return query.limit == 0 or finds_few(db, query)
 
 
 def covers_much(db: sqlite3.Connection, query: Query) -> bool:
-    """Whether the days of a query's time hold a third of all records or more.
+    """Whether its kinds have a third of all records or more in the days of its time.
 
     Then it is faster to read the whole table in its own order than only these by an index.
     """
+    test, values = where(query.kind_filters())
     start = MIN_TIMESTAMP if query.timestamp_start is None else query.timestamp_start
     end = MAX_TIMESTAMP if query.timestamp_end is None else query.timestamp_end
-    sql = """
-        SELECT ifnull(sum(records) FILTER (WHERE start >= ? AND start <= ?), 0),
+    sql = f"""
+        SELECT ifnull(sum(records) FILTER (WHERE start >= ? AND start <= ? AND {test}), 0),
                ifnull(sum(records), 0)
         FROM counts WHERE span = ?
     """
-    covered, records = db.execute(sql, [start // DAY * DAY, end, DAY]).fetchone()
+    covered, records = db.execute(sql, [start // DAY * DAY, end, *values, DAY]).fetchone()
     return bool(3 * covered >= records)
 
 
@@ -2928,8 +2928,8 @@ def scan(
     """What `work` gives for stretches of the table that are read side by side.
 
     SQLite gives up the GIL while it reads, so that each stretch can keep a processor busy. Each
-    is a read with a deadline of its own, so they are not of one moment: `high` keeps newer
-    records out of all of them, but a deletion between them may show.
+    is a transaction of its own, so they are not of one moment: `high` keeps newer records out of
+    all of them, but a deletion between them may show.
     """
     with store.readers.lend() as db:
         low, high = db.execute(ID_RANGE).fetchone()
@@ -2938,9 +2938,9 @@ def scan(
     length = max(-(-(high - low) // SCANNERS), 1)
     asking = threading.get_ident()
 
-    def read_stretch(first: int) -> Any:
-        last_id = min(first + length, high)
-        stretch = dataclasses.replace(query, after=first, last_id=last_id)
+    def read_stretch(after: int) -> Any:
+        last_id = min(after + length, high)
+        stretch = dataclasses.replace(query, after=after, last_id=last_id)
         with store.readers.lend(is_slow=True, client=query.client, thread=asking) as db:
             return work(db, (BY_ID, stretch))
 
@@ -2960,7 +2960,7 @@ def merge_pages(query: Query, pages: list[Page]) -> Page:
     merged = list(heapq.merge(*all_records, key=key, reverse=query.order == "desc"))
     for count, record in enumerate(merged, 1):
         is_end = any(more and records[-1] is record for records, more in pages)
-        if is_end or count == query.limit < len(merged):
+        if is_end or (count == query.limit and count < len(merged)):
             return merged[:count], True
     return merged, False
 
@@ -2997,9 +2997,10 @@ def follow(store: SQLiteRecords, query: Query) -> Iterator[list[StoredRecord]]:
             if seen < last_id:
                 # Each commit wakes every follower. One that finds nothing for itself in the
                 # newest records sleeps longer, so that the commits of others cost it little.
-                pause = IDLE_FOLLOW_SECONDS if last_id == newest else FOLLOW_SECONDS
-                part = dataclasses.replace(query, after=seen, last_id=last_id)
-                for records in store.stream(part):
+                if last_id == newest:
+                    pause = IDLE_FOLLOW_SECONDS
+                stretch = dataclasses.replace(query, after=seen, last_id=last_id)
+                for records in store.stream(stretch):
                     yield records
                     seen = records[-1].id
                     pause = FOLLOW_SECONDS  # A rush comes in pages, not record by record.
@@ -3032,10 +3033,8 @@ class Stats:
     def add(self, other: Stats) -> None:
         """Adds what was counted of other records. Raises TooManySteps."""
         self.kinds.update(other.kinds)
-        firsts = [first for first in (self.first, other.first) if first is not None]
-        lasts = [last for last in (self.last, other.last) if last is not None]
-        self.first = min(firsts, default=None)
-        self.last = max(lasts, default=None)
+        self.first = min((n for n in (self.first, other.first) if n is not None), default=None)
+        self.last = max((n for n in (self.last, other.last) if n is not None), default=None)
         self.add_steps((begin, *numbers) for begin, numbers in other.steps.items())
 
     def add_steps(self, rows: Iterable[tuple[int, ...]]) -> None:
@@ -3092,11 +3091,8 @@ class SQLiteCounts(SQLiteRecords):
     def probe(self) -> None:
         """Writes a key that no client can send: only a write finds a full disk."""
         with self.transaction() as db:
-            sql = """
-                REPLACE INTO keys (key, body, first_id, records, created_at)
-                VALUES (x'', x'', 0, 0, ?)
-            """
-            db.execute(sql, [now()])
+            columns = "key, body, first_id, records, created_at"
+            db.execute(f"REPLACE INTO keys ({columns}) VALUES (x'', x'', 0, 0, ?)", [now()])
 
     def size(self) -> int:
         """Bytes of the file, its WAL and its index of the WAL."""
@@ -3105,7 +3101,7 @@ class SQLiteCounts(SQLiteRecords):
 
 
 def step_of(column: str, step: int) -> str:
-    """The begin of the step that a column's time is in, in SQL.
+    """The start of the step that a column's time is in, in SQL.
 
     Before 1970 "%" is negative. Adding a multiple of the step makes it positive. Without CAST,
     ClickHouse would take the step for a number of another size.
@@ -3132,9 +3128,8 @@ def count_by_ranges(db: sqlite3.Connection, query: Query, step: int | None) -> S
     if step and stats.first is not None and stats.last is not None:
         lengths = [length for length in LENGTHS if step % length == 0]
         sums = [f"sum(records) FILTER (WHERE severity = {n})" for n in SEVERITY_NAMES]
-        for part in cut_into_ranges(stats.first, stats.last + 1, lengths):
-            rows, values = select_ranges(query, [part])
-            length, *_ = part
+        for length, start, end in cut_into_ranges(stats.first, stats.last + 1, lengths):
+            rows, values = select_ranges(query, [(length, start, end)])
             # Where a span is a step, its rows are in order already: SQLite need not sort them.
             begin = "time" if length == step else step_of("time", step)
             sql = f"SELECT {begin}, {', '.join(sums)} FROM ({rows}) GROUP BY 1"
@@ -3156,7 +3151,7 @@ def select_ranges(query: Query, ranges: Iterable[Range]) -> tuple[str, list[Json
     """SQL for what a query finds in ranges: a time, service, severity and number of records a row.
 
     For a range of length 1, it reads the index of each kind, which has all that is asked for: no
-    record is read.
+    record is read. (CROSS JOIN makes SQLite begin with the kinds.)
     """
     test, kinds = where(query.kind_filters())
     selects: list[str] = []
@@ -3209,7 +3204,7 @@ WAL_PAUSE_SECONDS = 30  # After a checkpoint that could not end, since another p
 SPARE_PAGES = 1_000  # Free pages that stay in the file for the next records.
 JUMP_SECONDS = 3600  # A clock that jumped ahead and stayed there for so long is believed.
 AGE_NOTES = 10_000  # So many notes are kept for max_age_days: for 30 days, one each 4 minutes.
-OLDEST = "id < (SELECT min(id) FROM logs) + :most"  # Of a range of ids from the smallest on.
+OLDEST = "id < (SELECT min(id) FROM logs) + :most"  # The lowest ids: a range of :most.
 
 
 class SQLiteStore(SQLiteCounts):
@@ -3236,8 +3231,8 @@ class SQLiteStore(SQLiteCounts):
         self._start_id = 0  # It stays 0 if the file is damaged: a later read reports the damage.
         with contextlib.suppress(Unavailable):
             self._start_id = self.newest()
-        # For ids up to it, received_at may tell the age: for all, or, after a jump that is
-        # believed, for those of before this start.
+        # received_at may tell the age of ids up to this one: of all; after a jump that is believed,
+        # only of those of before this start.
         self._dated_id = MAX_ID
         self._wal_pause_until = 0.0  # By the monotonic clock.
         threading.Thread(target=self.upkeep, daemon=True).start()
@@ -3256,8 +3251,7 @@ class SQLiteStore(SQLiteCounts):
     def upkeep_step(self) -> bool:
         """One step. It gives whether there may be more to do. Raises Unavailable."""
         moment = self.steady_now()
-        megabytes = self.config.max_size_mb
-        most_bytes = float("inf") if megabytes is None else megabytes * (1 << 20)
+        most_bytes = (self.config.max_size_mb or float("inf")) * (1 << 20)
         with self.transaction() as db:
             [pages] = db.execute("PRAGMA page_count").fetchone()
             [free] = db.execute("PRAGMA freelist_count").fetchone()
@@ -3279,7 +3273,7 @@ class SQLiteStore(SQLiteCounts):
     def delete_old(self, db: sqlite3.Connection, moment: int) -> int:
         """Deletes some records that are older than max_age_days. Gives how many.
 
-        A record is so old by its received_at, or by the notes. What came while the clock was ahead
+        Its received_at tells its age, or the notes do. What came while the clock was ahead
         has a received_at in the future: the notes delete it. A restart begins new notes.
         """
         if self.config.max_age_days is None:
@@ -3311,8 +3305,7 @@ class SQLiteStore(SQLiteCounts):
 
     def most_wal_bytes(self) -> float:
         """What the WAL may have: an eighth of max_size_mb, and at most MAX_WAL_BYTES."""
-        megabytes = self.config.max_size_mb
-        return MAX_WAL_BYTES if megabytes is None else min(MAX_WAL_BYTES, megabytes * (1 << 20) / 8)
+        return min(MAX_WAL_BYTES, (self.config.max_size_mb or float("inf")) * (1 << 20) / 8)
 
     def bound_wal(self) -> None:
         """Makes queries wait, where the WAL is too large, until all of it is in the file.
@@ -3521,8 +3514,7 @@ class App:
         """The endpoint of a request; `path` is its key in ROUTES. Raises HTTPRefusal."""
         methods = ROUTES.get(path or "", {})
         asked = request.headers.get("access-control-request-method")
-        is_preflight = request.method == "OPTIONS" and asked == "POST" and "POST" in methods
-        if is_preflight:
+        if request.method == "OPTIONS" and asked == "POST" and "POST" in methods:
             return answer_preflight
         # While reading needs no token, a web page of another site could read the logs through the
         # browser of a visitor who reaches this server.
@@ -3610,8 +3602,8 @@ class App:
         client = self.check_reader(request)
         values = parse_query_string(request.query_string, LIST_PARAMETERS)
         follow = values.pop("follow", "0") == "1"
-        # A follower has one order and one format. Pages are in the order of time, where an id says
-        # nothing of what comes after it.
+        # A follower has one order and one format. In pages, which are in the order of time, an id
+        # says nothing of what comes after it.
         not_allowed = ("order", "cursor", "format") if follow else ("after",)
         for name in not_allowed:
             # A follower gets NDJSON anyway: to ask for it is no mistake.
@@ -3834,8 +3826,7 @@ def check_origin(config: Config, request: Request) -> None:
     # Without the port: "[::1]:80" and "[::1]", "localhost:80" and "localhost".
     name = value if value.endswith("]") else value.rpartition(":")[0] or value
     host = name.strip("[]").lower()
-    ours = is_loopback(host) or host in (config.host.lower(), *config.allowed_hosts)
-    if not ours:
+    if not is_loopback(host) and host not in (config.host.lower(), *config.allowed_hosts):
         hint = "Add it to server.allowed_hosts in the configuration."
         raise HTTPRefusal(421, f"This server is not {shorten(host)}.", hint)
     # A browser does not show the answer to a page of another site. But that page could ask for what
@@ -3848,12 +3839,11 @@ def check_origin(config: Config, request: Request) -> None:
 
 def answer_preflight(_app: App, _request: Request) -> Response:
     """Tells a browser that pages of all origins may POST here: a token protects the records."""
+    names = "Authorization, Content-Type, Content-Encoding, Idempotency-Key"
     allowed = {
         "Access-Control-Allow-Origin": "*",
         "Access-Control-Allow-Methods": "POST",
-        "Access-Control-Allow-Headers": (
-            "Authorization, Content-Type, Content-Encoding, Idempotency-Key"
-        ),
+        "Access-Control-Allow-Headers": names,
     }
     return Response(204, headers=allowed)
 
@@ -3971,8 +3961,7 @@ def histogram(stats: Stats, query: Query, step: int) -> list[dict[str, Json]]:
 class Health:
     """Whether records can be stored, as the last look at the store found it.
 
-    A look that was good serves all who ask within a second. A bad one serves those who asked before
-    it ended: who asks after it gets another.
+    A good look serves all who ask within a second; a bad one only those who asked before it ended.
     """
 
     def __init__(self, store: Store):
@@ -4018,11 +4007,10 @@ class Metrics:
         """Adds to a counter. Services past MAX_METRIC_SERVICES share the label "other"."""
         with self._lock:
             service = labels.get("service")
+            if service is not None and len(self._services) < MAX_METRIC_SERVICES:
+                self._services.add(service)
             if service is not None and service not in self._services:
-                if len(self._services) < MAX_METRIC_SERVICES:
-                    self._services.add(service)
-                else:
-                    labels["service"] = "other"
+                labels = {**labels, "service": "other"}
             key = name, tuple(labels.items())
             self.values[key] = self.values.get(key, 0) + amount
 
@@ -4030,7 +4018,7 @@ class Metrics:
         """Counts what became of a batch. A repeat was counted before."""
         if batch.replayed:
             return
-        for (_, service, severity), records in batch.kinds.items():
+        for (_, service, severity), records in batch.minutes.items():
             labels = {"service": service, "severity": SEVERITY_NAMES[severity]}
             self.add("logs_records_accepted_total", records, labels)
         for field, records in parsed.refused_by_field.items():
@@ -4133,8 +4121,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Is called once, before the first request."""
         self.client = self.client_address[0]
         self.set_deadline(IDLE_SECONDS)
-        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         super().setup()
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self.server.handlers.add(self)
 
     def finish(self) -> None:
@@ -4292,8 +4280,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """So many bytes, in pieces. Each is counted as it comes, not before."""
         while length:
             data = self.rfile.read1(min(length, 1 << 18))  # What one `recv` gives.
-            # After `expire` the system still gives the bytes that came. Past the deadline this test
-            # ends the request. Before it, `stop` called `expire`: it is still read.
+            # After `expire` the system still gives the bytes that came. Past the deadline it is
+            # over. Before it, `stop` has called `expire`: what came is still read.
             if not data or (self.is_shut and time.monotonic() > self.deadline):
                 raise self.cut_off()
             self.hold(len(data))
@@ -4435,7 +4423,6 @@ class Server(http.server.ThreadingHTTPServer):
 # The core uses `malformed`, `read_head`, `parse_head`, `parse_small_head` and `read_chunks`: where
 # a request ends, by RFC 9112.
 
-
 HEADER_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")  # A token (RFC 9110, 5.6.2).
 
 
@@ -4530,8 +4517,7 @@ def read_head(handler: Handler, line: bytes) -> bytes:
         if line[-2:] != b"\r\n":
             if line[-1:] == b"\n":
                 raise malformed("A line of the head ends without CR.")
-            # Without a line end, `readline` stopped at the end of the input, or at the bound: then
-            # the next byte makes the head too large.
+            # No line end: the input has ended, or the bound is reached, which the test below finds.
             if size < MAX_HEAD_BYTES:
                 raise handler.cut_off()
         line = handler.rfile.readline(MAX_HEAD_BYTES + 1 - size)
@@ -4548,6 +4534,7 @@ def read_head(handler: Handler, line: bytes) -> bytes:
 
 def read_chunks(handler: Handler) -> Iterator[bytes]:
     """The bytes of all chunks (RFC 9112, 7.1). Extensions and trailers count for nothing."""
+    # "5\r\nhello\r\n0\r\n\r\n" is "hello": each chunk follows its size, and the last one is empty.
     total = 0
     small = 0
     while True:
@@ -4706,7 +4693,6 @@ PROTOBUF = "application/x-protobuf"
 UNKNOWN_SERVICE = "unknown_service"  # OpenTelemetry's name for a service without one.
 # What the code raises where the JSON or protobuf of a client does not have the form of its format.
 MALFORMED = (AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError)
-
 
 # Protobuf (https://protobuf.dev/programming-guides/encoding/). A message is a row of fields. Each
 # begins with a tag: 8 * its number + its wire type. Wire type 0 is followed by a varint, 1 and 5 by
@@ -4948,12 +4934,12 @@ def parse_otlp(value: Json, token: Token) -> Record:
         raise RecordError("record", f"is longer than {MAX_VALUE_CHARS >> 20} MiB")
     try:
         record = read_lazy("LogRecord", lazy)
-        names = {name: record.get(name) for name in ("traceId", "spanId", "eventName")}
-        names["scope"] = scope
+        extras = {name: record.get(name) for name in ("traceId", "spanId", "eventName")}
+        extras["scope"] = scope
         message = otlp_value(record.get("body") or {})
         if message in (None, ""):
-            message = names.pop("eventName") or message
-        attributes = {**shared, **{name: text for name, text in names.items() if text}}
+            message = extras.pop("eventName") or message
+        attributes = {**shared, **{name: text for name, text in extras.items() if text}}
         service = attributes.pop("service.name", None) or UNKNOWN_SERVICE
         nanoseconds = int(record.get("timeUnixNano") or 0)
         nanoseconds = nanoseconds or int(record.get("observedTimeUnixNano") or 0)
@@ -5003,10 +4989,9 @@ def otlp_value(value: dict[str, Json]) -> Json:
     >>> otlp_value({"arrayValue": {"values": [{"intValue": "3"}, {"kvlistValue": {"values": []}}]}})
     [3, {}]
     """
-    present = {kind: content for kind, content in value.items() if content is not None}
-    if not present:
-        return None
-    kind, content = next(iter(present.items()))
+    present = ((kind, content) for kind, content in value.items() if content is not None)
+    nothing: tuple[str, Json] = ("", None)
+    kind, content = next(present, nothing)
     if kind == "arrayValue":
         return [otlp_value(item) for item in content.get("values") or []]
     if kind == "kvlistValue":
@@ -5029,10 +5014,10 @@ def otlp_pairs(pairs: list[Json] | None) -> dict[str, Json]:
 def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
     """Makes a record of a line or an event and of the fields that came around it.
 
-    Where it is a JSON object, or a text that is one, its members are the record: a program knows
-    its time and severity better than what sends its lines. If they make no good record, `whole` is
-    it: its message is the line as it stands, so that nothing is lost. A service token writes
-    its own service: one that a line names is an attribute. Raises RecordError.
+    Where it is a JSON object, or a text that is one, its members are the record: what came around
+    it gives only the time, the severity and the attributes that the line lacks. If they make no
+    good record, `whole` is it: its message is the line as it stands. A service token writes its own
+    service: one that a line names is an attribute. Raises RecordError.
 
     >>> outer = {"timestamp": "2026-11-24", "level": "info", "attributes": {"pod": "a"}}
     >>> token = Token("secret", "service", "web")
@@ -5201,9 +5186,8 @@ def parse_loki(value: Json, token: Token) -> Record:
     is_entry = isinstance(entry, list) and len(entry) in (2, 3) and None not in entry[:2]
     metadata = entry[2] if is_entry and len(entry) == 3 else {}
     if not is_entry or not isinstance(metadata, dict | None):
-        raise RecordError(
-            "values", 'must be ["NANOSECONDS", "LINE"], with or without a third item, an object'
-        )
+        error = 'must be ["NANOSECONDS", "LINE"], with or without a third item, an object'
+        raise RecordError("values", error)
     attributes = labels | (metadata or {})
     outer = {"timestamp": entry[0], "attributes": attributes}
     levels = [name for name in ("level", "detected_level", "severity") if attributes.get(name)]
@@ -5220,8 +5204,8 @@ def parse_loki(value: Json, token: Token) -> Record:
 
 IDS_BEGIN = (datetime(2026, 1, 1, tzinfo=timezone.utc) - EPOCH) // MICROSECOND
 NUMBERS = 16  # Servers on one store. Ids stay below MAX_ID until 2043.
-# Two minutes, as a difference of ids. Within two minutes after it got its id, a record is
-# committed, or it never will be. The clocks of the servers must differ by less than that.
+# Two minutes, as a difference of ids: what is older than that and not committed never will be. The
+# clocks of the servers must differ by less.
 LATE = 2 * MINUTE * NUMBERS
 CLICKHOUSE_FOLLOW_SECONDS = 0.5
 CREATE_PROBES = """
@@ -5977,6 +5961,7 @@ document.onpointerup = ({clientX}) => {  // A drag over the bars asks for their 
   const {top} = page.bars.getBoundingClientRect();
   const last = document.elementFromPoint(clientX, top + 20)?.closest('#bars a');
   if (!grip || !last || grip === last) return;
+  // The least and the greatest of four times.
   const [start, , , end] = [grip.start, grip.end, last.start, last.end].sort();
   location.search = changed({since: null, timestamp_start: start, timestamp_end: end});
 };
@@ -6279,15 +6264,16 @@ def run(options: argparse.Namespace) -> int:
     config = load_config(options.config, **overrides)
     if options.check:
         return repair_counts(config)
-    max_connections = min(MAX_CONNECTIONS, raise_descriptor_limit() - 100)  # The store needs some.
+    spare = 80 + 2 * (READERS + SLOW_READERS)  # The store needs these, two for each reader.
+    max_connections = min(MAX_CONNECTIONS, raise_descriptor_limit() - spare)
     if max_connections < 1:
         raise StartError("too few open files are allowed: raise ulimit -n to 200 or more")
     server = Server(config, load_tls(config.tls), max_connections)
     kind = ClickHouseStore if "://" in config.store else SQLiteStore
     app = App(config, kind(config))
     status = 0
+    accepting = server.serve(app)
     with contextlib.suppress(KeyboardInterrupt):
-        accepting = server.serve(app)
         with contextlib.suppress(OSError, Unavailable):  # Nobody may be there to read it.
             print(f"listening on {server.url}", flush=True)
             if sys.stdout and sys.stdout.isatty():

@@ -1347,6 +1347,30 @@ class FairShares(unittest.TestCase):
         return server.get("/health").status == 503
 
 
+class Tail(unittest.TestCase):
+    """A follower goes on after an outage where it was."""
+
+    def test_an_outage_between_two_pages_makes_a_follower_miss_and_repeat_nothing(self):
+        store = store_of(self)
+        commit(store, batch_of(*[record(str(number)) for number in range(20)]))
+        page, calls = store.page, iter(range(100))
+
+        def fail_once(*arguments: Any) -> module.Page:
+            if next(calls) == 2:
+                raise module.Unavailable("An outage.")
+            return page(*arguments)
+
+        found: list[str] = []
+        with (
+            mock.patch.object(module, "STREAM_RECORDS", 5),
+            mock.patch.object(store, "page", fail_once),
+        ):
+            follower = store.follow(module.Query(after=0))
+            while len(found) < 20:
+                found += [one.message for one in next(follower)]
+        self.assertEqual(found, [str(number) for number in range(20)])
+
+
 class RareTexts(unittest.TestCase):
     """A text is searched side by side where an index would have to be read to its end."""
 
@@ -1360,6 +1384,13 @@ class RareTexts(unittest.TestCase):
             ):  # fmt: skip
                 with self.subTest(text, limit=limit):
                     query = module.Query(contains=(text,), limit=limit)
+                    self.assertEqual(module.needs_scan(db, query), expected)
+            for filters, expected in (
+                ({"min_severity": 10}, True), ({"service": ("app",)}, True),
+                ({"min_severity": 40}, False), ({"not_service": ("app",)}, False),
+            ):  # fmt: skip
+                with self.subTest(filters):
+                    query = module.Query(contains=("nowhere",), **filters)
                     self.assertEqual(module.needs_scan(db, query), expected)
 
 

@@ -249,7 +249,7 @@ class Chapters(unittest.TestCase):
         )
         self.assertLessEqual(set(self.CORE), {chapter.name for chapter in found})
         for what, number, most in (
-            ("lines", len(lines), 6330),
+            ("lines", len(lines), 6316),
             ("lines of the core chapters", core, 1577),
             ("lines of code", len(self.lines_of_code()), 4364),
         ):
@@ -511,7 +511,10 @@ class Plans(unittest.TestCase):
         ):
             with self.subTest(query):
                 self.check_page(self.plan(f"/logs?{query}"), False, "since" in query)
-                self.check_page(self.plan(f"/logs?{query}&service=a"), True, "since" in query)
+                steps = self.plan(f"/logs?{query}&service=a")
+                sample = f"LIMIT {server.SAMPLE_RECORDS})"
+                steps = [step for step in steps if sample not in step.statement]
+                self.check_page(steps, True, "since" in query)
         with self.subTest("a small part of the time, though no record has the text"):
             self.check_page(self.plan("/logs?contains=x&timestamp_start=2098-01-01"), False, True)
 
