@@ -35,8 +35,7 @@ CREATE INDEX logs_by_time ON logs (timestamp);
 
 -- Serves GET /logs by service, by severity or by both: the newest records of one service and
 -- severity are one stretch of this index, and a query for several merges as many stretches.
--- Where the time of /stats begins or ends within a minute, that part of a minute is counted by this
--- index alone: no record is read.
+-- It also serves /stats, for the part of a minute at each end of its time: no record is read.
 CREATE INDEX logs_by_kind ON logs (service, severity, timestamp);
 
 -- Serves /stats and its histogram: how many records there are by day, hour and minute of their

@@ -20,8 +20,14 @@ What a 200 promises: every record counted as accepted is committed, and the tran
 (fsync) before the answer leaves. A missing answer proves nothing: the batch may be stored or not.
 So give each batch an Idempotency-Key of its own: sent again with that key, it is stored once.
 
-README.md says how to use it, and has a guided tour of its ideas. schema.sql has the tables,
-config.json the tokens and other settings.
+README.md says how to use it; schema.sql has the tables, config.json the tokens and other settings.
+
+Ideas worth a look, a guided tour in README.md: group commit (`Committer`), exactly once
+(`insert_batches`, `find_keys`), keyset paging (`read_page`), a search on all processors (`scan`),
+live tail without loss (`follow`), counts kept as records come (`count_by_ranges`,
+`cut_into_ranges`), retention in small steps (`SQLiteStore`), a share for each client (`Shares`),
+framing (`parse_head`, `body_length`), deadlines (`Handler.set_deadline`, `Handler.expire`) and
+protobuf by hand (`read_varint`, `read_message`).
 
 Chapters. Those without * are the core. Skip the others when you read for the first time: the lines
 below their title say what the core uses of them. A chapter with a letter belongs to the one before
@@ -449,7 +455,7 @@ def read_section(values: Json, path: str, mistakes: list[str], shape: str = "") 
         else:  # The value itself is not shown: it may be a token.
             mistakes.append(f"{place}{key}: must be {settings[key].words}")
     for key, value in read.items():
-        if value is REQUIRED and key not in values:
+        if value is REQUIRED and key not in values:  # A wrong one has its line already.
             mistakes.append(f"{place}{key}: missing")
     return read
 
@@ -613,8 +619,8 @@ def parse_record(fields: Json, token: Token) -> Record:
     own_timestamp = fields.pop("timestamp", None)
     own_severity = fields.pop("severity", None)
     service = fields.pop("service", None) or None  # A shipper's template may leave it empty.
-    # To look for aliases costs as much as all the rest: only where something is missing. In ECS,
-    # the names of Elastic's products, "service" is an object: {"name": "web"}.
+    # To look for aliases costs as much as all the rest: only where something is missing. Elastic's
+    # ECS has an object as "service": {"name": "web"}.
     has_service = token.role == "service" or isinstance(service, str)
     is_complete = has_service and None not in (own_message, own_timestamp, own_severity)
     aliases = {} if is_complete else find_aliases(fields)
@@ -2003,7 +2009,7 @@ class Committer:
     All batches wait in a queue. Only the thread of the first batch commits. It takes the batches
     that are in the queue at that moment, up to MAX_COMMIT_RECORDS. The threads of the others sleep.
     So one fsync serves many requests, and a lone client waits for nobody. Batches with a result
-    always stand at the front of the queue.
+    always stand at the front of the queue: they are its first ones, or an outage failed all of it.
     """
 
     def __init__(self, write: Callable[[list[Batch]], None]):
@@ -2314,7 +2320,7 @@ class SQLiteRecords(Store):
             known = find_keys(db, [batch.key for batch in batches if batch.key])
             fresh: list[Batch] = []  # Those that are not stored yet.
             for batch in batches:
-                batch.replayed = batch.key in known
+                batch.replayed = batch.key in known  # Never so without a key.
                 if batch.replayed:
                     body_hash, batch.first_id, batch.stored = known[batch.key]
                     if body_hash != batch.body_hash:
@@ -5558,6 +5564,7 @@ form nav span { display: flex; }
 b, .chip { color: var(--tone); text-decoration: none; }
 .chip + .chip { border-left: 0; }
 #state { cursor: pointer; }
+#json { margin-left: auto; }
 [aria-current] { border-color: var(--tone); background: color-mix(in srgb, var(--tone) 9%, #0000); }
 output:not(:empty) { padding: .2rem .6rem; border-left: 3px solid #d9822b; }
 small, time, i, dt, figcaption, ::placeholder { color: var(--dim); font-style: normal; }
@@ -5615,6 +5622,7 @@ let wanted;  // A pattern of the texts that it searches for.
 let counts = {severity: {}, service: {}};  // Of the records of each.
 let work = new AbortController();  // Stops the requests for what is shown.
 let latest;  // The list as it was last shown, as JSON.
+let isWanted = false;  // Whether the reader has asked for what came since.
 let countedAt;  // When the records were last counted.
 let hasFailed = false;  // Whether the last look did.
 let total, severe;  // The records when the list was shown, and the errors at the last look.
@@ -5672,7 +5680,8 @@ function tell({name, status, error = '', hint = ''}) {  // Shows an error; gives
   }[status] ?? `${error} ${hint}`.trim();
   page.token.hidden = status !== 401;
   hasFailed = status !== 200 && status !== 404;
-  if (hasFailed && page.list.ariaBusy === 'true') page.list.replaceChildren();  // The old rows.
+  const old = hasFailed && page.list.ariaBusy === 'true' ? ['list', 'bars', 'caption'] : [];
+  old.forEach(name => page[name].replaceChildren());
   report(!status);
   return [undefined, 429, 502, 503, 504].includes(status);
 }
@@ -5702,7 +5711,8 @@ async function look() {  // Shows what there is now; gives whether to look again
   const answer = await ask(changed({}, 'logs'));
   const text = await answer.clone().text();
   const isFirst = page.list.ariaBusy === 'true';
-  const mayMove = isFirst || !isHeld();
+  const mayMove = isFirst || isWanted || !isHeld();
+  isWanted = false;
   if (isFirst || hasFailed) tell({status: 200});  // Takes the notice away.
   if (text !== latest && mayMove) await show(answer);
   if (isFirst) await suggest();
@@ -5858,6 +5868,7 @@ function toggled(name, value) {  // Gives the query with this filter, or without
   next.delete(name, value);
   next.delete(name.startsWith('not_') ? name.slice(4) : `not_${name}`, value);
   if (!query.has(name, value)) next.append(name, value);
+  if (name === 'severity') next.delete('min_severity');  // It could leave out the chip's own.
   return `?${next}`;
 }
 function chip([name, value]) {  // Makes a link that turns a filter on or off, and one to exclude.
@@ -5993,8 +6004,8 @@ window.onkeydown = window.onpointerdown = () => {  // The reader is here: what c
   report();
 };
 document.onvisibilitychange = () => wake?.();
-page.state.onclick = () => {  // Nothing is open then, and the list is at its top: it moves on.
-  opened()?.removeAttribute('open');
+page.state.onclick = () => {
+  isWanted = true;
   scrollTo(0, 0);
   wake?.();
 };

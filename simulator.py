@@ -60,7 +60,7 @@ from typing import Any, NamedTuple
 
 # -------- 1. Constants
 TRY_TIMEOUT_SECONDS = 10.0  # a try fails after this silence; a busy server may need some seconds
-GIVE_UP_AFTER_SECONDS = 60.0  # after a service's first failure; then each record gets one try
+GIVE_UP_AFTER_SECONDS = 60.0  # from the first failure on; then one try each, until one is answered
 FIRST_PAUSE_SECONDS = 0.2  # the longest pause before the second try; it doubles from try to try
 LONGEST_PAUSE_SECONDS = 3.0  # it grows no further, so that a restarted server is found soon
 STOP_WITHIN_SECONDS = 3.0  # from Ctrl-C to the summary, even if a request still has no answer
@@ -78,7 +78,7 @@ def say(text: str, stream: Any = None, end: str = "\n") -> None:
     """Prints a line. If stdout or stderr is closed or full, the simulation goes on."""
     try:
         print(text, end=end, file=stream, flush=True)
-    except OSError:  # At its end, Python would try again. So nothing goes there any more.
+    except OSError:  # At its end, Python flushes it, and would fail again: /dev/null takes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), (stream or sys.stdout).fileno())
 
 

@@ -297,6 +297,8 @@ class Names(unittest.TestCase):
                 chapter, _, names = place.partition(" ")
                 found = [extent(name.strip("`")) for name in names.split(", ")]
                 self.assertEqual(cost, ", ".join(str(last - first + 1) for first, last in found))
+                for name in names.split(", "):  # The first screen of server.py has them too.
+                    self.assertIn(name, server.__doc__ or "")
                 for first, _ in found:
                     banners = [line for line in lines[:first] if line.startswith("# -------- ")]
                     self.assertEqual(banners[-1].split()[2], f"{chapter}.")
