@@ -367,7 +367,7 @@ class AStoreThatCanNotCommit(unittest.TestCase):
         )
         check_database(self, server)
 
-    def test_database_locked_by_another_process(self):
+    def test_writes_are_refused_while_another_process_locks_the_file_and_go_on_after(self):
         with Server(constants={"LOCK_SECONDS": 0.2}) as server:
             server.post({"message": "before"})
             with contextlib.closing(
@@ -433,7 +433,7 @@ class AStoreThatCanNotCommit(unittest.TestCase):
             for thread in asking:
                 thread.join(20)
 
-    def test_file_moved_away_and_put_back(self):
+    def test_writes_are_refused_while_the_file_is_moved_away_and_go_on_after(self):
         for name, put_another in {
             "nothing in its place": False,
             "another file in its place": True,
@@ -452,7 +452,7 @@ class AStoreThatCanNotCommit(unittest.TestCase):
                 aside.rename(server.database)
                 self.assert_goes_on(server)
 
-    def test_file_that_is_read_only_when_the_server_starts(self):
+    def test_writes_are_refused_while_the_file_is_read_only_and_go_on_after(self):
         folder = folder_of(self)
         with Server(folder) as server:
             server.post({"message": "before"})
@@ -468,7 +468,7 @@ class AStoreThatCanNotCommit(unittest.TestCase):
                     file.chmod(0o644)
             self.assert_goes_on(server)
 
-    def test_file_made_immutable_under_the_server(self):
+    def test_writes_are_refused_while_the_file_is_immutable_and_go_on_after(self):
         # A file in memory can be written all the same.
         folder = self.enterContext(tempfile.TemporaryDirectory(prefix="logs-"))
         with Server(folder) as server:
@@ -484,7 +484,7 @@ class AStoreThatCanNotCommit(unittest.TestCase):
             subprocess.run(["chattr", "-i", *files], check=True)
             self.assert_goes_on(server)
 
-    def test_disk_full(self):
+    def test_writes_are_refused_while_the_disk_is_full_and_go_on_after(self):
         folder = folder_of(self)
         if subprocess.run(
             ["mount", "-t", "tmpfs", "-o", "size=3m", "logs", folder], capture_output=True
@@ -515,7 +515,7 @@ class AStoreThatCanNotCommit(unittest.TestCase):
             check_database(self, server)
 
     @unittest.skipUnless(sys.platform == "linux", "prlimit is Linux's")
-    def test_no_file_may_grow_any_further(self):
+    def test_writes_are_refused_while_no_file_may_grow_and_go_on_after(self):
         with Server() as server:
             server.post({"message": "before"})
             size = os.stat(f"{server.database}-wal").st_size
