@@ -38,6 +38,10 @@ class SideBySide(unittest.TestSuite):
         if sys.platform != "linux" or debug:  # Other systems can't fork safely.
             return super().run(result, debug)
         suites = list(self)
+        count = self.countTestCases()
+        if count > 100:  # Not where -k has chosen a few.
+            says = f"{count} tests of server.py, simulator.py and README.md, {processes} at a time:"
+            print(says, "about a minute on two idle cores. A dot is a test.", file=sys.stderr)
         fork = multiprocessing.get_context("fork")
         with concurrent.futures.ProcessPoolExecutor(
             processes, fork, initializer=Worker.begin, initargs=(suites, result)
