@@ -618,10 +618,10 @@ def parse_record(fields: Json, token: Token) -> Record:
     own_message = fields.pop("message", None)
     own_timestamp = fields.pop("timestamp", None)
     own_severity = fields.pop("severity", None)
-    service = fields.pop("service", None) or None  # A shipper's template may leave it empty.
+    service = fields.pop("service", None)
     # To look for aliases costs as much as all the rest: only where something is missing. Elastic's
     # ECS has an object as "service": {"name": "web"}.
-    has_service = token.role == "service" or isinstance(service, str)
+    has_service = token.role == "service" or is_service(service)
     is_complete = has_service and None not in (own_message, own_timestamp, own_severity)
     aliases = {} if is_complete else find_aliases(fields)
     field = "timestamp"  # Where a ValueError comes from.
@@ -647,7 +647,7 @@ def parse_record(fields: Json, token: Token) -> Record:
     if is_empty and "timestamp" not in aliases and "severity" not in aliases:
         text = f"is missing: a record needs a message, a time or a level; it has {shorten(fields)}"
         raise RecordError("message", text)
-    if service is None or isinstance(service, dict):
+    if service in (None, "") or isinstance(service, dict):  # A shipper may leave it empty.
         service = pop_service(fields, aliases, service, token)
     service = check_service(service, token)
     return Record(timestamp, service, severity, message, attributes_json(fields))

@@ -8,7 +8,7 @@ from typing import Any
 
 import server
 from tests.load import seconds_at_work
-from tests.support import SHIPPER, Json, ServerTests
+from tests.support import SHIPPER, TOKEN, Json, ServerTests
 
 MOMENT = "2026-11-24T02:14:12"
 
@@ -291,6 +291,13 @@ class Loggers(ServerTests):
             with self.subTest(fields):
                 (record,) = self.accept({"message": "m", **fields}, SHIPPER)
                 self.assertEqual(record["service"], expected)
+
+    def test_a_service_that_is_no_text_is_refused_and_not_lost(self) -> None:
+        for service in (0, False, [], 5):
+            for token in (TOKEN, SHIPPER):
+                with self.subTest(service, token=token):
+                    answer = self.server.post({"message": "m", "service": service}, token)
+                    self.assertIn(answer.status, (403, 422), answer.text)
 
     def test_a_service_object_of_another_service_is_refused_to_a_service_token(self) -> None:
         for fields in ({"service": {"name": "web"}}, {"service.name": "web"}):
