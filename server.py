@@ -71,12 +71,12 @@ different. SQLite commits into a second file, the WAL, and a checkpoint moves it
 which needs a moment without readers. So, while the WAL is too large, queries that have not begun
 are held back, for 10 s at most.
 
-Locks on which a batch may wait: a large body waits for one of two places (`large_body_slot`).
-Batches join a queue, which `Committer._lock` guards. The thread of the first one commits for the
-others too, and holds `SQLiteRecords._write_lock`, which guards the one connection that writes. The
-threads of the others wait for `Batch.wake` and hold nothing. Each small step of deleting takes
-`_write_lock` too, and so do a look of /health and a checkpoint, which can take 2 s. Other locks are
-held for a moment.
+Locks on which a batch may wait: a large body waits for one of two places (`large_body_slot`), and
+a batch of more than 1,000 records for the one before it (`Committer._long`). Batches join a queue,
+which `Committer._lock` guards. The thread of the first one commits for the others too, and holds
+`SQLiteRecords._write_lock`, which guards the one connection that writes. The threads of the others
+wait for `Batch.wake`. Each small step of deleting takes `_write_lock` too, and so do a look of
+/health and a checkpoint, which can take 2 s. Other locks are held for a moment.
 """
 
 from __future__ import annotations
@@ -196,6 +196,9 @@ MAX_HELD_BYTES = 64 << 20  # Memory for bodies that come in and for large answer
 MAX_CLIENT_BYTES = 32 << 20  # The part of it that one token or address may have.
 HELD_ANSWER_BYTES = 64 << 10  # Only larger answers are counted.
 LARGE_BODY_BYTES = 8 << 10  # Larger and compressed bodies are worked on two at a time.
+# Only so many bodies of a token are read further than that at a time, until they are stored.
+LARGE_UPLOAD_BYTES = 512 << 10
+MAX_UPLOADS = 3
 MAX_WAL_BYTES = 128 << 20  # When SQLite's WAL is larger, queries wait for a checkpoint.
 MAX_METRIC_SERVICES = 1_000  # Services with a label of their own in /metrics.
 # So many addresses that sent bad tokens are remembered, to log a line a second at most for each.
@@ -1999,8 +2002,7 @@ class Batch:
         return self.is_on_disk or self.failure is not None
 
 
-MAX_COMMIT_RECORDS = 1_000  # A transaction with so many takes no more batches.
-LARGE_COMMIT_RECORDS = 100  # With so many, other threads must release the GIL sooner.
+MAX_COMMIT_RECORDS = 1_000  # A transaction has more only where its one batch has more.
 
 
 class Committer:
@@ -2015,6 +2017,7 @@ class Committer:
     def __init__(self, write: Callable[[list[Batch]], None]):
         self._write = write
         self._lock = threading.Lock()  # Guards `queue`. It is held for a moment only.
+        self._long = threading.Lock()  # So that a short batch waits for one long batch at most.
         self.queue: deque[Batch] = deque()  # A batch leaves it with its result.
         # Changed only by the thread that commits:
         self.commits = 0
@@ -2025,13 +2028,14 @@ class Committer:
 
         The failure is Unavailable, KeyReused, or any exception that was not expected.
         """
-        with self._lock:
-            self.queue.append(batch)
-            if len(self.queue) == 1:
-                batch.wake.release()
-        batch.wake.acquire()  # It waits until it has a result, or is the first.
-        if not batch.has_result:
-            self._lead()
+        with self._long if len(batch.records) > MAX_COMMIT_RECORDS else contextlib.nullcontext():
+            with self._lock:
+                self.queue.append(batch)
+                if len(self.queue) == 1:
+                    batch.wake.release()
+            batch.wake.acquire()  # It waits until it has a result, or is the first.
+            if not batch.has_result:
+                self._lead()
         if not batch.is_on_disk:
             # A batch without any result would be a fault of this program. It gets no 200 either.
             raise batch.failure or Unavailable("The batch was not committed.")
@@ -2043,14 +2047,10 @@ class Committer:
             records = 0
             with self._lock:
                 for batch in self.queue:
-                    if records >= MAX_COMMIT_RECORDS:
+                    records += len(batch.records)
+                    if batches and records > MAX_COMMIT_RECORDS:
                         break
                     batches.append(batch)
-                    records += len(batch.records)
-            # After each statement, the thread that commits must get the GIL back from threads that
-            # parse. Python makes these release it after 0.005 s: for a large commit that is long
-            # (bench.py: batches). The setting holds for all, until the next commit.
-            sys.setswitchinterval(0.001 if records >= LARGE_COMMIT_RECORDS else 0.005)
             self._commit_together(batches)
         finally:  # Whatever was raised: nobody waits for ever.
             with self._lock:
@@ -3745,7 +3745,7 @@ class Shares:
         self._large_bodies = threading.Semaphore(2)  # Of all: more at a time would take memory.
         # By secret of a token. They are never removed, but there are few.
         self._turns: dict[str, threading.Lock] = {}
-        self._brakes: dict[str, threading.Lock] = {}
+        self._uploads: dict[str, threading.Semaphore] = {}
 
     def check_rate(self, token: Token, rate: float | None) -> None:
         """Raises HTTPRefusal, 429, while a token has sent more than its rate allows."""
@@ -3800,11 +3800,27 @@ class Shares:
     def large_body_slot(self, client: str) -> Iterator[None]:
         """One of two places for work on a large body. A client has one at most."""
         with self._turns.setdefault(client, threading.Lock()), self._large_bodies:
-            yield
+            # The thread that commits must get the GIL back after each statement, from the thread
+            # that works here. Python makes that one release it after 0.005 s, which is long.
+            sys.setswitchinterval(0.001)
+            try:
+                yield
+            finally:
+                sys.setswitchinterval(0.005)
+
+    def begin_upload(self, client: str) -> threading.Semaphore:
+        """Takes one of MAX_UPLOADS places of a client, which the caller releases.
+
+        Raises Unavailable where none becomes free.
+        """
+        places = self._uploads.setdefault(client, threading.Semaphore(MAX_UPLOADS))
+        if not places.acquire(timeout=RETRY_SECONDS):
+            raise Unavailable("Too many large bodies come in, of this client.")
+        return places
 
     def brake(self, client: str) -> None:
         """Makes a client wait that sends many small chunks: its connections one after the other."""
-        with self._brakes.setdefault(client, threading.Lock()):
+        with self._turns.setdefault(client, threading.Lock()):
             time.sleep(0.002)  # For 16 chunks: some 8,000 a second.
 
 
@@ -4115,6 +4131,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     unread = False
     client: str  # Whose bytes `Shares` counts: a token or an address.
     held_bytes = 0  # So many of this request are counted there now.
+    upload: threading.Semaphore | None = None  # A place for a large body, until it is stored.
     deadline: float  # When the present wait ends: `set_deadline` sets it.
     shuts: int  # SHUT_RD or SHUT_RDWR, for `expire`.
     is_shut = False  # `expire` has ended its reading.
@@ -4171,6 +4188,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         finally:
             self.server.app.shares.hold(self.client, -self.held_bytes)
             self.held_bytes = 0
+            if self.upload:
+                self.upload.release()
+                self.upload = None
             self.client = self.client_address[0]
         if self.unread:
             drain(self)
@@ -4291,6 +4311,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if not data or (self.is_shut and time.monotonic() > self.deadline):
                 raise self.cut_off()
             self.hold(len(data))
+            if self.held_bytes > LARGE_UPLOAD_BYTES and not self.upload:
+                self.upload = self.server.app.shares.begin_upload(self.client)
             length -= len(data)
             yield data
 

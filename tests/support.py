@@ -256,6 +256,11 @@ class Server:
     def get(self, path: str, **headers: str) -> Answer:
         return self.request("GET", path, None, {n.replace("_", "-"): v for n, v in headers.items()})
 
+    def metric(self, name: str) -> float:
+        """A number of GET /metrics without labels; -1 where there is none."""
+        lines = self.get("/metrics").text.splitlines()
+        return next((float(line.split()[1]) for line in lines if line.startswith(name + " ")), -1)
+
     def sql(self, statement: str, *parameters: Json) -> list[tuple[Any, ...]]:
         """Reads the database file by a connection of its own, past the server."""
         connection = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=10)

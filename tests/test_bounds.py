@@ -408,6 +408,7 @@ class OneOfMany(ServerTests):
         "constants": {
             "MAX_HELD_BYTES": 6 * MIB,
             "MAX_CLIENT_BYTES": 4 * MIB,
+            "MAX_UPLOADS": 9,
             "MAX_ADDRESS_CONNECTIONS": 20,
             "MAX_CONNECTIONS": 25,
             "MAX_METRIC_SERVICES": 3,
@@ -415,11 +416,7 @@ class OneOfMany(ServerTests):
     }
 
     def tearDown(self) -> None:
-        eventually(lambda: self.metric("logs_waiting_bytes") == 0)
-
-    def metric(self, name: str) -> float:
-        lines = self.server.get("/metrics").text.splitlines()
-        return next((float(line.split()[1]) for line in lines if line.startswith(name + " ")), -1)
+        eventually(lambda: self.server.metric("logs_waiting_bytes") == 0)
 
     def test_unfinished_uploads_of_one_token_leave_room_for_the_others(self):
         body = b'{"message":"m","k":"' + b"x" * 700_000 + b'"} {"message":"m"}'
@@ -431,7 +428,7 @@ class OneOfMany(ServerTests):
                 held = min(number, 4) * 900_000
                 if number > 4:
                     self.assertEqual(wire.answer().status, 503)
-                eventually(lambda held=held: self.metric("logs_waiting_bytes") == held)
+                eventually(lambda held=held: self.server.metric("logs_waiting_bytes") == held)
             own = self.server.post(body)
             self.assertEqual(own.status, 503, own.text)
             self.assertIn("retry-after", own.headers)
@@ -467,7 +464,7 @@ class OneOfMany(ServerTests):
             slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             slow.connect(("127.0.0.1", self.server.port))
             slow.sendall(f"GET {page} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-            eventually(lambda: self.metric("logs_waiting_bytes") > 2 * MIB)
+            eventually(lambda: self.server.metric("logs_waiting_bytes") > 2 * MIB)
             answer = self.server.get(page)
             self.assertEqual(answer.status, 503, answer.text[:200])
             self.assertIn("retry-after", answer.headers)
@@ -483,8 +480,8 @@ class OneOfMany(ServerTests):
             slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             slow.connect(("127.0.0.1", self.server.port))
             slow.sendall(b"GET /logs?limit=0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            eventually(lambda: self.metric("logs_waiting_bytes") > MIB)
-        eventually(lambda: self.metric("logs_waiting_bytes") == 0)
+            eventually(lambda: self.server.metric("logs_waiting_bytes") > MIB)
+        eventually(lambda: self.server.metric("logs_waiting_bytes") == 0)
         self.assertGreater(len(self.server.get("/logs?limit=0").json), 11)
 
     def test_services_past_a_bound_share_one_label_in_the_metrics(self):
@@ -872,6 +869,51 @@ class LargeBodies(ServerTests):
         for thread in threads:
             thread.join()
         self.assertLess(seconds, (time.monotonic() - began) / 2)
+
+    def test_three_uploads_of_one_token_come_in_at_a_time(self):
+        body = b'{"message": "m"}\n' * 40_000  # Longer than LARGE_UPLOAD_BYTES.
+        heads = (b"Content-Length: %d\r\n\r\n" % len(body), b"Transfer-Encoding: chunked\r\n\r\n")
+        for head in heads:
+            chunk = b"%x\r\n" % len(body) if b"chunked" in head else b""
+            with self.subTest(head), contextlib.ExitStack() as stack:
+                for number in range(1, 4):
+                    wire = stack.enter_context(Wire(self.server))
+                    wire.send(POST + head + chunk + body[:-10])
+                    held = number * (len(body) - 10)
+                    eventually(lambda held=held: self.server.metric("logs_waiting_bytes") == held)
+                refused = self.server.post(body)
+                self.assertEqual(refused.status, 503, refused.text)
+                self.assertIn("large", refused.json["error"])
+                self.assertIn("retry-after", refused.headers)
+                for other, token in ((body[:1_700], TOKEN), (body, OTHER_TOKEN)):
+                    self.assertEqual(self.server.post(other, token).status, 200)
+                waiting = stack.enter_context(Wire(self.server)).send(POST + heads[0] + body)
+                wire.send(body[-10:] + (b"\r\n0\r\n\r\n" if chunk else b""))
+                for one in (wire, waiting):  # The place of the first is free: the second gets it.
+                    answer = one.answer()
+                    self.assertEqual(answer and answer.status, 200)
+            eventually(lambda: self.server.metric("logs_waiting_bytes") == 0)
+
+    def test_a_short_batch_waits_for_one_long_batch_at_most(self):
+        body = b'{"message": "m"}\n' * 40_000
+        tokens = [TOKEN, OTHER_TOKEN] * 3
+        done: list[float] = []
+
+        def post(token: str) -> None:
+            self.assertEqual(self.server.post(body, token).status, 200)
+            done.append(time.monotonic())
+
+        threads = [threading.Thread(target=post, args=[token]) for token in tokens]
+        for thread in threads:
+            thread.start()
+        waits = []
+        while any(thread.is_alive() for thread in threads):
+            began = time.monotonic()
+            self.assertEqual(self.server.post({"message": "short"}).status, 200)
+            waits.append((began, time.monotonic()))
+        self.assertEqual(len(done), len(tokens))
+        # Two may end while it waits: one that ended just before its own commit, and a long one.
+        self.assertLessEqual(max(sum(a < end < b for end in done) for a, b in waits), 2)
 
 
 class WhoLeaves(ServerTests):
