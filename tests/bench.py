@@ -23,7 +23,7 @@ What it does not show: a network, a cold disk cache, more cores than the machine
 server share these; on two cores, a server that keeps one busy leaves the other to the client.
 
 Sections: 1. Figures, 2. Records and requests, 3. The client, 4. Servers and stores, 5. Writing,
-6. Reading, 7. Memory, start, disk, 8. Main.
+6. Reading, 7. Memory, start, disk, 8. Ideas, 9. Main.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ import os
 import pathlib
 import platform
 import re
+import secrets
 import selectors
 import shutil
 import socket
@@ -50,6 +51,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import timeit
+import types
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -60,6 +63,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that the file runs by its name, and not only as a module
 
 import server as module  # noqa: E402  # needs that path
+from tests.load import Follower  # noqa: E402
 from tests.support import SHIPPER, Server  # noqa: E402
 
 # The goals
@@ -974,12 +978,121 @@ def disk(bench: Bench) -> Iterator[Figure]:
                 yield Figure(f"disk, index {name}, {compact(rows)} records", "", measured)
 
 
-# ---------------------------------------------------------------- 8. Main
+# ---------------------------------------------------------------- 8. Ideas
+
+
+def microseconds(work: Callable[[], object], times: int = 1) -> float:
+    """What a piece of work takes, that a call does so many times: the median of 20 calls."""
+    return statistics.median(timeit.repeat(work, number=1, repeat=20)) * 1e6 / times
+
+
+def ideas(bench: Bench) -> Iterator[Figure]:
+    """What each idea of README's tour costs: in this process, without HTTP, or by one client."""
+    with bench.scratch() as folder:
+        config = module.load_config(ROOT / "config.json", store=str(folder / "logs.db"))
+        store = module.SQLiteStore(config)
+        try:
+            yield from ideas_of_writing(store)
+        finally:
+            store.close()
+    yield from ideas_of_reading(bench)
+    yield from ideas_of_http()
+
+
+def ideas_of_writing(store: module.SQLiteStore) -> Iterator[Figure]:
+    """Group commit, exactly once, counts, retention."""
+    keys = (secrets.token_bytes(32) for _ in itertools.count())
+    record = module.Record(None, "payments", 20, "Payment authorised", '{"user":"bob"}')
+
+    def write(batches: int, has_key: bool = False) -> None:
+        some = [module.Batch([record], next(keys) if has_key else b"") for _ in range(batches)]
+        store.write(some)
+
+    alone = microseconds(lambda: write(1))
+    together, keyed = (
+        microseconds(lambda has_key=has_key: write(64, has_key), 64)  # type: ignore[misc]
+        for has_key in (False, True)
+    )
+    measured = f"{alone:.0f} us a batch alone, {together:.0f} us where 64 share a commit"
+    yield Figure("group commit", "", measured)
+    with store.transaction() as db:
+        rows = [(next(keys), next(keys), number, 1, number) for number in range(10_000)]
+        [before] = db.execute("PRAGMA page_count").fetchone()
+        module.insert_rows(db, module.INSERT_KEYS, rows)
+        [after] = db.execute("PRAGMA page_count").fetchone()
+    size = (after - before) * module.PAGE_BYTES / len(rows)
+    measured = f"{keyed - together:.0f} us and {size:.0f} bytes a key"
+    yield Figure("exactly once", "", measured)
+    with store.transaction() as db:
+        kinds = {(minute * module.MINUTE, "payments", 20): 1 for minute in range(100)}
+        counted = microseconds(lambda: module.add_counts(db, kinds), 100)
+    measured = f"{counted:.0f} us for each minute, service and severity of a commit"
+    yield Figure("counts kept as records come", "", measured)
+    store.write([module.Batch([record] * 50_000)])
+    with store.transaction() as db:
+        values = {"most": module.UPKEEP_RECORDS}
+        deleted = microseconds(lambda: module.delete_where(db, module.OLDEST, values))
+    measured = f"{deleted / 1000:.0f} ms for a step of {module.UPKEEP_RECORDS:,} records"
+    yield Figure("retention in small steps", "", measured)
+
+
+def ideas_of_reading(bench: Bench) -> Iterator[Figure]:
+    """Keyset paging, a search on all processors, live tail."""
+    rows = bench.sizes[-1]
+    folder = bench.store(rows)
+    with serve(folder) as server, connected(server.port, 1) as connections:
+        first = "/logs?limit=100"
+        deep = hundredth(connections, first)[0]
+        taken = [statistics.median(*ask_in_turn(bench, connections, [p])) for p in (first, deep)]
+        measured = f"{taken[0]:.1f} ms the first page, {taken[1]:.1f} ms the hundredth"
+        yield Figure("keyset paging", "", measured)
+        [[*searches]] = ask_in_turn(bench, connections, ["/stats?contains=nowhere"])
+        measured = f"{1000 * statistics.median(searches) / rows:.2f} us a record"
+        yield Figure("a search on all processors", "", measured)
+    with bench.scratch() as empty, serve(empty) as server, Follower(server, "limit=0") as follower:
+        waits = []
+        for number in range(1, 21):
+            assert server.post({"message": "news"}).status == 200
+            began = time.perf_counter()
+            follower.wait(number)
+            waits.append(1000 * (time.perf_counter() - began))
+        measured = f"{statistics.median(waits):.0f} ms from a 200 to the follower"
+        yield Figure("live tail without loss", "", measured)
+
+
+def ideas_of_http() -> Iterator[Figure]:
+    """Shares, framing, deadlines, protobuf."""
+    times = 1000
+
+    def each(work: Callable[[], object]) -> str:
+        def repeat() -> None:
+            for _ in range(times):
+                work()
+
+        return f"{microseconds(repeat, times):.1f} us"
+
+    shares = module.Shares()
+    held = each(lambda: shares.hold("a token", 100))
+    yield Figure("backpressure", "", f"{held} for each piece of a body")
+    head = post("x").partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+    yield Figure("framing", "", f"{each(lambda: module.parse_head(head))} a head")
+    handler = types.SimpleNamespace()
+    deadline = each(lambda: module.Handler.set_deadline(handler, 10))  # type: ignore[arg-type]
+    yield Figure("deadlines for every wait", "", f"{deadline} a wait")
+    text = module.write_field(1, b"Payment authorised")
+    attribute = module.write_field(1, b"user") + module.write_field(2, text)
+    data = module.write_field(5, text) + 3 * module.write_field(6, attribute)
+    read = each(lambda: module.read_message("LogRecord", data, 0, len(data)))
+    yield Figure("protobuf by hand", "", f"{read} a record of three attributes")
+
+
+# ---------------------------------------------------------------- 9. Main
 
 FIGURES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     function.__name__: function
     for function in (
         singles, batches, parsing, readers, queries, stats, contains, memory, startup, disk,
+        ideas,
     )
 }
 

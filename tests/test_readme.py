@@ -292,8 +292,11 @@ class Names(unittest.TestCase):
         lines = (ROOT / "server.py").read_text(encoding="utf-8").splitlines()
         tour, exercises = rows("### A guided tour"), rows("## Exercises")
         self.assertGreater(len(tour), 8)
-        for idea, place, cost, test, exercise in tour:
+        bench = (ROOT / "tests" / "bench.py").read_text(encoding="utf-8")
+        for idea, place, cost, takes, test, exercise in tour:
             with self.subTest(idea):
+                self.assertIn(f'Figure("{idea.partition(":")[0]}"', bench)
+                self.assertRegex(takes, r"\d (us|ms)\b")
                 chapter, _, names = place.partition(" ")
                 found = [extent(name.strip("`")) for name in names.split(", ")]
                 self.assertEqual(cost, ", ".join(str(last - first + 1) for first, last in found))
