@@ -12,11 +12,11 @@ import unittest
 FILES = sorted(pathlib.Path(__file__).parent.glob("test_*.py"))
 # What takes longest begins first: no processor waits for it at the end.
 LONG = (
-    "test_bounds.OneBody", "test_bounds.OneText", "test_bounds.WhoLeaves",
-    "test_faults.AStoreThatCanNotCommit", "test_faults.Killed", "test_formats.Protobuf",
-    "test_get.Follow", "test_get.Model", "test_http.Deadlines", "test_http.HostileBodies",
-    "test_recipes.Pipe", "test_recipes.Python", "test_simulator.ARun", "test_start.ForeignFiles",
-    "test_start.Stop",
+    "test_bounds.LargeBodies", "test_bounds.OneBody", "test_bounds.OneText",
+    "test_bounds.WhoLeaves", "test_faults.AStoreThatCanNotCommit", "test_faults.Killed",
+    "test_formats.Protobuf", "test_get.Follow", "test_get.Model", "test_http.Deadlines",
+    "test_http.HostileBodies", "test_recipes.Pipe", "test_recipes.Python", "test_simulator.ARun",
+    "test_start.ForeignFiles", "test_start.Stop",
 )  # fmt: skip
 
 
