@@ -5574,7 +5574,8 @@ html { scroll-padding: 15rem 0 3rem; scrollbar-gutter: stable; }
 .CRITICAL { --tone: light-dark(#a0187f, #ff8ad1); }
 * { box-sizing: border-box; min-width: 0; overflow-wrap: anywhere; }
 body { margin: auto; padding: 0 1rem 4rem; background: Canvas; font: 14px/1.5 system-ui; }
-#top { position: sticky; top: 0; z-index: 1; padding-bottom: .4rem; background: Canvas; }
+#top { top: 0; z-index: 1; padding-bottom: .4rem; background: Canvas; }
+@media (min-height: 500px) { #top { position: sticky; } }
 header, form, form div, nav, figcaption { display: flex; flex-wrap: wrap; gap: .4rem; }
 header, form, form div, figcaption { align-items: center; }
 h1 { margin: .3rem auto .3rem 0; font-size: 1.25rem; }
@@ -5706,13 +5707,12 @@ function tell({name, status, error = '', hint = ''}) {  // Shows an error; gives
   hasFailed = status !== 200 && status !== 404;
   const old = hasFailed && page.list.ariaBusy === 'true' ? ['list', 'bars', 'caption'] : [];
   old.forEach(name => page[name].replaceChildren());
-  report(!status);
+  report();
   return [undefined, 429, 502, 503, 504].includes(status);
 }
-function report(isAway) {  // Says beside the switch why nothing new shows, in the title what came.
+function report() {  // Says beside the switch why nothing new shows, in the title what came.
   let text = waiting > 0 ? `‹show ${waiting} more›` : '';
   if (isOver()) text = '‹not live: what comes now is not in this list›';
-  if (isAway) text = '‹the server is away›';
   page.live.indeterminate = page.live.disabled = isOver();
   page.state.value = page.live.checked ? text : '';
   document.title = errors ? `(${errors}) Logs` : 'Logs';
@@ -5936,6 +5936,8 @@ function visit() {  // Shows what the address asks for: its query holds all filt
   wanted = RegExp(`(${texts.join('|') || '(?!)'})`, 'iu');
   page.list.classList.toggle('filtered', location.search);
   page.out.hidden = !Object.keys(TIMES).some(name => query.has(name));
+  const hasTime = taken.timestamp_start || taken.timestamp_end;
+  page.since.options[0].label = hasTime ? '‹From› – ‹Until›' : '';
   page.out.href = changed(TIMES);
   page.json.href = changed({...LIST, limit: 0}, 'logs');
   page.csv.href = changed({...LIST, limit: 0, format: 'csv'}, 'logs');
@@ -6115,7 +6117,6 @@ SPANISH = {
     "show ${waiting} more": "mostrar ${waiting} más",
     "not live: what comes now is not in this list": "no en vivo: lo nuevo no está en esta lista",
     "This record is not there any more.": "Este registro ya no está.",
-    "the server is away": "sin conexión",
     "Enter your read token.": "Escriba su token de lectura.",
     "Enter a token that may read.": "Escriba un token que pueda leer.",
     "The server does not answer. Trying again.": "El servidor no responde. Se intenta de nuevo.",
