@@ -39,7 +39,7 @@ it: 4b has what chapter 4 leaves out. Apart from that, a chapter calls only what
      4 Records          what a record is, and how a JSON object becomes one
     4b Names of others *  how other loggers name and write the fields
      5 Bodies           from the bytes of a body to records: JSON, forms, lines of text
-    5b Unusual bodies *  other charsets, kinds of forms, JSON of many megabytes
+    5b Unusual bodies *  other charsets, kinds of forms, JSON with bad lines
      6 Queries          from a query string to a Query
     6b Parameters *     how the value of each parameter is read
      7 Commits          one transaction for all who wait
@@ -167,11 +167,12 @@ MAX_FORM_ESCAPES = 512 << 10  # "%XX" in a form: each takes 200 bytes for a mome
 # The records of a body can be longer together than the body: OTLP sends an attribute once for many
 # records, and it is stored with each of them.
 MAX_STORED_CHARS = 64 << 20
-MAX_VALUE_CHARS = 2 << 20  # The JSON of one record, as it was sent.
-# The json module holds the GIL for a whole call: no other thread runs. So the values in a longer
-# text are found first, and parsed one by one.
-PIECE_CHARS = 1 << 20
-MAX_BRACKETS = 500_000  # "{" and "[" in JSON that comes as one long value: OTLP's and Loki's.
+# The json module holds the GIL for a whole call: no other thread runs. It lets others run while it
+# parses a longer text than this, and the time for what it can't interrupt is bounded.
+LONG_JSON_CHARS = 1 << 20
+MAX_BRACKETS = 500_000  # "{" and "[" in JSON.
+MAX_COMMAS = 2_000_000
+MAX_PROTOBUF_BYTES = 1 << 20  # One record of OTLP. Its message and attributes have less.
 MAX_RECORDS = 100_000  # A million tiny records would hold up all others for seconds.
 MAX_MESSAGE_BYTES = 256 << 10
 MAX_ATTRIBUTES_BYTES = 64 << 10
@@ -1250,14 +1251,11 @@ def read_records(values: list[Json], token: Token, parse: Parse) -> Parsed:
     return parsed
 
 
-def parse_body(
-    body: bytes, most_chars: int = MAX_VALUE_CHARS, content_type: str = ""
-) -> list[Json]:
+def parse_body(body: bytes, content_type: str = "") -> list[Json]:
     """The splitter of POST /logs: JSON values, one after the other; one form; or lines of text.
 
     Its content decides which, since many Content-Types are wrong: of `content_type`, only the
-    charset counts. A RecordError stands for a value that can't be a record. A value may have at
-    most `most_chars` characters: more for OTLP, which sends all its records as one value.
+    charset counts. A RecordError stands for a value that can't be a record.
 
     >>> parse_body(b'{"message": "a"}{"message": "b"}')
     [{'message': 'a'}, {'message': 'b'}]
@@ -1270,7 +1268,7 @@ def parse_body(
     """
     charset = charset_of(content_type) or json.detect_encoding(body)  # UTF-8, or UTF-16 or 32.
     try:
-        values = split_body(body, most_chars, charset)
+        values = split_body(body, charset)
     except (ValueError, RecursionError) as error:
         raise unreadable(body, error) from None
     if not values:
@@ -1279,7 +1277,7 @@ def parse_body(
     return values
 
 
-def split_body(body: bytes, most_chars: int, charset: str) -> list[Json]:
+def split_body(body: bytes, charset: str) -> list[Json]:
     """The values in a body of this charset. Raises Refusal, ValueError, RecursionError.
 
     One bad line of JSON costs no other: `split_text` sees to lines that are no JSON, this function
@@ -1287,7 +1285,7 @@ def split_body(body: bytes, most_chars: int, charset: str) -> list[Json]:
     """
     try:
         text = body.decode(charset)
-        values = split_text(text, most_chars, charset)
+        values = split_text(text, charset)
     except UnicodeDecodeError:  # Of `decode`, or of %XX in a form.
         # "surrogateescape" marks the byte, and `split_lines` refuses a line with such a mark. Plain
         # text is refused whole: it has another charset, and all of it would be stored damaged.
@@ -1301,7 +1299,7 @@ def split_body(body: bytes, most_chars: int, charset: str) -> list[Json]:
     return values
 
 
-def split_text(text: str, most_chars: int, charset: str) -> list[Json]:
+def split_text(text: str, charset: str) -> list[Json]:
     """The values in a text. `charset` is that of %XX in a form.
 
     JSON that can't be read as a whole is read line by line. A bad line becomes a RecordError, and
@@ -1310,8 +1308,9 @@ def split_text(text: str, most_chars: int, charset: str) -> list[Json]:
     """
     stripped = text.strip()
     if is_json(stripped):
+        check_density(stripped)
         try:
-            return split_json(stripped, most_chars)
+            return split_json(stripped)
         except (ValueError, RecursionError):
             values = split_lines(stripped)
             if not values:
@@ -1336,21 +1335,18 @@ def lines_of(text: str) -> Iterator[str]:
             yield line
 
 
-def split_json(text: str, most_chars: int) -> list[Json]:
+def split_json(text: str) -> list[Json]:
     """The JSON values that stand one after the other in a text.
 
     The members of an array count as values of their own, and so do those of {"logs": [...]}. Raises
     json.JSONDecodeError, ValueError, RecursionError, TooLarge.
     """
+    decode = decode_json if len(text) < LONG_JSON_CHARS else decode_and_pause
     values: list[Json] = []
     found = 0
     offset = 0
     while offset < len(text):
-        if len(text) - offset > PIECE_CHARS:
-            array = decode_array(text, offset, most_chars)
-            value, offset = array or decode_value(text, offset, most_chars)
-        else:  # It holds the GIL for a moment only.
-            value, offset = decode_json(text, offset)
+        value, offset = decode(text, offset)
         if isinstance(value, dict) and "logs" in value:
             value = open_envelope(value)
         if isinstance(value, list):
@@ -1359,18 +1355,23 @@ def split_json(text: str, most_chars: int) -> list[Json]:
             values.append(value)
         found += 1
         check_count(max(found, len(values)))  # A body can hold millions of empty arrays.
-        offset = skip_blanks(text, offset)
+        offset = BLANKS.match(text, offset).end()  # type: ignore[union-attr]  # It always matches.
     return values
 
 
-BLANK = r"[ \t\r\n]*"  # JSON has no other blanks.
-BLANKS = re.compile(BLANK)
+BLANKS = re.compile(r"[ \t\r\n]*")  # JSON has no others.
 decode_json = json.JSONDecoder().raw_decode
+# It calls Python code for each object: there another thread can take the GIL.
+decode_and_pause = json.JSONDecoder(object_hook=lambda value: value).raw_decode
 
 
-def skip_blanks(text: str, offset: int) -> int:
-    """The offset of the first character that is no blank."""
-    return BLANKS.match(text, offset).end()  # type: ignore[union-attr]  # It always matches.
+def check_density(text: str) -> None:
+    """Raises TooLarge for JSON of very many values: they cost more time and memory than text."""
+    if len(text) < MAX_BRACKETS:
+        return
+    if text.count("{") + text.count("[") > MAX_BRACKETS or text.count(",") > MAX_COMMAS:
+        error = f"The JSON has over {MAX_BRACKETS:,} objects and arrays, or {MAX_COMMAS:,} commas."
+        raise TooLarge(error, "Send smaller batches.")
 
 
 def check_count(records: int) -> None:
@@ -1382,8 +1383,8 @@ def check_count(records: int) -> None:
 
 # -------- 5b. Unusual bodies *
 # The core uses `charset_of`, `unreadable`, `replace_surrogates`, `is_json`, `open_envelope`,
-# `split_lines`, `parse_form`, `decode_array` and `decode_value`. They read bodies that are not
-# UTF-8, JSON with bad lines, forms, and JSON of many megabytes.
+# `split_lines` and `parse_form`. They read bodies that are not UTF-8, JSON with bad lines, and
+# forms.
 
 
 @functools.lru_cache(256)
@@ -1458,7 +1459,7 @@ def is_json(text: str) -> bool:
         return False
     try:
         # A longer array without objects is cut here, and taken for text: it has no record.
-        _, end = decode_json(text[:PIECE_CHARS])
+        _, end = decode_json(text[:LONG_JSON_CHARS])
     except RecursionError:  # No line of a log has a thousand brackets.
         return True
     except ValueError:
@@ -1491,7 +1492,7 @@ def split_lines(text: str) -> list[Json]:
             return []
         try:
             line.encode()  # Raises UnicodeEncodeError for what was not UTF-8.
-            values += split_json(line.strip(), MAX_VALUE_CHARS)
+            values += split_json(line.strip())
         except json.JSONDecodeError as error:
             values.append(RecordError("record", f"is not JSON: {error.msg}, column {error.colno}"))
         except (ValueError, RecursionError):
@@ -1623,98 +1624,6 @@ def format_message(message: Json, arguments: Json) -> Json:
     with contextlib.suppress(Exception):  # Any error of the client's text: it stays as it is.
         return str(message % ast.literal_eval(arguments))
     return message
-
-
-SHORT_CHARS = 1 << 12  # Most values fit into this, and a short piece is copied quickly.
-
-
-def decode_value(text: str, offset: int, most_chars: int) -> tuple[Json, int]:
-    """The JSON value at an offset of a long text, and the offset behind it.
-
-    The parser of json holds the GIL: it gets no more than `most_chars` at a time, so that other
-    threads run. A RecordError stands for a longer value. Raises json.JSONDecodeError.
-    """
-    return (
-        decode_piece(text, offset, SHORT_CHARS)
-        or decode_piece(text, offset, 1 << 16)
-        or decode_piece(text, offset, most_chars)
-        or skip_value(text, offset)
-    )
-
-
-def decode_piece(text: str, offset: int, size: int) -> tuple[Json, int] | None:
-    """The JSON value at an offset, and the offset behind it; None where it is longer than `size`.
-
-    Raises json.JSONDecodeError.
-    """
-    try:
-        value, length = decode_json(text[offset : offset + size])
-    except json.JSONDecodeError as error:
-        # A cut can make an error: "Unterminated string", at the begin of the string, or any other
-        # within 12 characters of the cut: "\ud83d\ude00" is one character in two escapes.
-        seems_cut = error.pos > size - 20 or error.msg.startswith("Unterminated string")
-        if seems_cut and offset + size < len(text):
-            return None
-        raise json.JSONDecodeError(error.msg, text, offset + error.pos) from None
-    return value, offset + length
-
-
-# {"logs": [...]} can have a service before or after the array.
-SERVICE = rf'"service"{BLANK}:{BLANK}("[^"\\]{{1,200}}"){BLANK}'
-ARRAY = re.compile(rf'(\{{{BLANK}(?:{SERVICE},{BLANK})?"logs"{BLANK}:{BLANK})?\[{BLANK}')
-LOGS_END = re.compile(rf"(?:,{BLANK}{SERVICE})?\}}")
-DELIMITER = re.compile(rf"{BLANK}([,\]]){BLANK}")
-
-
-def decode_array(text: str, offset: int, most_chars: int) -> tuple[Json, int] | None:
-    """An array, or {"logs": [...]}, that is read member by member, and the offset behind it.
-
-    None for any other value. Raises json.JSONDecodeError, TooLarge.
-    """
-    begin = ARRAY.match(text, offset)
-    if not begin:
-        return None
-    members: list[Json] = []
-    offset = begin.end()
-    delimiter = ","  # As if one stood before the first member.
-    if text.startswith("]", offset):
-        delimiter = "]"
-        offset += 1
-    while delimiter == ",":
-        value, offset = decode_value(text, offset, most_chars)
-        members.append(value)
-        check_count(len(members))
-        match = DELIMITER.match(text, offset)
-        if not match:
-            raise json.JSONDecodeError("Expecting ',' delimiter", text, skip_blanks(text, offset))
-        delimiter = match[1]
-        offset = match.end()
-    if not begin[1]:
-        return members, offset
-    end = LOGS_END.match(text, offset)
-    if not end:  # The object has other members too.
-        return None
-    service = end[1] or begin[2]
-    shared = {"service": json.loads(service)} if service else {}
-    return {"logs": members, **shared}, end.end()
-
-
-# A string, with or without its end, or a bracket. "++" and "*+" never try again with less: that
-# would take as much memory as the string, which can have 10 MiB.
-JSON_PART = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
-DEEPER = {"{": 1, "[": 1, "}": -1, "]": -1}
-
-
-def skip_value(text: str, offset: int) -> tuple[RecordError, int]:
-    """What stands for the value at an offset, which is too long, and the offset behind it."""
-    depth = 0
-    end = len(text)
-    for part in JSON_PART.finditer(text, offset):
-        depth += DEEPER.get(part[0], 0)
-        if depth <= 0:
-            end = part.end()
-            break
-    return RecordError("record", f"is longer than {MAX_VALUE_CHARS >> 20} MiB of JSON"), end
 
 
 # -------- 6. Queries
@@ -4912,7 +4821,7 @@ def split_otlp(body: bytes, is_protobuf: bool) -> list[Json]:
     values: list[Json] = []
     scopes = 0
     try:
-        documents = [body] if is_protobuf else parse_documents(body)
+        documents = [body] if is_protobuf else parse_body(body)
         for document in documents:
             request = read_lazy("Request", document)
             if request == {}:  # A request without records is allowed.
@@ -4941,15 +4850,6 @@ def split_otlp(body: bytes, is_protobuf: bool) -> list[Json]:
     return values
 
 
-def parse_documents(body: bytes) -> list[Json]:
-    """The JSON of a body that is one value: json parses it in one go. Raises Refusal."""
-    # Objects and arrays take longest.
-    if body.count(b"{") + body.count(b"[") > MAX_BRACKETS:
-        error = f"The JSON has over {MAX_BRACKETS:,} objects and arrays."
-        raise TooLarge(error, "Send smaller batches.")
-    return parse_body(body, MAX_BODY_BYTES)
-
-
 def check_shared(attributes: dict[str, Json]) -> None:
     """Raises TooLarge for attributes that are too long: each record that shares them has them."""
     if len(encode_json(attributes)) > MAX_ATTRIBUTES_BYTES:
@@ -4960,8 +4860,8 @@ def check_shared(attributes: dict[str, Json]) -> None:
 def parse_otlp(value: Json, token: Token) -> Record:
     """Makes a record of what `split_otlp` gave. Raises RecordError."""
     shared, scope, lazy = value
-    if isinstance(lazy, bytes) and len(lazy) > MAX_VALUE_CHARS:  # Its JSON would hold the GIL.
-        raise RecordError("record", f"is longer than {MAX_VALUE_CHARS >> 20} MiB")
+    if isinstance(lazy, bytes) and len(lazy) > MAX_PROTOBUF_BYTES:
+        raise RecordError("record", f"is longer than {MAX_PROTOBUF_BYTES >> 20} MiB")
     try:
         record = read_lazy("LogRecord", lazy)
         extras = {name: record.get(name) for name in ("traceId", "spanId", "eventName")}
@@ -5197,7 +5097,7 @@ def split_loki(body: bytes) -> list[Json]:
         raise Unsupported("Loki's push is taken as JSON, not as protobuf with snappy.", hint)
     values: list[Json] = []
     try:
-        for document in parse_documents(body):
+        for document in parse_body(body):
             for stream in document["streams"]:
                 labels = dict(stream.get("stream") or {})
                 check_shared(labels)
