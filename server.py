@@ -4779,12 +4779,7 @@ def write_field(number: int, content: int | bytes) -> bytes:
 def post_otlp(app: App, request: Request) -> Response:
     """Takes records from OpenTelemetry (OTLP/HTTP), and answers in the encoding that was sent."""
     is_protobuf = "protobuf" in request.headers.get("content-type", "")
-
-    def split(body: bytes) -> list[Json]:
-        nonlocal is_protobuf  # The header may be wrong. Only `store_body` can read the body.
-        is_protobuf = holds_protobuf(body, is_protobuf)
-        return split_otlp(body, is_protobuf)
-
+    split = functools.partial(split_otlp, is_protobuf=is_protobuf)
     try:
         parsed, batch = app.store_body(request, split, parse_otlp)
     except Refusal as refusal:  # The protocol's Status has a "message".
@@ -4806,14 +4801,6 @@ def post_otlp(app: App, request: Request) -> Response:
 
 
 ROUTES["/v1/logs"] = {"POST": post_otlp}
-
-
-def holds_protobuf(body: bytes, is_declared: bool) -> bool:
-    """Whether a request of OTLP is protobuf. That begins with 10, the tag of its first field."""
-    if is_declared:  # Some clients declare the wrong one.
-        return body[:1] not in (b"{", b"[")
-    # JSON can begin with a line end, which is 10 too.
-    return body[:1] == b"\n" and body.lstrip()[:1] not in (b"{", b"[")
 
 
 def split_otlp(body: bytes, is_protobuf: bool) -> list[Json]:

@@ -201,20 +201,6 @@ class Protobuf(Formats):
         answer = self.server.request("POST", "/v1/logs", pieces, headers)
         self.assertEqual((answer.status, answer.body), (200, b""))
 
-    def test_the_content_decides_which_encoding_it_is(self) -> None:
-        plain = json.dumps({"resourceLogs": []})
-        for body, content_type, answered in (
-            (export(log_record()), "application/json", PROTOBUF),
-            (export(log_record()), "application/octet-stream", PROTOBUF),
-            (b"", PROTOBUF, PROTOBUF),
-            (plain.encode(), PROTOBUF, "application/json"),
-            (f"\n{plain}".encode(), "application/json", "application/json"),
-        ):
-            with self.subTest(body, content_type=content_type):
-                answer = self.send(body, Content_Type=content_type)
-                self.assertEqual(answer.status, 200, answer.body)
-                self.assertEqual(answer.headers["content-type"], answered)
-
     def test_an_empty_request_is_a_success(self) -> None:
         for body in (
             b"",
