@@ -4939,7 +4939,7 @@ def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
     >>> outer = {"timestamp": "2026-11-24", "level": "info", "attributes": {"pod": "a"}}
     >>> token = Token("secret", "service", "web")
     >>> parse_inner('{"msg": "full", "level": "error"}', outer, token)[2:]
-    (40, 'full', '{"pod":"a","level":"info"}')
+    (40, 'full', '{"pod":"a"}')
     """
     is_shipper = token.role == "shipper"
     outer_service = outer.get("service")  # None with a service token.
@@ -4950,17 +4950,11 @@ def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
     attributes = fields.pop("attributes", None) or {}
     if not fields or not isinstance(attributes, dict):
         return whole
-    # In `parse_record` the "attributes" win over other members. Here the program's own win.
-    shared = {name: value for name, value in outer["attributes"].items() if name not in fields}
     severity = pop_alias(fields, aliases, "severity")
     if severity:
         fields["severity"] = SEVERITY_NAMES[severity]
-    if "level" in outer:
-        # Where it is not understood, `whole` has it among its attributes.
-        is_understood = "level" not in json.loads(whole.attributes)
-        if severity or not is_understood:  # It is not the severity of the record.
-            # A "level" that is left in the line stays: "attributes" would replace it.
-            shared["level"] = fields.get("level", outer["level"])
+    # In `parse_record` the "attributes" win over other members. Here the program's own win.
+    shared = {name: value for name, value in outer["attributes"].items() if name not in fields}
     # With a shipper's token these name the service, the first that is there: "service" in the line,
     # what came around the line, an alias such as "logger" in the line.
     if not (is_shipper and names_service(fields)):
@@ -5107,9 +5101,8 @@ def parse_loki(value: Json, token: Token) -> Record:
         raise RecordError("values", error)
     attributes = labels | (metadata or {})
     outer = {"timestamp": entry[0], "attributes": attributes}
-    levels = [name for name in ("level", "detected_level", "severity") if attributes.get(name)]
-    if levels:
-        outer["level"] = attributes.pop(levels[0])
+    levels = map(attributes.get, ("level", "detected_level", "severity"))
+    outer["level"] = next(filter(None, levels), None)  # The label stays an attribute too.
     if token.role == "shipper":
         names = ("service_name", "service", "app", "application", "job")
         outer["service"] = next(filter(is_service, map(attributes.get, names)), None)

@@ -554,7 +554,7 @@ class Loki(Formats):
             ("audit", "warn", "WARNING", "audit"),
             ("error", "audit", "ERROR", "audit"),
             ("error", "warn", "WARNING", "error"),
-            ("error", None, "ERROR", None),
+            ("error", None, "ERROR", "error"),
         ):
             line = json.dumps({"msg": "m", "level": level} if level else {"msg": "m"})
             with self.subTest(label=label, level=level):
@@ -580,7 +580,7 @@ class Loki(Formats):
                     [first[name] for name in ("service", "severity", "message", "timestamp")],
                     ["shop", "ERROR", "one", MOMENT],
                 )
-                labels = {"app": "shop", "host": "vm"}
+                labels = {"app": "shop", "level": "error", "host": "vm"}
                 self.assertEqual(first["attributes"], {**labels, "trace_id": "t"})
                 self.assertEqual(second["attributes"], labels)
                 self.assertEqual(third["attributes"], labels)
@@ -636,7 +636,7 @@ class Loki(Formats):
             [second[name] for name in ("severity", "message", "timestamp")],
             ["ERROR", "bare", MOMENT],
         )
-        self.assertEqual(second["attributes"], {"app": "a", "n": 1})
+        self.assertEqual(second["attributes"], {**labels, "n": 1})
 
     def test_an_empty_line_and_an_empty_push_are_taken(self) -> None:
         (record,) = self.stored(self.push({"app": "a"}, [str(NANOSECONDS), ""]))
