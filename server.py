@@ -1592,12 +1592,7 @@ def clean_form(fields: dict[str, Json]) -> dict[str, Json]:
         fields["arguments"] = arguments[: MAX_ATTRIBUTES_BYTES // 8]
     if str(fields.get("levelname")).upper() in SEVERITY_OF_WORD:
         del fields["levelno"]  # Else the name is the program's own, and the number is kept.
-    # exc_info is "(<class 'E'>, E('what'), <traceback ...>)": only the middle says anything.
-    exception = fields.pop("exc_info", "").partition("'>, ")[2]
-    exception = exception.rpartition(", <traceback object")[0]
-    if exception:
-        fields["exc_info"] = exception
-    for name in ("exc_text", "stack_info"):
+    for name in ("exc_info", "exc_text", "stack_info"):
         if fields.get(name) == "None":
             del fields[name]
     return {name: value for name, value in fields.items() if name not in FORM_NOISE}

@@ -408,7 +408,7 @@ class HandlerForm(ServerTests):
             self.logger().exception("it failed")
         record = self.newest()
         self.assertEqual((record["message"], record["severity"]), ("it failed", "ERROR"))
-        self.assertIn("ZeroDivisionError('division by zero')", record["attributes"].values())
+        self.assertIn("ZeroDivisionError('division by zero')", record["attributes"]["exc_info"])
 
     def test_behind_a_queue_the_message_and_its_traceback_are_kept(self) -> None:
         logger = self.logger(queued=True)
