@@ -1280,17 +1280,17 @@ def parse_body(body: bytes, content_type: str = "") -> list[Json]:
 def split_body(body: bytes, charset: str) -> list[Json]:
     """The values in a body of this charset. Raises Refusal, ValueError, RecursionError.
 
-    One bad line of JSON costs no other: `split_text` sees to lines that are no JSON, this function
-    to bytes that are not of the charset.
+    JSON that can't be read as a whole is read line by line. A bad line becomes a RecordError, and
+    the others are values. Where no line is good, the error of the whole body is raised.
     """
     try:
         text = body.decode(charset)
         values = split_text(text, charset)
-    except UnicodeDecodeError:  # Of `decode`, or of %XX in a form.
-        # "surrogateescape" marks the byte, and `split_lines` refuses a line with such a mark. Plain
-        # text is refused whole: it has another charset, and all of it would be stored damaged.
-        text = body.decode(charset, "surrogateescape").strip()
-        values = split_lines(text) if text.startswith("{") else []
+    except (ValueError, RecursionError):  # Also of bytes that are not of the charset.
+        # "surrogateescape" marks such a byte, and `split_lines` refuses a line with such a mark.
+        # Plain text is refused whole: it has another charset, and would be stored damaged.
+        text = body.decode(charset, "surrogateescape")
+        values = split_lines(text.strip())
         if not values:
             raise
     # An escape can write half a surrogate pair, which neither UTF-8 nor SQLite takes.
@@ -1302,20 +1302,12 @@ def split_body(body: bytes, charset: str) -> list[Json]:
 def split_text(text: str, charset: str) -> list[Json]:
     """The values in a text. `charset` is that of %XX in a form.
 
-    JSON that can't be read as a whole is read line by line. A bad line becomes a RecordError, and
-    the others are values. Where no line is good, the error of the whole text is raised. Raises
-    Refusal, ValueError, RecursionError.
+    Raises Refusal, ValueError, RecursionError.
     """
     stripped = text.strip()
     if is_json(stripped):
         check_density(stripped)
-        try:
-            return split_json(stripped)
-        except (ValueError, RecursionError):
-            values = split_lines(stripped)
-            if not values:
-                raise
-            return values
+        return split_json(stripped)
     form = parse_form(stripped, charset)
     if form is not None:
         return [form]
@@ -1486,6 +1478,9 @@ def split_lines(text: str) -> list[Json]:
 
     Nothing, where no line is JSON or one value stands on many lines. Raises TooLarge.
     """
+    if not is_json(text):
+        return []
+    check_density(text)
     values: list[Json] = []
     for line in lines_of(text):
         if not values and line.strip() in ("{", "["):  # One value on many lines.

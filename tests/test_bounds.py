@@ -181,8 +181,11 @@ class OneBody(ServerTests):
             self.assertEqual(answer.status, 413, answer.text)
 
     def test_ten_mebibytes_of_tiny_objects_let_others_run(self):
-        answer = self.post_beside_others(filled('{"":0}'), seconds=6, mib=90)
-        self.assertEqual(answer.status, 413, answer.text[:200])
+        for member, opening in (('{"":0}', "["), ("{}", '{"a":['), ("{}", '{"\xff":0}\n{"a":[')):
+            with self.subTest(member, opening=opening):
+                body = filled(member, opening).decode().encode("latin-1")
+                answer = self.post_beside_others(body, seconds=6, mib=90)
+                self.assertEqual(answer.status, 413, answer.text[:200])
 
     def test_ten_mebibytes_of_tiny_objects_in_the_formats_of_others_let_others_run(self):
         otlp_around = '{"resourceLogs":[{"scopeLogs":[{"logRecords":[', "]}]}]}"
