@@ -1313,17 +1313,17 @@ def split_text(text: str, charset: str) -> list[Json]:
         return [form]
     if "\0" in text:
         raise UnicodeError("it has a NUL")  # `unreadable` says then what the body seems to be.
-    return [{"message": line} for line in lines_of(text)]  # Blanks in front belong to a line.
+    # Blanks in front belong to a line.
+    values = [{"message": line} for line in itertools.islice(lines_of(text), MAX_RECORDS + 1)]
+    check_count(len(values))
+    return values
 
 
 def lines_of(text: str) -> Iterator[str]:
-    """The lines of a text that are not blank, without their ends. Raises TooLarge."""
-    found = 0
+    """The lines of a text that are not blank, without their ends."""
     for match in re.finditer(r"[^\n]+", text):
         line = match[0].removesuffix("\r")
         if line.strip():
-            found += 1
-            check_count(found)
             yield line
 
 
@@ -1335,7 +1335,6 @@ def split_json(text: str) -> list[Json]:
     """
     decode = decode_json if len(text) < LONG_JSON_CHARS else decode_and_pause
     values: list[Json] = []
-    found = 0
     offset = 0
     while offset < len(text):
         value, offset = decode(text, offset)
@@ -1345,8 +1344,7 @@ def split_json(text: str) -> list[Json]:
             values += value
         else:
             values.append(value)
-        found += 1
-        check_count(max(found, len(values)))  # A body can hold millions of empty arrays.
+        check_count(len(values))
         offset = BLANKS.match(text, offset).end()  # type: ignore[union-attr]  # It always matches.
     return values
 
