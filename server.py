@@ -380,13 +380,8 @@ class Setting(NamedTuple):
     default: Json = REQUIRED
 
 
-def is_text(value: Json) -> bool:
-    """Whether a value is a printable text, not empty and without blanks around it."""
-    return isinstance(value, str) and value == value.strip() != "" and value.isprintable()
-
-
-def is_secret(value: Json) -> bool:
-    """Whether a value can be a token: printable ASCII without blanks, and not empty."""
+def is_word(value: Json) -> bool:
+    """Whether a value is printable ASCII without blanks, and not empty."""
     return isinstance(value, str) and re.fullmatch("[!-~]+", value) is not None
 
 
@@ -395,15 +390,15 @@ def is_whole(value: Json, most: int) -> bool:
     return type(value) is int and 0 <= value <= most
 
 
-TEXT = Setting("a printable text, not empty and without blanks around it", is_text)
-TEXTS = Setting(
-    "a list of printable texts", lambda v: isinstance(v, list) and all(map(is_text, v)), []
+TEXT = Setting(
+    "a printable text, not empty and without blanks around it",
+    lambda value: isinstance(value, str) and value == value.strip() != "" and value.isprintable(),
 )
-# Of tokens. Clients do not agree how to send other characters in a header.
-SECRET = Setting("ASCII text without blanks", is_secret)
-SECRETS = Setting(
+# Tokens and names of hosts. Clients do not agree how to send other characters in a header.
+WORD = Setting("ASCII text without blanks", is_word)
+WORDS = Setting(
     "a list of ASCII texts without blanks",
-    lambda value: isinstance(value, list) and all(map(is_secret, value)),
+    lambda value: isinstance(value, list) and all(map(is_word, value)),
     [],
 )
 BOUND = Setting(
@@ -420,12 +415,12 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         "port": Setting("a whole number from 0 to 65535", lambda value: is_whole(value, 65535)),
         "store": TEXT,
         "number": Setting("a whole number from 0 to 15", lambda value: is_whole(value, 15), 0),
-        "read_tokens": SECRETS,
-        "shipper_tokens": SECRETS,
-        "admin_tokens": SECRETS,
+        "read_tokens": WORDS,
+        "shipper_tokens": WORDS,
+        "admin_tokens": WORDS,
         "retention": SECTION,
         "max_records_per_second": BOUND,
-        "allowed_hosts": TEXTS,
+        "allowed_hosts": WORDS,
         "tls": SECTION._replace(default=None),
     },
     "server.retention": {
@@ -433,7 +428,7 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         "max_size_mb": BOUND._replace(default=1024),
     },
     "server.tls": {"certificate": TEXT, "key": TEXT},
-    "services.NAME": {"token": SECRET, "iterations": ANY, "delay_seconds": ANY, "logs": ANY},
+    "services.NAME": {"token": WORD, "iterations": ANY, "delay_seconds": ANY, "logs": ANY},
     "simulator": {"url": ANY},
 }
 
