@@ -683,12 +683,10 @@ def check_service(service: Json, token: Token) -> str:
             error = f"this token writes records of {token.service} only, not of {shorten(service)}"
             raise RecordError("service", error, forbidden=True)
         return token.service
-    if service is None:
-        names = "service, logger, name or app"
-        raise RecordError("service", f"is missing: with a shipper's token, {names} must tell it")
     if not is_service(service):
-        error = f"must be a text of 1 to {MAX_SERVICE_CHARS} characters, with a shipper's token"
-        raise RecordError("service", error)
+        error = f"is missing, or no text of 1 to {MAX_SERVICE_CHARS} characters"
+        names = "service, logger, name or app"
+        raise RecordError("service", f"{error}: with a shipper's token, {names} must tell it")
     return service
 
 
