@@ -99,7 +99,6 @@ import concurrent.futures
 import contextlib
 import csv
 import dataclasses
-import difflib
 import email.utils
 import errno
 import functools
@@ -1701,9 +1700,7 @@ def parse_query_string(text: str, parsers: dict[str, Parser]) -> dict[str, Json]
             attributes[prefix].append((key, value))
             continue
         if name not in parsers:
-            close = difflib.get_close_matches(name, [*parsers, "attr.", "not_attr."], 1)
-            guess = f"Did you mean {close[0]}? " if close else ""
-            hint = f"{guess}There are {', '.join(parsers)}, attr.KEY, not_attr.KEY."
+            hint = f"There are {', '.join(parsers)}, attr.KEY, not_attr.KEY."
             raise BadQuery(f"There is no parameter {shorten(name)}.", hint)
         try:
             if not value:
