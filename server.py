@@ -1029,25 +1029,16 @@ class Alias(NamedTuple):
     value: Json
 
 
-Aliases = dict[str, list[Alias]]  # By our name of the field, the best first.
+Aliases = dict[str, list[Alias]]  # By our name of the field.
 
 
-def find_aliases(fields: dict[str, Json]) -> Aliases:
-    """The values of a record that have one of NAMES, in upper or lower case.
+def find_aliases(fields: dict[str, Json], path: str = "") -> Aliases:
+    """The values that have one of NAMES in an object. `path` leads to it from the record.
 
     >>> find_aliases({"Msg": "hi", "log": {"level": "warn"}})["severity"]
     [Alias(rank=5, name='log.level', value='warn')]
     """
     aliases: Aliases = {}
-    add_aliases(fields, aliases)
-    for found in aliases.values():
-        if len(found) > 1:  # Most are alone, and the call would take longer than the test.
-            found.sort(key=operator.attrgetter("rank"))
-    return aliases
-
-
-def add_aliases(fields: dict[str, Json], aliases: Aliases, path: str = "") -> None:
-    """Adds to `aliases` what has a name in NAMES in an object. `path` leads to the object."""
     for key, sent in fields.items():
         name = path + key
         value = sent
@@ -1062,7 +1053,9 @@ def add_aliases(fields: dict[str, Json], aliases: Aliases, path: str = "") -> No
                 rank += len(KNOWN_NAMES)
             aliases.setdefault(field, []).append(Alias(rank, name, value))
         if isinstance(value, dict) and lower in OBJECT_NAMES:
-            add_aliases(value, aliases, f"{name}.")
+            for field, inner in find_aliases(value, f"{name}.").items():
+                aliases.setdefault(field, []).extend(inner)
+    return aliases
 
 
 DEPENDENT_NAMES = frozenset(("s", "t", "level", "date"))
@@ -1095,7 +1088,10 @@ def pop_alias(fields: dict[str, Json], aliases: Aliases, field: str) -> Json:
 
     Gives what it means for the field, or None without one. Raises RecordError.
     """
-    for alias in aliases.get(field, ()):
+    found = aliases.get(field, [])
+    if len(found) > 1:  # Most are alone, and the call would take longer than the test.
+        found.sort(key=operator.attrgetter("rank"))
+    for alias in found:
         try:
             value = MEANINGS[field](alias)
         except ValueError:
