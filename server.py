@@ -617,8 +617,7 @@ def parse_record(fields: Json, token: Token) -> Record:
     own_timestamp = fields.pop("timestamp", None)
     own_severity = fields.pop("severity", None)
     service = fields.pop("service", None)
-    # To look for aliases costs as much as all the rest: only where something is missing. Elastic's
-    # ECS has an object as "service": {"name": "web"}.
+    # To look for aliases costs as much as all the rest: only where something is missing.
     has_service = token.role == "service" or is_service(service)
     lacks_any = own_message is None or own_timestamp is None or own_severity is None
     aliases = find_aliases(fields) if lacks_any or not has_service else {}
@@ -646,9 +645,7 @@ def parse_record(fields: Json, token: Token) -> Record:
         text = f"is missing: a record needs a message, a time or a level; it has {shorten(fields)}"
         raise RecordError("message", text)
     if token.role == "service" or not has_service:
-        if service in (None, "") or isinstance(service, dict):  # A shipper may leave it empty.
-            service = pop_service(fields, aliases, service, token)
-        service = check_service(service, token)
+        service = find_service(fields, aliases, service, token)
     row = (timestamp, service, severity, message, attributes_json(fields))
     return tuple.__new__(Record, row)  # Record(...) takes twice as long.
 
@@ -673,20 +670,6 @@ def check_size(field: str, text: str, most: int) -> None:
 def is_service(value: Json) -> bool:
     """Whether a value can be the name of a service."""
     return isinstance(value, str) and 0 < len(value) <= MAX_SERVICE_CHARS
-
-
-def check_service(service: Json, token: Token) -> str:
-    """The service of a record. A service token writes its own service only. Raises RecordError."""
-    if token.role == "service":
-        if service not in (None, "", token.service):
-            error = f"this token writes records of {token.service} only, not of {shorten(service)}"
-            raise RecordError("service", error, forbidden=True)
-        return token.service
-    if not is_service(service):
-        error = f"is missing, or no text of 1 to {MAX_SERVICE_CHARS} characters"
-        names = "service, logger, name or app"
-        raise RecordError("service", f"{error}: with a shipper's token, {names} must tell it")
-    return service
 
 
 def attributes_json(fields: dict[str, Json]) -> str:
@@ -733,7 +716,7 @@ def nesting(value: Json) -> int:
 
 
 # -------- 4b. Names of others *
-# The core uses `parse_timestamp`, `parse_severity`, `find_aliases`, `pop_alias`, `pop_service` and
+# The core uses `parse_timestamp`, `parse_severity`, `find_aliases`, `pop_alias`, `find_service` and
 # `drop_id_and_receipt`. The first two know all usual forms of a time and of a severity. The third
 # finds the fields that have another logger's name, such as "msg" or "level"; the next two take such
 # a field out of the record. The last one removes what GET has added to a record.
@@ -1164,25 +1147,32 @@ MEANINGS: dict[str, Callable[[Alias], Json]] = {
 }
 
 
-def pop_service(
-    fields: dict[str, Json], aliases: Aliases, own: dict[str, Json] | None, token: Token
-) -> Json:
-    """Gives the service of a record whose "service" is missing or an object. None: it has none.
+def find_service(fields: dict[str, Json], aliases: Aliases, service: Json, token: Token) -> str:
+    """The service of a record. `service` is what it had under that name.
 
-    `own` is the object that ECS has there: {"name": "web", "version": "1.2"}. The rest of it stays.
-    With a service token, "logger" and the like stay too: they become attributes.
+    A service token writes its own service only: "logger" and the like, which name it with a
+    shipper's token, stay and become attributes. Raises RecordError.
     """
-    rest = dict(own or {})
-    service = rest.pop("name", None)
-    if rest:
-        fields["service"] = rest
-    if service is None:
-        # ECS again. It is not one of NAMES, since it counts with every token: a service token may
-        # not name another service.
+    if isinstance(service, dict):  # ECS of Elastic: {"name": "web", "version": "1.2"}.
+        rest = dict(service)
+        service = rest.pop("name", None)
+        if rest:
+            fields["service"] = rest
+    if service in (None, ""):
+        # ECS again. It is not one of NAMES, since it counts with a service token too.
         service = fields.pop("service.name", None)
-    if service is None and token.role == "shipper":
+    if token.role == "service":
+        if service not in (None, "", token.service):
+            error = f"this token writes records of {token.service} only, not of {shorten(service)}"
+            raise RecordError("service", error, forbidden=True)
+        return token.service
+    if service in (None, ""):
         service = pop_alias(fields, aliases, "service")
-    return service
+    if not is_service(service):
+        error = f"is missing, or no text of 1 to {MAX_SERVICE_CHARS} characters"
+        names = "service, logger, name or app"
+        raise RecordError("service", f"{error}: with a shipper's token, {names} must tell it")
+    return str(service)
 
 
 # -------- 5. Bodies
