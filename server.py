@@ -910,7 +910,7 @@ ONE_WORD = re.compile(
 SYSLOG_SEVERITIES = (50, 50, 50, 40, 30, 20, 20, 10)  # RFC 5424, table 2: 0 is emergency.
 MONOLOG_SEVERITIES = {100: 10, 200: 20, 250: 20, 300: 30, 400: 40, 500: 50, 550: 50, 600: 50}
 OTEL_SEVERITIES = (10, 10, 20, 30, 40, 50)  # For four numbers each, from 1 on.
-WINDOWS_LEVEL = "level of an event of windows"  # Its name among the aliases.
+WINDOWS_LEVEL = "level of an event of windows"
 WINDOWS_SEVERITIES = (20, 50, 40, 30, 20, 10)  # 0 is logged always, 1 critical, 5 verbose.
 
 
@@ -999,7 +999,6 @@ KNOWN_NAMES = {
     for field, names in NAMES.items()
     for place, name in enumerate(names.split())
 }
-KNOWN_NAMES[WINDOWS_LEVEL] = ("severity", 0)
 # What stands before a dot in a name: "record" and "record.level", for example.
 OBJECT_NAMES = {name[: match.start()] for name in KNOWN_NAMES for match in re.finditer(r"\.", name)}
 
@@ -1022,11 +1021,8 @@ def find_aliases(fields: dict[str, Json], path: str = "") -> Aliases:
     [Alias(rank=5, name='log.level', value='warn')]
     """
     aliases: Aliases = {}
-    for key, sent in fields.items():
+    for key, value in fields.items():
         name = path + key
-        value = sent
-        if name.lower() in DEPENDENT_NAMES:
-            name, value = read_dependent(fields, name, sent)
         lower = name.lower()
         if lower in KNOWN_NAMES and value is not None:
             field, rank = KNOWN_NAMES[lower]
@@ -1041,31 +1037,6 @@ def find_aliases(fields: dict[str, Json], path: str = "") -> Aliases:
     return aliases
 
 
-DEPENDENT_NAMES = frozenset(("s", "t", "level", "date"))
-CLOCK = re.compile(r"\d\d?:\d\d")  # The beginning of a time of day.
-
-
-def read_dependent(fields: dict[str, Json], name: str, value: Json) -> tuple[str, Json]:
-    """The name and value of a field whose meaning depends on others; None where it has no meaning.
-
-    >>> read_dependent({"date": "2026-11-24", "time": "02:14:12"}, "date", "2026-11-24")
-    ('date', '2026-11-24T02:14:12')
-    """
-    lower = name.lower()
-    # "s" is a level only in MongoDB, which also has {"t": {"$date": ...}}.
-    if lower == "s" and not isinstance(fields.get("t"), dict):
-        return name, None
-    # Who means a time sends a text or an object.
-    if lower == "t" and isinstance(value, int | float):
-        return name, None
-    if lower == "level" and "ProviderName" in fields:
-        return WINDOWS_LEVEL, value
-    clock = fields.get("time", fields.get("Time"))
-    if lower == "date" and CLOCK.match(str(clock)):
-        return name, f"{value}T{clock}"
-    return name, value
-
-
 def pop_alias(fields: dict[str, Json], aliases: Aliases, field: str) -> Json:
     """Takes the first value that is understood under an alias of a field out of `fields`.
 
@@ -1076,7 +1047,7 @@ def pop_alias(fields: dict[str, Json], aliases: Aliases, field: str) -> Json:
         found.sort(key=operator.attrgetter("rank"))
     for alias in found:
         try:
-            value = MEANINGS[field](alias)
+            value = MEANINGS[field](alias, fields)
         except ValueError:
             continue
         # Only a flat member whose value is this very object is removed. One inside an object stays
@@ -1097,20 +1068,33 @@ def drop_id_and_receipt(fields: dict[str, Json]) -> None:
         del fields["id"], fields["received_at"]
 
 
+# What an alias means can depend on other fields of the record: these functions get it too.
+
 LEAST_EPOCH = 100_000_000 * SECOND  # March 1973. A smaller number under an alias is a duration.
+CLOCK = re.compile(r"\d\d?:\d\d")  # The beginning of a time of day.
 
 
-def timestamp_of(alias: Alias) -> int:
-    """The time that an alias means, in microseconds. Raises ValueError."""
+def timestamp_of(alias: Alias, fields: dict[str, Json]) -> int:
+    """The time that an alias means, in microseconds. Raises ValueError.
+
+    >>> fields = {"date": "2026-11-24", "time": "02:14:12"}
+    >>> format_timestamp(timestamp_of(Alias(3, "date", "2026-11-24"), fields))
+    '2026-11-24T02:14:12.000000Z'
+    """
     value = alias.value
+    name = alias.name.lower()
+    clock = fields.get("time", fields.get("Time"))
+    if name == "date" and CLOCK.match(str(clock)):
+        value = f"{value}T{clock}"
     timestamp = parse_timestamp(value)
     is_number = not isinstance(value, str) or EPOCH_NUMBER.fullmatch(strip_number(value))
-    if is_number and abs(timestamp) < LEAST_EPOCH:
+    # Who means a time by "t" sends a text.
+    if is_number and (name == "t" or abs(timestamp) < LEAST_EPOCH):
         raise ValueError("a duration")
     return timestamp
 
 
-def message_of(alias: Alias) -> str:
+def message_of(alias: Alias, _fields: dict[str, Json]) -> str:
     """The message that an alias means. Raises ValueError, RecordError."""
     message = alias.value
     if alias.name.lower() in ("log", "event", "record") and isinstance(message, dict):
@@ -1124,22 +1108,29 @@ def message_of(alias: Alias) -> str:
     return check_message(alias.name.lower(), message)
 
 
-def severity_of(alias: Alias) -> int:
+def severity_of(alias: Alias, fields: dict[str, Json]) -> int:
     """The severity that an alias means. Raises ValueError."""
+    name = alias.name.lower()
+    # "s" is a level only in MongoDB, which also has {"t": {"$date": ...}}.
+    if name == "s" and not isinstance(fields.get("t"), dict):
+        raise ValueError("no level")
+    if name == "level" and "ProviderName" in fields:
+        name = WINDOWS_LEVEL
     # "PRIORITY" in capitals is journald's: a level of syslog, sometimes sent as a number, of which
     # `parse_severity` takes none under "priority".
-    name = "level" if alias.name == "PRIORITY" else alias.name.lower()
+    if alias.name == "PRIORITY":
+        name = "level"
     return parse_severity(alias.value, name)
 
 
-def service_of(alias: Alias) -> str:
+def service_of(alias: Alias, _fields: dict[str, Json]) -> str:
     """The service that an alias means. Raises ValueError."""
     if not is_service(alias.value):
         raise ValueError("no name of a service")
     return str(alias.value)
 
 
-MEANINGS: dict[str, Callable[[Alias], Json]] = {
+MEANINGS: dict[str, Callable[[Alias, dict[str, Json]], Json]] = {
     "timestamp": timestamp_of,
     "severity": severity_of,
     "message": message_of,

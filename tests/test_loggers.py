@@ -98,14 +98,14 @@ LOGGERS: tuple[Row, ...] = (
     ("hclog", {"@level": "warn", "@message": "m", "@timestamp": f"{MOMENT}Z", "@module": "raft"},
      "m", f"{MOMENT}.000000Z", "WARNING", {"@module": "raft"}),
     ("Windows, an audit", {"ProviderName": "Security", "Level": 0, "Message": "m"},
-     "m", None, "INFO", {"Level": 0}),
+     "m", None, "INFO", {"ProviderName": "Security"}),
     ("Windows, information", {"ProviderName": "SCM", "Level": 4, "Message": "m",
                               "TimeCreated": f"{MOMENT}Z"},
-     "m", f"{MOMENT}.000000Z", "INFO", {"Level": 4}),
+     "m", f"{MOMENT}.000000Z", "INFO", {"ProviderName": "SCM"}),
     ("Windows, a word", {"ProviderName": "SCM", "Level": 2, "LevelDisplayName": "Error",
                          "Message": "m"}, "m", None, "ERROR", {"Level": 2}),
     ("CloudFront", {"date": "2026-11-24", "time": "02:14:12", "level": "error", "msg": "m"},
-     "m", f"{MOMENT}.000000Z", "ERROR", {"date": "2026-11-24", "time": "02:14:12"}),
+     "m", f"{MOMENT}.000000Z", "ERROR", {"time": "02:14:12"}),
     ("Lambda", {"time": f"{MOMENT}Z", "record": {"level": "ERROR", "message": "m"}},
      "m", f"{MOMENT}.000000Z", "ERROR", {}),
     ("Lambda, text", {"time": f"{MOMENT}Z", "record": "m"}, "m", f"{MOMENT}.000000Z", "INFO", {}),
@@ -126,7 +126,7 @@ LOGGERS: tuple[Row, ...] = (
     ("nginx, its own names", {"time_local": "24/Nov/2026:02:14:12 +0000", "status": "502"},
      "", f"{MOMENT}.000000Z", "INFO", {"status": "502"}),
     ("a table of a spreadsheet", {"Date": "2026-11-24", "Time": "02:14:12", "message": "m"},
-     "m", f"{MOMENT}.000000Z", "INFO", {"Date": "2026-11-24", "Time": "02:14:12"}),
+     "m", f"{MOMENT}.000000Z", "INFO", {"Time": "02:14:12"}),
 )  # fmt: skip
 
 # What says nothing, or could mean something else, stays where a reader sees it.
@@ -263,7 +263,7 @@ class Loggers(ServerTests):
 
     def test_a_record_without_message_time_and_level_is_a_typing_error(self) -> None:
         for fields in (
-            {"mesage": "hi"}, {"message": ""}, {"user": "bob"}, {"log": {"a": 1}}, {"s": "E"},
+            {"mesage": "hi"}, {"message": ""}, {"user": "bob"}, {"log": {"a": 1}},
         ):  # fmt: skip
             with self.subTest(fields):
                 answer = self.server.post(fields)
