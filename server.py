@@ -934,8 +934,7 @@ def parse_severity(value: Json, name: str = "severity") -> int:
             return SEVERITY_OF_WORD[word]
         if re.fullmatch(r"\s*[0-9]{1,3}\s*", value):
             return severity_of_number(int(value), name)
-    # As a number, "priority" is that of a ticket or a job, and no severity.
-    elif type(value) in (int, float) and name != "priority":
+    elif type(value) in (int, float):
         return severity_of_number(value, name)
     names = ", ".join(SEVERITIES)
     raise ValueError(f"must be one of {names} or a usual alias, not {shorten(value)}")
@@ -1116,10 +1115,9 @@ def severity_of(alias: Alias, fields: dict[str, Json]) -> int:
         raise ValueError("no level")
     if name == "level" and "ProviderName" in fields:
         name = WINDOWS_LEVEL
-    # "PRIORITY" in capitals is journald's: a level of syslog, sometimes sent as a number, of which
-    # `parse_severity` takes none under "priority".
-    if alias.name == "PRIORITY":
-        name = "level"
+    # "PRIORITY" in capitals is journald's. Else, as a number, it is that of a ticket or a job.
+    if name == "priority" and alias.name != "PRIORITY" and not isinstance(alias.value, str):
+        raise ValueError("no level")
     return parse_severity(alias.value, name)
 
 
