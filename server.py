@@ -2332,7 +2332,6 @@ def read_page(db: sqlite3.Connection, query: Query, parts: list[Part], most_char
 SCHEMA = pathlib.Path(__file__).with_name("schema.sql")
 APPLICATION_ID = 0x4C4F4753  # As schema.sql sets it.
 SCHEMA_VERSION = 2
-TOO_MANY_QUERIES = "Too many queries are under way, of this client or of all."
 PAGE_BYTES = 4096  # Of SQLite's pages.
 
 
@@ -2421,21 +2420,15 @@ class Readers:
 
     def __init__(self, path: pathlib.Path):
         # Slow queries share connections of their own, so that all others find a free one soon.
-        # None stands for the end. SimpleQueue needs no memory to give back what was borrowed.
-        self._pools: dict[bool, queue.SimpleQueue[sqlite3.Connection | None]] = {}
-        for is_slow, count in ((False, READERS), (True, SLOW_READERS)):
-            self._pools[is_slow] = queue.SimpleQueue()
-            for _ in range(count):
-                # sqlite3 caches few statements of each: clients can send ever more different ones.
-                self._pools[is_slow].put(connect(path, "ro", cached_statements=8))
-        # The queries under way: for each its deadline, and the thread that asks. It needs no lock,
-        # nor does `deleting`: each change is one step of a dict, and `stop` loops over a copy.
-        self._queries: dict[sqlite3.Connection, tuple[float, int]] = {}
-        # How many queries a client has under way, quick ones and slow ones.
-        self._shares: Counter[tuple[str, bool]] = Counter()
-        self._freed = threading.Condition()  # It guards `_shares`.
-        # Threads that delete: whether their client has left.
-        self.deleting: dict[int, bool] = {}
+        self._free: dict[bool, list[sqlite3.Connection]] = {False: [], True: []}
+        for is_slow in [False] * READERS + [True] * SLOW_READERS:
+            # sqlite3 caches few statements of each: clients can send ever more different ones.
+            self._free[is_slow].append(connect(path, "ro", cached_statements=8))
+        # The queries under way: for each its deadline, the thread that asks, and its place: who
+        # asks, and whether it is slow.
+        self._queries: dict[sqlite3.Connection, tuple[float, int, tuple[str, bool]]] = {}
+        self._changed = threading.Condition()  # It guards both.
+        self.gone: set[int] = set()  # Threads whose client had left when `stop` looked last.
         self.closing = False
         self.may_begin = threading.Event()  # Chapter 10 clears it while the WAL is too large.
         self.may_begin.set()
@@ -2446,89 +2439,65 @@ class Readers:
     ) -> Iterator[sqlite3.Connection]:
         """A connection in a transaction: all that it reads is of one moment.
 
-        It takes one of the client's places, if a client is named. A thread of `scan` gives the
-        `thread` of its request: by it `stop` finds the queries of a client that left. Raises
-        Unavailable, past the deadline too.
+        A client that is named has only a share of them. A thread of `scan` gives the `thread` of
+        its request: by it `stop` finds the queries of a client that left. Raises Unavailable, past
+        the deadline too.
         """
+        free = self._free[is_slow]
+        most = SCANNERS if is_slow else READERS - 2  # Of one client: two are left for others.
+
+        def has_room() -> bool:
+            places = [place for _, _, place in self._queries.values()]
+            has_share = not client or places.count((client, is_slow)) < most
+            return self.closing or (bool(free) and has_share)
+
         self.may_begin.wait(QUERY_SECONDS)  # Then it reads, though the WAL is large.
-        with self.share(client, is_slow) if client else contextlib.nullcontext():
-            pool = self._pools[is_slow]
-            try:
-                db = pool.get(timeout=QUERY_SECONDS)
-            except queue.Empty:
-                raise Unavailable(TOO_MANY_QUERIES) from None
-            if db is None or self.closing:
-                pool.put(db)
+        with self._changed:
+            if not self._changed.wait_for(has_room, QUERY_SECONDS):
+                raise Unavailable("Too many queries are under way, of this client or of all.")
+            if self.closing:
                 raise Unavailable("The server is stopping.")
+            db = free.pop()
             deadline = time.monotonic() + QUERY_SECONDS
-            self._queries[db] = deadline, thread or threading.get_ident()
-            try:
+            self._queries[db] = deadline, thread or threading.get_ident(), (client, is_slow)
+        try:
+            with db:  # It ends the transaction.
                 db.execute("BEGIN")
                 yield db
-            except sqlite3.DatabaseError as error:
-                raise explain(error) from error
-            finally:
-                del self._queries[db]
-                try:
-                    if db.in_transaction:
-                        db.execute("ROLLBACK")
-                finally:
-                    pool.put(db)
-
-    @contextlib.contextmanager
-    def share(self, client: str, is_slow: bool) -> Iterator[None]:
-        """One of the places for the queries of a client. Raises Unavailable."""
-        most = SCANNERS if is_slow else READERS - 2  # Two are left for others.
-        place = client, is_slow
-        with self._freed:
-            self._freed.wait_for(lambda: self._shares[place] < most or self.closing, QUERY_SECONDS)
-            if self._shares[place] >= most:
-                raise Unavailable(TOO_MANY_QUERIES)
-            self._shares[place] += 1
-        try:
-            yield
+        except sqlite3.DatabaseError as error:
+            raise explain(error) from error
         finally:
-            with self._freed:
-                self._shares[place] -= 1
-                if not self._shares[place]:
-                    del self._shares[place]
-                self._freed.notify_all()
+            with self._changed:
+                del self._queries[db]
+                free.append(db)
+                self._changed.notify_all()
 
     def stop(self, gone: set[int]) -> None:
         """Stops queries that are past their deadline, and those of threads whose client left."""
-        for thread in self.deleting.keys() & gone:
-            self.deleting[thread] = True
-        for db, (deadline, thread) in list(self._queries.items()):
-            # The connection may have been lent again since the list was made. In the moment that
-            # remains, the wrong query may be stopped: its client gets a 503.
-            is_same_query = self._queries.get(db) == (deadline, thread)
-            if (deadline < time.monotonic() or thread in gone) and is_same_query:
-                db.interrupt()
+        self.gone = gone
+        with self._changed:
+            for db, (deadline, thread, _) in self._queries.items():
+                if deadline < time.monotonic() or thread in gone:
+                    db.interrupt()
 
     def wait_until_idle(self) -> None:
         """Waits until no query is under way, for QUERY_SECONDS at most."""
-        deadline = time.monotonic() + QUERY_SECONDS
-        while self._queries and time.monotonic() < deadline:
-            time.sleep(0.02)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._queries, QUERY_SECONDS)
 
     def close(self) -> None:
         """Stops the queries under way, and closes the connections that are back in a second."""
-        self.closing = True
         self.may_begin.set()
-        with self._freed:
-            self._freed.notify_all()
-        deadline = time.monotonic() + 1
-        # One entry for each connection that must come back.
-        pools = [self._pools[False]] * READERS + [self._pools[True]] * SLOW_READERS
-        while pools and time.monotonic() < deadline:
-            for db in list(self._queries):
-                db.interrupt()  # Again and again: it may be between two statements.
-            with contextlib.suppress(queue.Empty):
-                if connection := pools[-1].get(timeout=0.02):
-                    connection.close()
-                pools.pop()
-        for pool in self._pools.values():
-            pool.put(None)  # Who still waits for a connection need not wait longer.
+        with self._changed:
+            self.closing = True
+            self._changed.notify_all()
+            deadline = time.monotonic() + 1
+            while self._queries and time.monotonic() < deadline:
+                for db in self._queries:
+                    db.interrupt()  # Again and again: it may be between two statements.
+                self._changed.wait(0.02)
+            for db in self._free[False] + self._free[True]:
+                db.close()
 
 
 def connect_writer(path: pathlib.Path) -> sqlite3.Connection:
@@ -3205,18 +3174,12 @@ class SQLiteStore(SQLiteCounts):
 
     def delete(self, query: Query) -> int:
         deleted = 0
-        thread = threading.get_ident()
-        self.readers.deleting[thread] = False  # `stop_queries` sets True when the client has left.
-        try:
-            for records in self.stream(query):
-                if self.readers.deleting[thread]:
-                    raise query_stopped()
-                marks = ", ".join("?" * len(records))
-                with self.transaction() as db:
-                    ids = [record.id for record in records]
-                    deleted += delete_where(db, f"id IN ({marks})", ids)
-        finally:
-            del self.readers.deleting[thread]
+        for records in self.stream(query):
+            if threading.get_ident() in self.readers.gone:
+                raise query_stopped()
+            marks = ", ".join("?" * len(records))
+            with self.transaction() as db:
+                deleted += delete_where(db, f"id IN ({marks})", [record.id for record in records])
         return deleted
 
     def recount(self) -> int:
