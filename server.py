@@ -2605,20 +2605,23 @@ def is_narrow(query: Query) -> bool:
     return query.last_id - query.after <= NARROW_IDS
 
 
+def where_days(query: Query) -> tuple[str, list[Json]]:
+    """The SQL test for what the table of counts has of the days and kinds of a query."""
+    test, values = where(query.kind_filters())
+    start = MIN_TIMESTAMP if query.timestamp_start is None else query.timestamp_start
+    end = MAX_TIMESTAMP if query.timestamp_end is None else query.timestamp_end
+    return f"start >= ? AND start <= ? AND {test}", [start // DAY * DAY, end, *values]
+
+
 def split_by_kind(db: sqlite3.Connection, query: Query) -> list[Part]:
     """A part for each service and severity in the table of counts; one by time for too many.
 
     Each reads one stretch of logs_by_kind in the order of the page, and SQLite merges them: a rare
     kind costs no more than a common one.
     """
-    test, values = where(query.kind_filters())
-    sql = f"""
-        SELECT DISTINCT service, severity FROM counts
-        WHERE span = ? AND start >= ? AND start <= ? AND {test}
-    """
-    start = MIN_TIMESTAMP if query.timestamp_start is None else query.timestamp_start
-    end = MAX_TIMESTAMP if query.timestamp_end is None else query.timestamp_end
-    kinds = db.execute(sql, [DAY, start // DAY * DAY, end, *values]).fetchall()
+    test, values = where_days(query)
+    sql = f"SELECT DISTINCT service, severity FROM counts WHERE span = {DAY} AND {test}"
+    kinds = db.execute(sql, values).fetchall()
     # Each kind repeats all tests of texts, and SQLite bounds a statement.
     if len(kinds) > MAX_KINDS // (1 + query.text_count):
         return [(BY_TIME, query)]
@@ -2723,16 +2726,12 @@ def covers_much(db: sqlite3.Connection, query: Query) -> bool:
 
     Then it is faster to read the whole table in its own order than only these by an index.
     """
-    test, values = where(query.kind_filters())
-    start = MIN_TIMESTAMP if query.timestamp_start is None else query.timestamp_start
-    end = MAX_TIMESTAMP if query.timestamp_end is None else query.timestamp_end
+    test, values = where_days(query)
     sql = f"""
-        SELECT ifnull(sum(records) FILTER (WHERE start >= ? AND start <= ? AND {test}), 0),
-               ifnull(sum(records), 0)
-        FROM counts WHERE span = ?
+        SELECT 3 * ifnull(sum(records) FILTER (WHERE {test}), 0) >= ifnull(sum(records), 0)
+        FROM counts WHERE span = {DAY}
     """
-    covered, records = db.execute(sql, [start // DAY * DAY, end, *values, DAY]).fetchone()
-    return bool(3 * covered >= records)
+    return bool(db.execute(sql, values).fetchone()[0])
 
 
 def finds_few(db: sqlite3.Connection, query: Query) -> bool:
@@ -5038,7 +5037,7 @@ CREATE TABLE IF NOT EXISTS logs (
     INDEX by_batch batch TYPE bloom_filter(0.001) GRANULARITY 1
 ) ENGINE = MergeTree ORDER BY (timestamp, id)
 PARTITION BY toYYYYMMDD(toDateTime(intDiv(received_at, 1000000)))
-{ttl}
+TTL fromUnixTimestamp64Micro(received_at) + INTERVAL {seconds} SECOND
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
     non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1
 """
