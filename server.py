@@ -5068,7 +5068,8 @@ class ClickHouseStore(Store):
                 "X-ClickHouse-Key": password.encode().decode("latin-1"),
             }
             self._ask(CREATE_PROBES)
-            self._ask(CREATE_LOGS.format(ttl=format_ttl(config.max_age_days)))
+            days = min(config.max_age_days or 36500, 36500)  # A hundred years for no bound.
+            self._ask(CREATE_LOGS.format(seconds=int(days * 86400)))
             newest = self.newest()
         except (ValueError, Unavailable) as error:
             raise StartError(f"server.store: {error}") from None
@@ -5291,14 +5292,6 @@ class ClickHouseStore(Store):
         """Bytes of all tables of the database, on this node."""
         sql = "SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND database = ?"
         return int(self._ask(sql, [self._database])[0][0])
-
-
-def format_ttl(days: float | None) -> str:
-    """The clause that deletes what is older. None: nothing is deleted."""
-    if days is None:
-        return ""
-    seconds = int(min(days, 36500) * 86400)
-    return f"TTL fromUnixTimestamp64Micro(received_at) + INTERVAL {seconds} SECOND"
 
 
 # ClickHouse's functions for JSON take 1 and 1.0 for the same, and read no object with a number of
