@@ -3406,12 +3406,9 @@ class App:
             batch.body_hash = hashlib.sha256(body).digest()
         del body  # Its memory is free while the batch waits for its commit.
         if batch.records:
-            self.shares.spend(token, len(batch.records), rate)
-            try:
-                self.committer.commit(batch)
-            finally:
-                if batch.replayed or not batch.is_on_disk:  # What was not stored is given back.
-                    self.shares.spend(token, -len(batch.records), rate)
+            self.committer.commit(batch)
+            if not batch.replayed:
+                self.shares.spend(token, len(batch.records), rate)
         self.metrics.count(token, parsed, batch)
         # In OTLP a body may have no record at all: nothing is rejected, and that is a 200.
         if parsed.rejected and not batch.records:
@@ -3575,7 +3572,7 @@ class Shares:
     def spend(self, token: Token, records: int, rate: float | None) -> float:
         """Takes records out of a token's bucket, which `rate` fills each second.
 
-        It gives what is left: a batch may overdraw it. A negative number gives records back.
+        It gives what is left: a batch may overdraw it.
         """
         if rate is None:
             return 0
