@@ -5967,12 +5967,10 @@ def raise_descriptor_limit() -> int:
     if not resource:
         return 1 << 20
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 4096 if hard == resource.RLIM_INFINITY else min(hard, 4096)
-    if soft == resource.RLIM_INFINITY:
-        return 1 << 20
-    soft = max(soft, wanted)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return int(soft)
+    if 0 <= soft < 4096:  # No bound is -1, or a very large number.
+        soft = 4096 if hard < 0 else min(hard, 4096)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return 1 << 20 if soft < 0 else soft
 
 
 def start_log() -> logging.handlers.QueueListener:
