@@ -3039,15 +3039,10 @@ OLDEST = "id < (SELECT min(id) FROM logs) + :most"  # The lowest ids: a range of
 class SQLiteStore(SQLiteCounts):
     """The whole SQLite store: records, statistics, and a thread that deletes what is old.
 
-    The clock of the system can be wrong. If it jumps a year ahead, all records look too old. So
-    their age is measured twice: by received_at, and by notes. A note is a moment of the monotonic
-    clock and the newest id at that moment: when it is older than max_age_days, all ids up to it are
-    too old.
-
-    A clock that has jumped ahead is not believed for an hour. If it is still ahead after that, it
-    is taken as right, and the time before as wrong: a computer without a battery begins in 2020,
-    say, and learns after some minutes that it is 2026. The records of these minutes have a
-    received_at of 2020. So after such a jump, only the notes count for what came since the start.
+    The clock of the system can be wrong, and can be set right later. So received_at tells only the
+    age of records that were there at the start, and a jump ahead is not believed for an hour. The
+    age of all others is told by notes. A note is a moment of the monotonic clock and the newest id
+    at that moment: when it is older than max_age_days, all ids up to it are too old.
     """
 
     def __init__(self, config: Config):
@@ -3060,9 +3055,6 @@ class SQLiteStore(SQLiteCounts):
         self._start_id = 0  # It stays 0 if the file is damaged: a later read reports the damage.
         with contextlib.suppress(Unavailable):
             self._start_id = self.newest()
-        # received_at may tell the age of ids up to this one: of all; after a jump that is believed,
-        # only of those of before this start.
-        self._dated_id = MAX_ID
         self._wal_pause_until = 0.0  # By the monotonic clock.
         threading.Thread(target=self.upkeep, daemon=True).start()
 
@@ -3100,11 +3092,7 @@ class SQLiteStore(SQLiteCounts):
         return bool(deleted) or has_spare
 
     def delete_old(self, db: sqlite3.Connection, moment: int) -> int:
-        """Deletes some records that are older than max_age_days. Gives how many.
-
-        Its received_at tells its age, or the notes do. What came while the clock was ahead
-        has a received_at in the future: the notes delete it. A restart begins new notes.
-        """
+        """Deletes some records that are older than max_age_days. Gives how many."""
         if self.config.max_age_days is None:
             return 0
         age = self.config.max_age_days * DAY
@@ -3115,9 +3103,9 @@ class SQLiteStore(SQLiteCounts):
             self._notes.append((clock, newest))
         while clock - self._notes[0][0] > seconds:  # The last one is younger: it stays.
             _, self._old_id = self._notes.popleft()
-        test = f"{OLDEST} AND (id <= :old_id OR (id <= :dated_id AND received_at < :before))"
+        test = f"{OLDEST} AND (id <= :old_id OR (id <= :start_id AND received_at < :before))"
         before = int(max(moment - age, 0))
-        ids = {"old_id": self._old_id, "dated_id": self._dated_id}
+        ids = {"old_id": self._old_id, "start_id": self._start_id}
         return delete_where(db, test, {"most": UPKEEP_RECORDS, "before": before, **ids})
 
     def steady_now(self) -> int:
@@ -3127,8 +3115,6 @@ class SQLiteStore(SQLiteCounts):
         expected = agreed + int((clock - agreed_clock) * SECOND)
         if abs(moment - expected) >= MINUTE and clock - agreed_clock < JUMP_SECONDS:
             return min(moment, expected)
-        if moment - expected >= MINUTE:  # The jump is believed: the clock was wrong before.
-            self._dated_id = self._start_id
         self._clock = moment, clock
         return moment
 
