@@ -208,9 +208,8 @@ MAX_LOG_LINES = 10_000  # Of the server's own log, that wait to be written. More
 READERS = 6  # Connections to SQLite for queries that an index serves.
 SCANNERS = max(2, os.cpu_count() or 2)  # Stretches of records that one query reads side by side.
 SLOW_READERS = 2 * SCANNERS  # Connections for queries that must read the records: for two clients.
-STREAM_RECORDS = 1_000  # A stream reads so many at a time,
-STREAM_CHARS = 1 << 20  # or fewer, when their messages and attributes have so many characters.
-PAGE_CHARS = 4 << 20  # A page ends early when its records are longer together.
+STREAM_RECORDS = 1_000  # A stream reads pages of so many.
+PAGE_CHARS = 4 << 20  # A page ends early when its messages and attributes are longer together.
 
 # How long it waits.
 # For the next request. Loggers keep a connection for a minute: it must not be closed sooner, or
@@ -1984,11 +1983,8 @@ class Store(abc.ABC):
         """
 
     @abc.abstractmethod
-    def page(self, query: Query, most_chars: int | None = None) -> Page:
-        """The first records of a query, at most its limit, and whether there are more.
-
-        SQLiteStore ends it early, past `most_chars` in the records. None: past PAGE_CHARS.
-        """
+    def page(self, query: Query) -> Page:
+        """The first records of a query, at most its limit, and whether there are more."""
 
     @abc.abstractmethod
     def newest(self) -> int:
@@ -2004,7 +2000,7 @@ class Store(abc.ABC):
         query = dataclasses.replace(query, last_id=last_id, limit=STREAM_RECORDS)
         more = True
         while more:
-            records, more = self.page(query, STREAM_CHARS)
+            records, more = self.page(query)
             if records:
                 last = records[-1]
                 yield records
@@ -2198,20 +2194,19 @@ class SQLiteRecords(Store):
     def stop_queries(self, gone: set[int]) -> None:
         self.readers.stop(gone)
 
-    def page(self, query: Query, most_chars: int | None = None) -> Page:
+    def page(self, query: Query) -> Page:
         """The first records of a query, by an index or by reading all.
 
         `by_receipt` replaces bounds on received_at by bounds on id: both grow together.
         `needs_scan` says whether all records must be read, side by side by `scan`; else `plan`
         names the indexes that serve the query. Searches for texts have connections of their own.
         """
-        most_chars = most_chars or PAGE_CHARS
         with self.readers.lend(query.text_count > 0, query.client) as db:
             query = by_receipt(db, query)
             if not needs_scan(db, query):
-                return read_page(db, query, plan(db, query), most_chars)
+                return read_page(db, query, plan(db, query))
         # Not within the "with": each thread of `scan` borrows a connection from the same ones.
-        pages = scan(self, query, lambda db, part: read_page(db, query, [part], most_chars))
+        pages = scan(self, query, lambda db, part: read_page(db, query, [part]))
         return merge_pages(query, pages)
 
     def newest(self) -> int:
@@ -2298,11 +2293,11 @@ def add_counts(db: sqlite3.Connection, kinds: Mapping[MinuteKind, int], moment: 
     insert_rows(db, INSERT_COUNTS, [(*key, records) for key, records in rows.items()])
 
 
-def read_page(db: sqlite3.Connection, query: Query, parts: list[Part], most_chars: int) -> Page:
+def read_page(db: sqlite3.Connection, query: Query, parts: list[Part]) -> Page:
     """The first records of the parts of a query, and whether there are more.
 
-    It ends early where the records have more than `most_chars` characters together. Each part comes
-    from its index in the order of the query: SQLite merges them, and reads no further than LIMIT.
+    It ends early where the records are longer than PAGE_CHARS together. Each part comes from its
+    index in the order of the query: SQLite merges them, and reads no further than LIMIT.
     `where_all` is `where` with the texts.
     """
     selects: list[str] = []
@@ -2317,7 +2312,7 @@ def read_page(db: sqlite3.Connection, query: Query, parts: list[Part], most_char
     records: list[StoredRecord] = []
     chars = 0
     for record in map(StoredRecord._make, db.execute(sql, values)):
-        if len(records) == query.limit or chars > most_chars:
+        if len(records) == query.limit or chars > PAGE_CHARS:
             return records, True
         chars += len(record.message) + len(record.attributes)
         records.append(record)
@@ -2972,7 +2967,7 @@ def first_timestamp(db: sqlite3.Connection, query: Query, order: str) -> int | N
     It can be None though the counts have some: another program has deleted the records.
     """
     one = dataclasses.replace(query, limit=1, order=order)
-    records, _ = read_page(db, one, plan(db, one), PAGE_CHARS)
+    records, _ = read_page(db, one, plan(db, one))
     return records[0].timestamp if records else None
 
 
@@ -5184,8 +5179,19 @@ class ClickHouseStore(Store):
         [[newest]] = self._ask("SELECT max(id) FROM logs WHERE id > ?", [floor])
         return max(int(newest), floor)
 
-    def page(self, query: Query, most_chars: int | None = None) -> Page:
-        return self._select(query)
+    def page(self, query: Query, seen: list[int] | None = None) -> Page:
+        """As in the base class. For a follower: only ids after what `seen` has for their server."""
+        test, values = clickhouse_where(query)
+        if seen:
+            numbers = ", ".join(map(str, range(NUMBERS)))
+            marks = ", ".join("?" * NUMBERS)
+            # The index of ids takes the first test.
+            test += f" AND id > ? AND id > transform(id % {NUMBERS}, [{numbers}], [{marks}], 0)"
+            values += [min(seen), *seen]
+        sql = f"SELECT {COLUMNS} FROM logs WHERE {test} ORDER BY {order_by(query)}"
+        rows = self._ask(f"{sql} LIMIT {query.limit + 1}", values)
+        records = [StoredRecord(*row) for row in rows]
+        return records[: query.limit], len(records) > query.limit
 
     def follow(self, query: Query) -> Iterator[list[StoredRecord]]:
         """As the base class has it. Commits of several servers overtake each other.
@@ -5210,7 +5216,7 @@ class ClickHouseStore(Store):
                 seen[record.id % NUMBERS] = max(record.id, seen[record.id % NUMBERS])
             floor = self._floor()
             try:
-                records, more = self._select(query, seen)
+                records, more = self.page(query, seen)
             except Unavailable:  # It looks again later.
                 records, more = [], True
             yield records
@@ -5222,20 +5228,6 @@ class ClickHouseStore(Store):
     def _floor(self) -> int:
         """An id: what is smaller and not committed yet never will be."""
         return (now() - IDS_BEGIN) * NUMBERS - LATE
-
-    def _select(self, query: Query, seen: list[int] | None = None) -> Page:
-        """A page. For a follower: only ids greater than what `seen` has for their server."""
-        test, values = clickhouse_where(query)
-        if seen:
-            numbers = ", ".join(map(str, range(NUMBERS)))
-            marks = ", ".join("?" * NUMBERS)
-            # The index of ids takes the first test.
-            test += f" AND id > ? AND id > transform(id % {NUMBERS}, [{numbers}], [{marks}], 0)"
-            values += [min(seen), *seen]
-        sql = f"SELECT {COLUMNS} FROM logs WHERE {test} ORDER BY {order_by(query)}"
-        rows = self._ask(f"{sql} LIMIT {query.limit + 1}", values)
-        records = [StoredRecord(*row) for row in rows]
-        return records[: query.limit], len(records) > query.limit
 
     def stats(self, query: Query, step: int | None = None) -> Stats:
         test, values = clickhouse_where(query)
