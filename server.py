@@ -104,7 +104,6 @@ import errno
 import functools
 import gc
 import hashlib
-import heapq
 import hmac
 import http.client
 import http.server
@@ -2780,8 +2779,8 @@ def merge_pages(query: Query, pages: list[Page]) -> Page:
     read.
     """
     key = operator.attrgetter(*(["id"] if query.by_id else ["timestamp", "id"]))
-    all_records = [records for records, _ in pages]
-    merged = list(heapq.merge(*all_records, key=key, reverse=query.order == "desc"))
+    records = itertools.chain.from_iterable(records for records, _ in pages)
+    merged = sorted(records, key=key, reverse=query.order == "desc")
     for count, record in enumerate(merged, 1):
         is_end = any(more and records[-1] is record for records, more in pages)
         if is_end or (count == query.limit and count < len(merged)):
@@ -3047,9 +3046,7 @@ class SQLiteStore(SQLiteCounts):
         self._clock = (now(), time.monotonic())  # When the two clocks agreed last.
         self._notes: deque[tuple[float, int]] = deque()
         self._old_id = 0  # All ids up to it are too old by the notes.
-        self._start_id = 0  # It stays 0 if the file is damaged: a later read reports the damage.
-        with contextlib.suppress(Unavailable):
-            self._start_id = self.newest()
+        self._start_id = -1  # The newest id when the first note was made.
         self._wal_pause_until = 0.0  # By the monotonic clock.
         threading.Thread(target=self.upkeep, daemon=True).start()
 
@@ -3096,6 +3093,8 @@ class SQLiteStore(SQLiteCounts):
         if not self._notes or clock - self._notes[-1][0] > seconds / AGE_NOTES:
             newest, _ = db.execute(LAST_RECORD).fetchone()
             self._notes.append((clock, newest))
+            if self._start_id < 0:
+                self._start_id = newest
         while clock - self._notes[0][0] > seconds:  # The last one is younger: it stays.
             _, self._old_id = self._notes.popleft()
         test = f"{OLDEST} AND (id <= :old_id OR (id <= :start_id AND received_at < :before))"
