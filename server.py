@@ -3531,8 +3531,7 @@ class Shares:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # By secret: how many records the token may still send, and when that was computed.
-        self._balances: dict[str, tuple[float, float]] = {}
+        self._paid_at: dict[str, float] = {}  # By secret: when its rate allows more records.
         self._held: dict[str, int] = {}  # Bytes of a client: of a secret or of an address.
         self._refused: dict[str, tuple[float, int]] = {}  # Of an address: see `note_refused`.
         self.held_bytes = 0  # Of all.
@@ -3543,25 +3542,18 @@ class Shares:
 
     def check_rate(self, token: Token, rate: float | None) -> None:
         """Raises HTTPRefusal, 429, while a token has sent more than its rate allows."""
-        balance = self.spend(token, 0, rate)
-        if rate is not None and balance <= 0:
+        wait = self._paid_at.get(token.secret, 0) - time.monotonic()
+        if rate is not None and wait >= 0:
             error = f"This token may send {rate:g} records a second."
-            seconds = min(int(1 - balance / rate), 5)  # Clients give up on long waits.
+            seconds = min(int(1 + wait), 5)  # Clients give up on long waits.
             raise HTTPRefusal(429, error, "Send it again later.", {"Retry-After": str(seconds)})
 
-    def spend(self, token: Token, records: int, rate: float | None) -> float:
-        """Takes records out of a token's bucket, which `rate` fills each second.
-
-        It gives what is left: a batch may overdraw it.
-        """
-        if rate is None:
-            return 0
-        clock = time.monotonic()
-        with self._lock:
-            balance, since = self._balances.get(token.secret, (rate, clock))
-            balance = min(balance + (clock - since) * rate, rate) - records
-            self._balances[token.secret] = (balance, clock)
-            return balance
+    def spend(self, token: Token, records: int, rate: float | None) -> None:
+        """Counts stored records of a token. It saves up what its rate allows in a second."""
+        if rate is not None:
+            with self._lock:
+                paid_at = max(self._paid_at.get(token.secret, 0), time.monotonic() - 1)
+                self._paid_at[token.secret] = paid_at + records / rate
 
     def hold(self, client: str, size: int) -> None:
         """Counts bytes that are kept for a client; a negative size takes them off again.
