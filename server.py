@@ -2149,9 +2149,7 @@ class SQLiteRecords(Store):
             check_place(self.path, self._inode)
             db = self._db
             try:
-                # COMMIT, which syncs to disk, since `connect_writer` sets synchronous = FULL; or
-                # ROLLBACK where anything is raised.
-                with db:
+                with db:  # COMMIT, which syncs to disk; or ROLLBACK where anything is raised.
                     db.execute("BEGIN IMMEDIATE")
                     yield db
             except sqlite3.DatabaseError as error:
@@ -2196,9 +2194,8 @@ class SQLiteRecords(Store):
     def page(self, query: Query) -> Page:
         """The first records of a query, by an index or by reading all.
 
-        `by_receipt` replaces bounds on received_at by bounds on id: both grow together.
         `needs_scan` says whether all records must be read, side by side by `scan`; else `plan`
-        names the indexes that serve the query. Searches for texts have connections of their own.
+        names the indexes that serve the query.
         """
         with self.readers.lend(query.text_count > 0, query.client) as db:
             query = by_receipt(db, query)
@@ -2297,7 +2294,6 @@ def read_page(db: sqlite3.Connection, query: Query, parts: list[Part]) -> Page:
 
     It ends early where the records are longer than PAGE_CHARS together. Each part comes from its
     index in the order of the query: SQLite merges them, and reads no further than LIMIT.
-    `where_all` is `where` with the texts.
     """
     selects: list[str] = []
     values: list[Json] = []
@@ -2320,8 +2316,7 @@ def read_page(db: sqlite3.Connection, query: Query, parts: list[Part]) -> Page:
 
 # -------- 8b. The file *
 # The core uses `prepare_file`, `check_place`, `connect_writer`, `Readers`, `explain` and
-# `name_of`. They open the database, keep what is not ours untouched, and say in words what SQLite's
-# errors mean.
+# `name_of`. They open and protect the database, and say in words what SQLite's errors mean.
 
 SCHEMA = pathlib.Path(__file__).with_name("schema.sql")
 APPLICATION_ID = 0x4C4F4753  # As schema.sql sets it.
@@ -2569,9 +2564,8 @@ def query_stopped() -> Unavailable:
 
 
 # -------- 8c. Plans and searches *
-# The core uses `plan`, `where_all`, `by_receipt`, `needs_scan`, `scan` and `merge_pages`. They say
-# by which index a query is read, and serve filters for which there is none: texts, attributes, and
-# the time of receipt.
+# The core uses `plan`, `where_all`, `by_receipt`, `needs_scan`, `scan` and `merge_pages`. They
+# choose the index for a query, and serve filters without one: texts and the time of receipt.
 
 # The table of records with the index to use: SQLite's planner has no statistics to choose by.
 BY_ID = "logs NOT INDEXED"  # In the order of the table.
@@ -2676,10 +2670,7 @@ ID_RANGE = "SELECT ifnull((SELECT min(id) FROM logs), 1), ifnull((SELECT max(id)
 
 
 def by_receipt(db: sqlite3.Connection, query: Query) -> Query:
-    """The same query with bounds on the id in place of those on received_at: both grow together.
-
-    `bisect` finds them by halves, without an index.
-    """
+    """The same query with bounds on the id in place of those on received_at: both grow together."""
     if query.received_at_start is None and query.received_at_end is None:
         return query
 
@@ -3319,8 +3310,6 @@ class App:
         asked = request.headers.get("access-control-request-method")
         if request.method == "OPTIONS" and asked == "POST" and "POST" in methods:
             return answer_preflight
-        # While reading needs no token, a web page of another site could read the logs through the
-        # browser of a visitor who reaches this server.
         if self.config.reading_is_open:
             check_origin(self.config, request)
         if not path:
@@ -3911,9 +3900,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     command = ""
     request_version = protocol_version  # `send` needs it even before a request has come.
     idle = True  # No request has begun.
-    # Whether bytes of this request may still come in: then the connection is closed after the
-    # answer, since they could be taken for the next request. True from the first line on, until the
-    # head says that there is no body or it is read.
+    # Bytes of this request may still come in. The connection is closed after the answer then: they
+    # could be taken for the next request.
     unread = False
     client: str  # Whose bytes `Shares` counts: a token or an address.
     held_bytes = 0  # So many of this request are counted there now.
