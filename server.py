@@ -2216,8 +2216,7 @@ class SQLiteRecords(Store):
     def wait_for_news(self, seen: int) -> None:
         """Waits until a commit of this server gives an id after `seen`, for a second at most."""
         with self._news:
-            if seen >= self._last_id:
-                self._news.wait(timeout=1)
+            self._news.wait_for(lambda: self._last_id > seen, timeout=1)
 
 
 # AUTOINCREMENT counts on from sqlite_sequence, one by one: so the rows get the ids that `write` has
@@ -2937,28 +2936,24 @@ def count_by_ranges(db: sqlite3.Connection, query: Query, step: int | None) -> S
         stats.kinds[service, severity] = records
     if not stats.kinds:
         return stats
-    stats.first = first_timestamp(db, query, "asc")
-    stats.last = first_timestamp(db, query, "desc")
-    if step and stats.first is not None and stats.last is not None:
+    ends: list[int] = []
+    for order in ("asc", "desc"):
+        one = dataclasses.replace(query, limit=1, order=order)
+        found, _ = read_page(db, one, plan(db, one))
+        ends += [record.timestamp for record in found]
+    if not ends:  # Another program has deleted the records.
+        return stats
+    stats.first, stats.last = ends
+    if step:
         lengths = [length for length in LENGTHS if step % length == 0]
         sums = [f"sum(records) FILTER (WHERE severity = {n})" for n in SEVERITY_NAMES]
-        for length, start, end in cut_into_ranges(stats.first, stats.last + 1, lengths):
+        for length, start, end in cut_into_ranges(ends[0], ends[1] + 1, lengths):
             rows, values = select_ranges(query, [(length, start, end)])
             # Where a span is a step, its rows are in order already: SQLite need not sort them.
             begin = "time" if length == step else step_of("time", step)
             sql = f"SELECT {begin}, {', '.join(sums)} FROM ({rows}) GROUP BY 1"
             stats.add_steps(db.execute(sql, values))
     return stats
-
-
-def first_timestamp(db: sqlite3.Connection, query: Query, order: str) -> int | None:
-    """The timestamp of the first record in an order; None without one.
-
-    It can be None though the counts have some: another program has deleted the records.
-    """
-    one = dataclasses.replace(query, limit=1, order=order)
-    records, _ = read_page(db, one, plan(db, one))
-    return records[0].timestamp if records else None
 
 
 def select_ranges(query: Query, ranges: Iterable[Range]) -> tuple[str, list[Json]]:
@@ -5214,11 +5209,10 @@ class ClickHouseStore(Store):
             SELECT service, severity, count(), min(timestamp), max(timestamp)
             FROM logs WHERE {test} GROUP BY 1, 2
         """
-        rows = self._ask(sql, values)
-        stats = Stats(Counter({(row[0], row[1]): row[2] for row in rows}))
-        stats.first = min((row[3] for row in rows), default=None)
-        stats.last = max((row[4] for row in rows), default=None)
-        if rows and step:
+        stats = Stats(Counter())
+        for service, severity, records, first, last in self._ask(sql, values):
+            stats.add(Stats(Counter({(service, severity): records}), first, last))
+        if stats.kinds and step:
             columns = [step_of("timestamp", step)]
             columns += [f"countIf(severity = {number})" for number in SEVERITY_NAMES]
             sql = f"SELECT {', '.join(columns)} FROM logs WHERE {test} GROUP BY 1"
