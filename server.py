@@ -3792,16 +3792,16 @@ class Metrics:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._services: set[str] = set()
+        self._services = {"other"}
         self.values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
 
     def add(self, name: str, amount: float, labels: dict[str, str]) -> None:
         """Adds to a counter. Services past MAX_METRIC_SERVICES share the label "other"."""
         with self._lock:
-            service = labels.get("service")
-            if service is not None and len(self._services) < MAX_METRIC_SERVICES:
+            service = labels.get("service", "other")
+            if len(self._services) <= MAX_METRIC_SERVICES:
                 self._services.add(service)
-            if service is not None and service not in self._services:
+            if service not in self._services:
                 labels = {**labels, "service": "other"}
             key = name, tuple(labels.items())
             self.values[key] = self.values.get(key, 0) + amount
@@ -3850,16 +3850,15 @@ def get_metrics(app: App, request: Request) -> Response:
         ("logs_waiting_bytes", ()): app.shares.held_bytes,
         ("process_start_time_seconds", ()): app.started_at,
     }
-    lines: dict[str, list[str]] = {name: [] for name in METRICS}
+    lines: dict[str, list[str]] = {}
+    for name, explanation in METRICS.items():
+        kind = "counter" if name.endswith("_total") else "gauge"
+        lines[name] = [f"# HELP {name} {explanation}", f"# TYPE {name} {kind}"]
     for (name, labels), value in values.items():
         quoted = ",".join(f'{label}="{escape_label(text)}"' for label, text in labels)
         quoted = f"{{{quoted}}}" if labels else ""
         lines[name].append(f"{name}{quoted} {value:.16g}")
-    text = ""
-    for name, explanation in METRICS.items():
-        kind = "counter" if name.endswith("_total") else "gauge"
-        head = [f"# HELP {name} {explanation}", f"# TYPE {name} {kind}"]
-        text += "\n".join([*head, *lines[name], ""])
+    text = "\n".join([*itertools.chain(*lines.values()), ""])
     return Response(200, text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
