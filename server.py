@@ -2344,9 +2344,8 @@ def check_file(path: pathlib.Path) -> None:
     # Looked at before the file: another server that starts now may make the file and then its WAL.
     has_wal = wal.exists() and wal.stat().st_size
     head = b""
-    if path.exists():
-        with path.open("rb") as file:
-            head = file.read(100)
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        head = file.read(100)
     if not head:
         if has_wal:
             raise StartError(
@@ -3232,18 +3231,15 @@ class HTTPRefusal(Refusal):
         self.headers = headers
 
 
-STATUSES: dict[type[Refusal], int] = {
-    BadQuery: 400,
-    TooManySteps: 400,
-    TooLarge: 413,
-    Unsupported: 415,
-    BadBody: 422,
-    KeyReused: 422,
-    Unavailable: 503,
-}
-REFUSAL_HEADERS: dict[type[Refusal], Mapping[str, str]] = {
-    Unavailable: {"Retry-After": str(RETRY_SECONDS)},
-    Unsupported: {"Accept-Encoding": "gzip, deflate"},
+# The status of each refusal, and headers for its answer.
+STATUSES: dict[type[Refusal], tuple[int, Mapping[str, str]]] = {
+    BadQuery: (400, {}),
+    TooManySteps: (400, {}),
+    TooLarge: (413, {}),
+    Unsupported: (415, {"Accept-Encoding": "gzip, deflate"}),
+    BadBody: (422, {}),
+    KeyReused: (422, {}),
+    Unavailable: (503, {"Retry-After": str(RETRY_SECONDS)}),
 }
 
 
@@ -3257,8 +3253,8 @@ def refusal_response(refusal: Refusal) -> Response:
     body = {"error": refusal.error, "hint": refusal.hint, **refusal.details}
     if isinstance(refusal, HTTPRefusal):
         return json_response(refusal.status, body, refusal.headers)
-    kind = type(refusal)
-    return json_response(STATUSES[kind], body, REFUSAL_HEADERS.get(kind, {}))
+    status, headers = STATUSES[type(refusal)]
+    return json_response(status, body, headers)
 
 
 class App:
