@@ -4479,8 +4479,6 @@ def stop(server: Server) -> None:
 # -------- 13. Formats of others *
 # The core uses nothing of this chapter. It adds lines to the route table.
 
-# Each format is a splitter, a parser (see `Split` and `Parse` in chapter 5) and an answer.
-
 PROTOBUF = "application/x-protobuf"
 UNKNOWN_SERVICE = "unknown_service"  # OpenTelemetry's name for a service without one.
 # What the code raises where the JSON or protobuf of a client does not have the form of its format.
