@@ -169,7 +169,7 @@ MAX_STORED_CHARS = 64 << 20
 # parses a longer text than this, and the time for what it can't interrupt is bounded.
 LONG_JSON_CHARS = 1 << 20
 MAX_BRACKETS = 500_000  # "{" and "[" in JSON.
-MAX_COMMAS = 2_000_000
+MAX_COMMAS = 1_500_000
 MAX_PROTOBUF_BYTES = 1 << 20  # One record of OTLP. Its message and attributes have less.
 MAX_RECORDS = 100_000  # A million tiny records would hold up all others for seconds.
 MAX_MESSAGE_BYTES = 256 << 10
@@ -1386,9 +1386,14 @@ def replace_surrogates(value: Json) -> Json:
 
     UTF-16 writes a pair as its two halves: reading them again joins pairs and finds lone halves.
     """
-    text = json.dumps(value, ensure_ascii=False)
-    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return json.loads(whole)
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return list(map(replace_surrogates, value))
+    if isinstance(value, dict):
+        names = map(replace_surrogates, value)
+        return dict(zip(names, map(replace_surrogates, value.values()), strict=True))
+    return value
 
 
 # What is certainly meant as JSON: "{", or "[{" before a name or "}". Empty arrays may stand before
