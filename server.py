@@ -100,7 +100,6 @@ import contextlib
 import csv
 import dataclasses
 import email.utils
-import errno
 import functools
 import gc
 import hashlib
@@ -4053,8 +4052,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         try:
             if expects and self.request_version == "HTTP/1.1":
                 self.set_deadline(SEND_SECONDS, socket.SHUT_RDWR)
-                self.send_response_only(100)
-                self.end_headers()
+                self.handle_expect_100()
                 self.wfile.flush()
             self.set_deadline(REQUEST_SECONDS)
             body.writelines(read_chunks(self) if length is None else self.read_exactly(length))
@@ -4156,9 +4154,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.flush()
 
 
-PORT_ERRORS = (errno.EADDRINUSE, errno.EACCES)  # Another port may be free.
-
-
 class Server(http.server.ThreadingHTTPServer):
     """Accepts connections up to a bound, and ends what is past its deadline. Raises StartError."""
 
@@ -4178,8 +4173,7 @@ class Server(http.server.ThreadingHTTPServer):
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or error
             place = f"{config.host}:{config.port}"
-            hint = "; try --port" if getattr(error, "errno", 0) in PORT_ERRORS else ""
-            raise StartError(f"can't listen on {place}: {reason}{hint}") from None
+            raise StartError(f"can't listen on {place}: {reason}; try --port or --host") from None
         if self.tls:  # The handshake is for the thread of the connection, at its first read.
             self.socket = self.tls.wrap_socket(
                 self.socket, server_side=True, do_handshake_on_connect=False
