@@ -2022,10 +2022,7 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def stats(self, query: Query, step: int | None) -> Stats:
-        """Counts records. With a step (microseconds) it counts by steps too.
-
-        Raises TooManySteps.
-        """
+        """Counts records, and by steps (microseconds) where one is given. Raises TooManySteps."""
 
     @abc.abstractmethod
     def delete(self, query: Query) -> int:
@@ -2788,10 +2785,9 @@ FOLLOW_IDS = 100_000  # A follower looks through so many ids at a time.
 
 
 def follow(store: SQLiteRecords, query: Query) -> Iterator[list[StoredRecord]]:
-    """The last `limit` records (0: all) or all after `after`; then each new one.
+    """`Store.follow` for SQLite. Raises BadQuery for an `after` that is not given yet.
 
-    Ids grow with the commits: when the newest is seen, no smaller one can still come. Raises
-    BadQuery for an `after` that is not given yet.
+    Ids grow with the commits: when the newest is seen, no smaller one can still come.
     """
     newest = store.newest()
     seen = query.after or 0
@@ -2907,8 +2903,7 @@ class SQLiteCounts(SQLiteRecords):
     def probe(self) -> None:
         """Writes a key that no client can send: only a write finds a full disk."""
         with self.transaction() as db:
-            columns = "key, body, first_id, records, created_at"
-            db.execute(f"REPLACE INTO keys ({columns}) VALUES (x'', x'', 0, 0, ?)", [now()])
+            db.execute("REPLACE INTO keys VALUES (x'', x'', 0, 0, ?)", [now()])
 
     def size(self) -> int:
         """Bytes of the file, its WAL and its index of the WAL."""
@@ -3279,10 +3274,7 @@ class App:
         self.health = Health(store)
 
     def respond(self, request: Request) -> Response:
-        """The answer to a request. Here all errors become answers.
-
-        Raises ConnectionError where the client is gone.
-        """
+        """The answer to a request. All errors become answers, except ConnectionError."""
         path = find_path(request.path)
         try:
             endpoint = self.find_endpoint(request, path)
@@ -3335,10 +3327,7 @@ class App:
         raise unauthorized(given, scheme.lower() in SCHEMES, roles)
 
     def check_reader(self, request: Request) -> str:
-        """Who reads: the secret of a token, or an address while reading is open.
-
-        Raises HTTPRefusal, 401, for a reader without the token that is needed.
-        """
+        """Who reads: a token's secret, or an address while reading is open. Raises HTTPRefusal."""
         if self.config.reading_is_open:
             return request.address
         return self.authenticate(request, "read").secret
@@ -3579,10 +3568,7 @@ class Shares:
                 sys.setswitchinterval(0.005)
 
     def begin_upload(self, client: str) -> threading.Semaphore:
-        """Takes one of MAX_UPLOADS places of a client, which the caller releases.
-
-        Raises Unavailable where none becomes free.
-        """
+        """Takes a place of a client's MAX_UPLOADS. The caller releases it. Raises Unavailable."""
         places = self._uploads.setdefault(client, threading.Semaphore(MAX_UPLOADS))
         if not places.acquire(timeout=RETRY_SECONDS):
             raise Unavailable("Too many large bodies come in, of this client.")
@@ -3608,10 +3594,7 @@ def unauthorized(given: str, has_scheme: bool, roles: Iterable[str]) -> HTTPRefu
 
 
 def check_origin(config: Config, request: Request) -> None:
-    """Keeps web pages of other sites from reading, while everyone may read.
-
-    Raises HTTPRefusal: 421, 403.
-    """
+    """Keeps pages of other sites out while everyone may read. Raises HTTPRefusal: 421, 403."""
     # A page could give its own name the address of this server, and read the logs in the browser of
     # someone who may reach it (DNS rebinding). So only names that are ours are answered.
     value = request.headers.get("host", "localhost")
@@ -3778,10 +3761,7 @@ class Health:
 
 
 def get_health(app: App, _request: Request) -> Response:
-    """Says whether records can be stored.
-
-    Anyone may ask: it needs no token.
-    """
+    """Says whether records can be stored. It needs no token."""
     app.health.check()
     warning = {"warning": app.store.warning} if app.store.warning else {}
     return json_response(200, {"status": "ok", **warning})
@@ -3900,18 +3880,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
     client: str  # Whose bytes `Shares` counts: a token or an address.
     held_bytes = 0  # So many of this request are counted there now.
     upload: threading.Semaphore | None = None  # A place for a large body, until it is stored.
-    deadline: float  # When the present wait ends: `set_deadline` sets it.
-    shuts: int  # SHUT_RD or SHUT_RDWR, for `expire`.
+    deadline = float("inf")  # When the present wait ends: `set_deadline` sets it.
+    shuts = socket.SHUT_RD  # Or SHUT_RDWR, for `expire`.
     is_shut = False  # `expire` has ended its reading.
     is_admitted = False  # `admit` sets it: then it counts among the connections.
-    # The thread's id while it works on the answer to a GET or DELETE, else 0. If the client leaves
-    # meanwhile, `watch` stops its query. A stream sees it when it sends the next page.
+    # The thread's id while it works on the answer to a GET or DELETE, else 0: `watch` stops its
+    # query if the client leaves meanwhile.
     querying = 0
 
     def setup(self) -> None:
         """Is called once, before the first request."""
         self.client = self.client_address[0]
-        self.set_deadline(IDLE_SECONDS)
         super().setup()
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self.server.handlers.add(self)
@@ -4084,10 +4063,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             yield data
 
     def hold(self, size: int) -> None:
-        """Counts bytes of this request's body, or of its answer, until it is over.
-
-        Raises Unavailable.
-        """
+        """Counts bytes of this request's body or answer until it is over. Raises Unavailable."""
         self.server.app.shares.hold(self.client, size)
         self.held_bytes += size
 
@@ -5967,10 +5943,7 @@ def reload(server: Server, path: pathlib.Path, overrides: dict[str, Json]) -> No
 
 
 def repair_counts(config: Config) -> int:
-    """Repairs the counts of an SQLite store, and says what was wrong. Gives the exit status.
-
-    Raises StartError where it can't.
-    """
+    """Repairs the counts of an SQLite store, and gives the exit status. Raises StartError."""
     if not os.path.isfile(config.store):
         raise StartError("server.store: is not a file that is there; --check needs one")
     # Without bounds, nothing is deleted meanwhile. No `watch` runs, so queries have no deadline.
