@@ -11,8 +11,8 @@ The way of a record from its client to the disk, and of the answer back:
     client --POST /logs--> Handler --Request--> App --Batch--> Committer --> store.write --> disk
     client <-----200------ Handler <-Response-- App <----------- returns when it is on disk
 
-    Handler.respond        reads the request; each connection has a thread of its own
-    App.post_logs          checks the token, makes records of the body
+    Handler.parse_request  reads the head; each connection has a thread of its own
+    App.post_logs          checks the token, reads the body and makes records of it
     Committer.commit       lets many batches share one commit
     SQLiteRecords.write    writes them in one transaction, then waits for fsync
 
@@ -71,12 +71,14 @@ different. SQLite commits into a second file, the WAL, and a checkpoint moves it
 which needs a moment without readers. So, while the WAL is too large, queries that have not begun
 are held back, for 10 s at most.
 
-Locks on which a batch may wait: a large body waits for one of two places (`large_body_slot`), and
-a batch of more than 1,000 records for the one before it (`Committer._long`). Batches join a queue,
-which `Committer._lock` guards. The thread of the first one commits for the others too, and holds
-`SQLiteRecords._write_lock`, which guards the one connection that writes. The threads of the others
-wait for `Batch.wake`. Each small step of deleting takes `_write_lock` too, and so do a look of
-/health and a checkpoint, which can take 2 s. Other locks are held for a moment.
+Locks on which a batch may wait: a body of over 512 KiB waits for one of the three places of its
+client (`Shares.begin_upload`), one of over 8 KiB for that client's turn and for one of two places
+of all (`Shares.large_body_slot`), and a batch of more than 1,000 records for the one before it
+(`Committer._long`). Batches join a queue, which `Committer._lock` guards. The thread of the first
+one commits for the others too, and holds `SQLiteRecords._write_lock`, which guards the one
+connection that writes. The threads of the others wait for `Batch.wake`. Each small step of deleting
+takes `_write_lock` too, and so do the check of /health and a checkpoint; a checkpoint can keep it
+for 2 s. Other locks are held for a moment.
 """
 
 from __future__ import annotations
@@ -141,7 +143,9 @@ except ImportError:  # Windows has neither the module nor the bound on open file
 
 Json = Any  # Whatever json.loads gives.
 log = logging.getLogger("server")
-shorten = reprlib.repr  # A value for an error message, cut to some 30 characters.
+brief = reprlib.Repr()
+brief.maxlevel = 1  # "[[...], 2]": a nested value could be long.
+shorten = brief.repr  # A value for an error message: of each part some 30 characters.
 
 # -------- 1. Limits
 
@@ -164,8 +168,9 @@ MAX_FORM_ESCAPES = 512 << 10  # "%XX" in a form: each takes 200 bytes for a mome
 # The records of a body can be longer together than the body: OTLP sends an attribute once for many
 # records, and it is stored with each of them.
 MAX_STORED_CHARS = 64 << 20
-# The json module holds the GIL for a whole call: no other thread runs. It lets others run while it
-# parses a longer text than this, and the time for what it can't interrupt is bounded.
+# The json module holds the GIL for a whole call: no other thread runs. So longer texts than this
+# are parsed by `decode_and_pause`, which lets others run at each object. Two bounds keep the time
+# short for what has no objects.
 LONG_JSON_CHARS = 1 << 20
 MAX_BRACKETS = 500_000  # "{" and "[" in JSON.
 MAX_COMMAS = 1_500_000
@@ -194,9 +199,8 @@ MAX_HELD_BYTES = 64 << 20  # Memory for bodies that come in and for large answer
 MAX_CLIENT_BYTES = 32 << 20  # The part of it that one token or address may have.
 HELD_ANSWER_BYTES = 64 << 10  # Only larger answers are counted.
 LARGE_BODY_BYTES = 8 << 10  # Larger and compressed bodies are worked on two at a time.
-# Only so many bodies of a token are read further than that at a time, until they are stored.
 LARGE_UPLOAD_BYTES = 512 << 10
-MAX_UPLOADS = 3
+MAX_UPLOADS = 3  # Bodies of a token, larger than that, that come in or are stored at a time.
 MAX_WAL_BYTES = 128 << 20  # When SQLite's WAL is larger, queries wait for a checkpoint.
 MAX_METRIC_SERVICES = 1_000  # Services with a label of their own in /metrics.
 # So many addresses that sent bad tokens are remembered, to log a line a second at most for each.
@@ -206,8 +210,9 @@ MAX_LOG_LINES = 10_000  # Of the server's own log, that wait to be written. More
 READERS = 6  # Connections to SQLite for queries that an index serves.
 SCANNERS = max(2, os.cpu_count() or 2)  # Stretches of records that one query reads side by side.
 SLOW_READERS = 2 * SCANNERS  # Connections for queries that must read the records: for two clients.
-STREAM_RECORDS = 1_000  # A stream reads pages of so many.
 PAGE_CHARS = 4 << 20  # A page ends early when its messages and attributes are longer together.
+STREAM_RECORDS = 1_000  # A stream reads pages of so many,
+STREAM_CHARS = 1 << 20  # and of fewer characters: many streams may wait for slow clients.
 
 # How long it waits.
 # For the next request. Loggers keep a connection for a minute: it must not be closed sooner, or
@@ -614,7 +619,8 @@ def parse_record(fields: Json, token: Token) -> Record:
     own_timestamp = fields.pop("timestamp", None)
     own_severity = fields.pop("severity", None)
     service = fields.pop("service", None)
-    # To look for aliases costs as much as all the rest: only where something is missing.
+    # To look for aliases costs as much as all the rest: only where something is missing. With a
+    # service token, the token tells the service.
     has_service = token.role == "service" or is_service(service)
     lacks_any = own_message is None or own_timestamp is None or own_severity is None
     aliases = find_aliases(fields) if lacks_any or not has_service else {}
@@ -1396,7 +1402,7 @@ def replace_surrogates(value: Json) -> Json:
 
 
 # What is certainly meant as JSON: "{", or "[{" before a name or "}". Empty arrays may stand before
-# it, or alone.
+# it, or alone, and so may nothing at all.
 JSON_BEGIN = re.compile(r"(?:\[\s*\]\s*)*+(?:\{|\[\s*\{\s*[\"}]|\Z)")
 
 
@@ -1413,7 +1419,7 @@ def is_json(text: str) -> bool:
     if not text.startswith("["):
         return False
     try:
-        # A longer array without objects is cut here, and taken for text: it has no record.
+        # A longer array that begins without an object is cut here, and taken for lines of text.
         _, end = decode_json(text[:LONG_JSON_CHARS])
     except ValueError:
         return False
@@ -1603,6 +1609,7 @@ class Query:
     order: str = "desc"
     by_id: bool = False  # In the order of ids, which is that of commits.
     limit: int = 100
+    is_stream: bool = False  # This is one page of a stream.
     client: str = ""  # Who asks: an address or the secret of a token.
 
     @property
@@ -1692,7 +1699,8 @@ def parse_query_string(text: str, parsers: dict[str, Parser]) -> dict[str, Json]
 
 # -------- 6b. Parameters *
 # The core uses `LIST_PARAMETERS`, `format_cursor` and `check_filters`. The first has the parser of
-# each parameter of GET /logs: it raises ValueError with what is allowed. Times are microseconds.
+# each parameter of GET /logs: it raises ValueError with what is allowed. The second writes the
+# place of a record in a Link, the third refuses filters that are too many. Times are microseconds.
 
 
 def parse_duration(text: str) -> int:
@@ -1868,7 +1876,8 @@ class Committer:
     All batches wait in a queue. Only the thread of the first batch commits. It takes the batches
     that are in the queue at that moment, up to MAX_COMMIT_RECORDS. The threads of the others sleep.
     So one fsync serves many requests, and a lone client waits for nobody. Batches with a result
-    always stand at the front of the queue: they are its first ones, or an outage failed all of it.
+    are the first ones of the queue or, after an outage, all of it: `_lead` looks no further than
+    the first one without a result.
     """
 
     def __init__(self, write: Callable[[list[Batch]], None]):
@@ -1926,7 +1935,7 @@ class Committer:
             for batch in batches:
                 batch.failure = None  # `write` may have set it before the error.
             if isinstance(error, MemoryError):  # Not tried again: they may be committed already.
-                error = Unavailable("The server is out of memory.")
+                error = Unavailable("The server is out of memory; it may be stored or not.")
             self._settle(batches, error)
         else:
             for batch in batches:
@@ -1935,13 +1944,13 @@ class Committer:
             self.seconds += time.perf_counter() - began
 
     def _settle(self, batches: list[Batch], error: Exception) -> None:
-        """Gives batches a result that could not be written together.
+        """Gives a result to batches that could not be written together.
 
         An error that nobody expected is a fault of this program: a batch breaks the schema, for
         example. Then each is tried alone, so that only this one fails.
         """
         if isinstance(error, Unavailable):
-            log.error("nothing was stored: %s", error)
+            log.error("a commit failed: %s", error)
             # All that wait by now fail with it. Else each transaction would wait as long for a
             # locked database, one after the other.
             with self._lock:
@@ -1955,7 +1964,7 @@ class Committer:
 
 
 def fail(batches: Iterable[Batch], outage: Unavailable) -> None:
-    """Gives batches without a result a failure of their own each.
+    """Gives each batch without a result a failure of its own.
 
     Raising one in many threads would mix tracebacks.
     """
@@ -2000,7 +2009,7 @@ class Store(abc.ABC):
         (https://www.sqlite.org/wal.html#avoiding_excessively_large_wal_files).
         """
         last_id = self.newest() if query.last_id is None else query.last_id
-        query = dataclasses.replace(query, last_id=last_id, limit=STREAM_RECORDS)
+        query = dataclasses.replace(query, last_id=last_id, limit=STREAM_RECORDS, is_stream=True)
         more = True
         while more:
             records, more = self.page(query)
@@ -2195,8 +2204,9 @@ class SQLiteRecords(Store):
     def page(self, query: Query) -> Page:
         """The first records of a query, by an index or by reading all.
 
-        `needs_scan` says whether all records must be read, side by side by `scan`; else `plan`
-        names the indexes that serve the query.
+        `by_receipt` makes bounds on ids of those on received_at. `needs_scan` says whether all
+        records must be read: `scan` calls the lambda for each stretch of ids, side by side. Else
+        `plan` names the indexes that serve the query.
         """
         with self.readers.lend(query.text_count > 0, query.client) as db:
             query = by_receipt(db, query)
@@ -2292,8 +2302,8 @@ def add_counts(db: sqlite3.Connection, kinds: Mapping[MinuteKind, int], moment: 
 def read_page(db: sqlite3.Connection, query: Query, parts: list[Part]) -> Page:
     """The first records of the parts of a query, and whether there are more.
 
-    It ends early where the records are longer than PAGE_CHARS together. Each part comes from its
-    index in the order of the query: SQLite merges them, and reads no further than LIMIT.
+    It ends early where the records are too long together. Each part comes from its index in the
+    order of the query: SQLite merges them, and reads no further than LIMIT.
     """
     selects: list[str] = []
     values: list[Json] = []
@@ -2306,8 +2316,9 @@ def read_page(db: sqlite3.Connection, query: Query, parts: list[Part]) -> Page:
     sql = f"{' UNION ALL '.join(selects)} ORDER BY {order_by(query)} LIMIT {query.limit + 1}"
     records: list[StoredRecord] = []
     chars = 0
+    most_chars = STREAM_CHARS if query.is_stream else PAGE_CHARS
     for record in map(StoredRecord._make, db.execute(sql, values)):
-        if len(records) == query.limit or chars > PAGE_CHARS:
+        if len(records) == query.limit or chars > most_chars:
             return records, True
         chars += len(record.message) + len(record.attributes)
         records.append(record)
@@ -2412,8 +2423,8 @@ class Readers:
         for is_slow in [False] * READERS + [True] * SLOW_READERS:
             # sqlite3 caches few statements of each: clients can send ever more different ones.
             self._free[is_slow].append(connect(path, "ro", cached_statements=8))
-        # The queries under way: for each its deadline, the thread that asks, and its place: who
-        # asks, and whether it is slow.
+        # The queries under way: for each its deadline, the thread that asks, and whose share it
+        # counts in: the client, and whether it is slow.
         self._queries: dict[sqlite3.Connection, tuple[float, int, tuple[str, bool]]] = {}
         self._changed = threading.Condition()  # It guards both.
         self.gone: set[int] = set()  # Threads whose client had left when `stop` looked last.
@@ -2432,11 +2443,11 @@ class Readers:
         the deadline too.
         """
         free = self._free[is_slow]
-        most = SCANNERS if is_slow else READERS - 2  # Of one client: two are left for others.
+        most = SCANNERS if is_slow else READERS - 2  # Of one client: some are left for others.
 
         def has_room() -> bool:
-            places = [place for _, _, place in self._queries.values()]
-            has_share = not client or places.count((client, is_slow)) < most
+            shares = [share for _, _, share in self._queries.values()]
+            has_share = not client or shares.count((client, is_slow)) < most
             return self.closing or (bool(free) and has_share)
 
         self.may_begin.wait(QUERY_SECONDS)  # Then it reads, though the WAL is large.
@@ -2565,6 +2576,7 @@ def query_stopped() -> Unavailable:
 # -------- 8c. Plans and searches *
 # The core uses `plan`, `where_all`, `by_receipt`, `needs_scan`, `scan` and `merge_pages`. They
 # choose the index for a query, and serve filters without one: texts and the time of receipt.
+# `where_all` is `where` with the filters on texts and attributes.
 
 # The table of records with the index to use: SQLite's planner has no statistics to choose by.
 BY_ID = "logs NOT INDEXED"  # In the order of the table.
@@ -3017,10 +3029,11 @@ OLDEST = "id < (SELECT min(id) FROM logs) + :most"  # The lowest ids: a range of
 class SQLiteStore(SQLiteCounts):
     """The whole SQLite store: records, statistics, and a thread that deletes what is old.
 
-    The clock of the system can be wrong, and can be set right later. So received_at tells only the
-    age of records that were there at the start, and a jump ahead is not believed for an hour. The
-    age of all others is told by notes. A note is a moment of the monotonic clock and the newest id
-    at that moment: when it is older than max_age_days, all ids up to it are too old.
+    The clock of the system can be wrong, and can be set right later. So received_at tells the age
+    only of records that were there at the start, and a jump ahead is not believed for an hour. For
+    records since then, notes tell it, without the system's clock. A note is a moment of the
+    monotonic clock and the newest id at that moment: when it is older than max_age_days, all ids up
+    to it are too old.
     """
 
     def __init__(self, config: Config):
@@ -3137,8 +3150,10 @@ class SQLiteStore(SQLiteCounts):
 
     def delete(self, query: Query) -> int:
         deleted = 0
+        thread = threading.get_ident()
+        self.readers.gone.discard(thread)  # One that ended can have had the same number.
         for records in self.stream(query):
-            if threading.get_ident() in self.readers.gone:
+            if thread in self.readers.gone:
                 raise query_stopped()
             marks = ", ".join("?" * len(records))
             with self.transaction() as db:
@@ -3375,8 +3390,8 @@ class App:
         client = self.check_reader(request)
         values = parse_query_string(request.query_string, LIST_PARAMETERS)
         follow = values.pop("follow", "0") == "1"
-        # A follower has one order and one format. In pages, which are in the order of time, an id
-        # says nothing of what comes after it.
+        # A follower has one order and one format. Pages are in the order of time, where `after` an
+        # id says nothing: they have a cursor.
         not_allowed = ("order", "cursor", "format") if follow else ("after",)
         for name in not_allowed:
             # A follower gets NDJSON anyway: to ask for it is no mistake.
@@ -3504,7 +3519,7 @@ class Shares:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._paid_at: dict[str, float] = {}  # By secret: when its rate allows more records.
+        self._may_send_at: dict[str, float] = {}  # By secret, where a rate is set.
         self._held: dict[str, int] = {}  # Bytes of a client: of a secret or of an address.
         self._refused: dict[str, tuple[float, int]] = {}  # Of an address: see `note_refused`.
         self.held_bytes = 0  # Of all.
@@ -3515,7 +3530,7 @@ class Shares:
 
     def check_rate(self, token: Token, rate: float | None) -> None:
         """Raises HTTPRefusal, 429, while a token has sent more than its rate allows."""
-        wait = self._paid_at.get(token.secret, 0) - time.monotonic()
+        wait = self._may_send_at.get(token.secret, 0) - time.monotonic()
         if rate is not None and wait >= 0:
             error = f"This token may send {rate:g} records a second."
             seconds = min(int(1 + wait), 5)  # Clients give up on long waits.
@@ -3525,8 +3540,8 @@ class Shares:
         """Counts stored records of a token. It saves up what its rate allows in a second."""
         if rate is not None:
             with self._lock:
-                paid_at = max(self._paid_at.get(token.secret, 0), time.monotonic() - 1)
-                self._paid_at[token.secret] = paid_at + records / rate
+                may_send_at = max(self._may_send_at.get(token.secret, 0), time.monotonic() - 1)
+                self._may_send_at[token.secret] = may_send_at + records / rate
 
     def hold(self, client: str, size: int) -> None:
         """Counts bytes that are kept for a client; a negative size takes them off again.
@@ -3561,6 +3576,7 @@ class Shares:
         with self._turns.setdefault(client, threading.Lock()), self._large_bodies:
             # The thread that commits must get the GIL back after each statement, from the thread
             # that works here. Python makes that one release it after 0.005 s, which is long.
+            # While two work here, the first to end sets it back, and the next one sets it again.
             sys.setswitchinterval(0.001)
             try:
                 yield
@@ -3577,7 +3593,7 @@ class Shares:
     def brake(self, client: str) -> None:
         """Makes a client wait that sends many small chunks: its connections one after the other."""
         with self._turns.setdefault(client, threading.Lock()):
-            time.sleep(0.002)  # For 16 chunks: some 8,000 a second.
+            time.sleep(0.002)  # `read_chunks` calls it for 16 chunks: some 8,000 a second.
 
 
 def unauthorized(given: str, has_scheme: bool, roles: Iterable[str]) -> HTTPRefusal:
@@ -4052,8 +4068,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """So many bytes, in pieces. Each is counted as it comes, not before."""
         while length:
             data = self.rfile.read1(min(length, 1 << 18))  # What one `recv` gives.
-            # After `expire` the system still gives the bytes that came. Past the deadline it is
-            # over. Before it, `stop` has called `expire`: what came is still read.
+            # `expire` shuts reading, but the bytes that came can still be read. Past the deadline
+            # they are refused. Else it was `stop` that called `expire`: they are read.
             if not data or (self.is_shut and time.monotonic() > self.deadline):
                 raise self.cut_off()
             self.hold(len(data))
@@ -5892,24 +5908,26 @@ def raise_descriptor_limit() -> int:
     return 1 << 20 if soft < 0 else soft
 
 
-def start_log() -> logging.handlers.QueueListener:
-    """Writes the log to stderr in a thread of its own: a pipe that nobody reads stops only that."""
+def start_log() -> queue.Queue[logging.LogRecord]:
+    """Writes the log to stderr in a thread of its own: a pipe that nobody reads stops only that.
+
+    Gives the queue of the lines that wait.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     lines: queue.Queue[logging.LogRecord] = queue.Queue(MAX_LOG_LINES)
     logging.raiseExceptions = False  # Else it would write to stderr that a line did not fit.
-    listener = logging.handlers.QueueListener(lines, handler)
     log.addHandler(logging.handlers.QueueHandler(lines))
-    listener.start()
-    return listener
+    logging.handlers.QueueListener(lines, handler).start()
+    return lines
 
 
-def end_log(listener: logging.handlers.QueueListener, status: int) -> None:
-    """Writes what is left of the log. It ends the process where nobody reads stderr."""
-    ending = threading.Thread(target=listener.stop, daemon=True)
+def end_log(lines: queue.Queue[logging.LogRecord], status: int) -> None:
+    """Waits until the log is written. It ends the process where nobody reads stderr."""
+    ending = threading.Thread(target=lines.join, daemon=True)
     ending.start()
     ending.join(0.5)
-    if ending.is_alive():  # Python would wait for the thread that writes.
+    if ending.is_alive():  # Python would wait for the handler that the writing thread holds.
         os._exit(status)
 
 
@@ -5919,7 +5937,7 @@ def reload(server: Server, path: pathlib.Path, overrides: dict[str, Json]) -> No
     try:
         # It is read twice. `wanted` is what the file says, to tell what changed. `used` has the
         # host that the server listens on: a new one counts only after a restart, and whether
-        # reading may be open depends on it.
+        # reading may be open depends on the host.
         wanted = load_config(path, **overrides)
         used = load_config(path, **{**overrides, "host": app.config.host})
         if server.tls and used.tls:
@@ -5946,7 +5964,7 @@ def repair_counts(config: Config) -> int:
     """Repairs the counts of an SQLite store, and gives the exit status. Raises StartError."""
     if not os.path.isfile(config.store):
         raise StartError("server.store: is not a file that is there; --check needs one")
-    # Without bounds, nothing is deleted meanwhile. No `watch` runs, so queries have no deadline.
+    # Without bounds, no record is deleted meanwhile. No `watch` runs, so queries have no deadline.
     store = SQLiteStore(dataclasses.replace(config, max_age_days=None, max_size_mb=None))
     try:
         with store.readers.lend() as db:
@@ -6023,7 +6041,7 @@ def run(options: argparse.Namespace) -> int:
 def main() -> int:
     """Runs the program, and gives the exit status."""
     options = parse_arguments()
-    listener = start_log()
+    lines = start_log()
     gc.set_threshold(50_000)  # Parsing makes no cycles: looking for them took a fifth of its time.
     try:
         status = run(options)
@@ -6033,7 +6051,7 @@ def main() -> int:
         status = 2
     except KeyboardInterrupt:  # Before it served anyone, or in the middle of a check.
         status = 2 if options.check else 0
-    end_log(listener, status)
+    end_log(lines, status)
     return status
 
 

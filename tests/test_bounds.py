@@ -393,7 +393,6 @@ class OneOfMany(ServerTests):
             "MAX_ADDRESS_CONNECTIONS": 20,
             "MAX_CONNECTIONS": 25,
             "MAX_METRIC_SERVICES": 3,
-            "PAGE_CHARS": 3 * MIB,
         }
     }
 

@@ -894,6 +894,15 @@ class Answers(ServerTests):
         ]
         self.assertEqual(stored, ["a", "b"])
 
+    def test_an_error_shows_no_more_of_a_nested_value_than_of_another(self) -> None:
+        nested: Json = "x"
+        for _ in range(6):
+            nested = [nested] * 6
+        for fields in ({"message": "m", "timestamp": nested}, {"x": nested, "y": {"z": nested}}):
+            answer = self.server.post(fields)
+            self.assertEqual(answer.status, 422)
+            self.assertLess(len(answer.body), 1000)
+
     def test_the_first_hundred_errors_are_named_and_all_are_counted(self) -> None:
         for bad in (99, 100, 101, 150):
             with self.subTest(bad=bad):
