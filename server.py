@@ -1026,7 +1026,12 @@ def find_aliases(fields: dict[str, Json], path: str = "") -> Aliases:
     for key, value in fields.items():
         name = path + key
         lower = name.lower()
-        if lower in KNOWN_NAMES and value is not None:
+        # "s" is a level only in MongoDB, which also has {"t": {"$date": ...}}. Who means a time by
+        # "t" sends no number.
+        means_other = (lower == "s" and not isinstance(fields.get("t"), dict)) or (
+            lower == "t" and isinstance(value, int | float)
+        )
+        if lower in KNOWN_NAMES and value is not None and not means_other:
             field, rank = KNOWN_NAMES[lower]
             # A text counts before any other value, except for times: the same number is another
             # level in another logger.
@@ -1078,14 +1083,14 @@ LEAST_EPOCH = 100_000_000 * SECOND  # March 1973. A smaller number under an alia
 def timestamp_of(alias: Alias, fields: dict[str, Json]) -> int:
     """The time that an alias means, in microseconds. Raises ValueError."""
     value = alias.value
-    name = alias.name.lower()
     clock = fields.get("time", fields.get("Time"))
-    if name == "date" and re.match(r"\d\d?:\d\d", str(clock)):  # A time of day beside it.
+    if alias.name.lower() == "date" and re.match(
+        r"\d\d?:\d\d", str(clock)
+    ):  # A time of day beside it.
         value = f"{value}T{clock}"
     timestamp = parse_timestamp(value)
     is_number = not isinstance(value, str) or EPOCH_NUMBER.fullmatch(strip_number(value))
-    # Who means a time by "t" sends a text.
-    if is_number and (name == "t" or abs(timestamp) < LEAST_EPOCH):
+    if is_number and abs(timestamp) < LEAST_EPOCH:
         raise ValueError("a duration")
     return timestamp
 
@@ -1107,9 +1112,6 @@ def message_of(alias: Alias, _fields: dict[str, Json]) -> str:
 def severity_of(alias: Alias, fields: dict[str, Json]) -> int:
     """The severity that an alias means. Raises ValueError."""
     name = alias.name.lower()
-    # "s" is a level only in MongoDB, which also has {"t": {"$date": ...}}.
-    if name == "s" and not isinstance(fields.get("t"), dict):
-        raise ValueError("no level")
     if name == "level" and "ProviderName" in fields:
         name = WINDOWS_LEVEL
     # "PRIORITY" in capitals is journald's. Else, as a number, it is that of a ticket or a job.

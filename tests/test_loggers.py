@@ -263,7 +263,8 @@ class Loggers(ServerTests):
 
     def test_a_record_without_message_time_and_level_is_a_typing_error(self) -> None:
         for fields in (
-            {"mesage": "hi"}, {"message": ""}, {"user": "bob"}, {"log": {"a": 1}},
+            {"mesage": "hi"}, {"message": ""}, {"user": "bob"}, {"log": {"a": 1}}, {"s": "E"},
+            {"t": 7},
         ):  # fmt: skip
             with self.subTest(fields):
                 answer = self.server.post(fields)
