@@ -73,12 +73,13 @@ are held back, for 10 s at most.
 
 Locks on which a batch may wait: a body of over 512 KiB waits for one of the three places of its
 client (`Shares.begin_upload`), one of over 8 KiB for that client's turn and for one of two places
-of all (`Shares.large_body_slot`), and a batch of more than 1,000 records for the one before it
-(`Committer._long`). Batches join a queue, which `Committer._lock` guards. The thread of the first
-one commits for the others too, and holds `SQLiteRecords._write_lock`, which guards the one
-connection that writes. The threads of the others wait for `Batch.wake`. Each small step of deleting
-takes `_write_lock` too, and so do the check of /health and a checkpoint; a checkpoint can keep it
-for 2 s. Other locks are held for a moment.
+of all (`Shares.large_body_slot`). A batch of over 10 records waits for one of 16 places of its
+client (`Shares.commit_place`), and one of over 1,000 for the one before it (`Committer._long`).
+Batches join a queue, which `Committer._lock` guards. The thread of the first one commits for the
+others too, and holds `SQLiteRecords._write_lock`, which guards the one connection that writes. The
+threads of the others wait for `Batch.wake`. Each small step of deleting takes `_write_lock` too,
+and so do the check of /health and a checkpoint; a checkpoint can keep it for 2 s. Other locks are
+held for a moment.
 """
 
 from __future__ import annotations
@@ -201,6 +202,8 @@ HELD_ANSWER_BYTES = 64 << 10  # Only larger answers are counted.
 LARGE_BODY_BYTES = 8 << 10  # Larger and compressed bodies are worked on two at a time.
 LARGE_UPLOAD_BYTES = 512 << 10
 MAX_UPLOADS = 3  # Bodies of a token, larger than that, that come in or are stored at a time.
+MAX_COMMITS = 16  # Batches of a token, longer than the next line says, that wait for a commit.
+SHORT_BATCH_RECORDS = 10
 MAX_WAL_BYTES = 128 << 20  # When SQLite's WAL is larger, queries wait for a checkpoint.
 MAX_METRIC_SERVICES = 1_000  # Services with a label of their own in /metrics.
 # So many addresses that sent bad tokens are remembered, to log a line a second at most for each.
@@ -222,6 +225,7 @@ HEADER_SECONDS = 10  # For the headers, from the first line on.
 REQUEST_SECONDS = 120  # For a whole body: 10 MiB at 700 kbit/s.
 SEND_SECONDS = 30  # For the client to take the next part of an answer.
 PARSE_SECONDS = 10  # For the records of one body.
+COMMIT_SECONDS = 10  # For a place among the batches of a client that wait for a commit.
 # For a query. Before that it may wait as long for a checkpoint, and again for a free connection.
 QUERY_SECONDS = 10
 LOCK_SECONDS = 2  # For another process that has locked the database.
@@ -3376,7 +3380,10 @@ class App:
             batch.body_hash = hashlib.sha256(body).digest()
         del body  # Its memory is free while the batch waits for its commit.
         if batch.records:
-            self.committer.commit(batch)
+            is_short = len(batch.records) <= SHORT_BATCH_RECORDS
+            place = contextlib.nullcontext() if is_short else self.shares.commit_place(token.secret)
+            with place:
+                self.committer.commit(batch)
             if not batch.replayed:
                 self.shares.spend(token, len(batch.records), rate)
         self.metrics.count(token, parsed, batch)
@@ -3529,6 +3536,7 @@ class Shares:
         # By secret of a token. They are never removed, but there are few.
         self._turns: dict[str, threading.Lock] = {}
         self._uploads: dict[str, threading.Semaphore] = {}
+        self._commits: dict[str, threading.Semaphore] = {}
 
     def check_rate(self, token: Token, rate: float | None) -> None:
         """Raises HTTPRefusal, 429, while a token has sent more than its rate allows."""
@@ -3584,6 +3592,17 @@ class Shares:
                 yield
             finally:
                 sys.setswitchinterval(0.005)
+
+    @contextlib.contextmanager
+    def commit_place(self, client: str) -> Iterator[None]:
+        """One of MAX_COMMITS places of a client for batches that wait. Raises Unavailable."""
+        places = self._commits.setdefault(client, threading.Semaphore(MAX_COMMITS))
+        if not places.acquire(timeout=COMMIT_SECONDS):
+            raise Unavailable("Too many batches of this client wait for their commit.")
+        try:
+            yield
+        finally:
+            places.release()
 
     def begin_upload(self, client: str) -> threading.Semaphore:
         """Takes a place of a client's MAX_UPLOADS. The caller releases it. Raises Unavailable."""

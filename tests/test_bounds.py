@@ -875,6 +875,27 @@ class LargeBodies(ServerTests):
                     self.assertEqual(answer and answer.status, 200)
             eventually(lambda: self.server.metric("logs_waiting_bytes") == 0)
 
+    def test_a_short_batch_waits_for_sixteen_batches_of_another_token_at_most(self):
+        body = b'{"message": "m"}\n' * 1_000
+        done: list[float] = []
+
+        def post() -> None:
+            for _ in range(3):
+                self.assertEqual(self.server.post(body).status, 200)
+                done.append(time.monotonic())
+
+        threads = [threading.Thread(target=post) for _ in range(60)]
+        for thread in threads:
+            thread.start()
+        waits = []
+        while any(thread.is_alive() for thread in threads):
+            began = time.monotonic()
+            self.assertEqual(self.server.post({"message": "short"}, OTHER_TOKEN).status, 200)
+            waits.append((began, time.monotonic()))
+        self.assertEqual(len(done), 180)
+        # Some more may be told of in this time, which ended before it.
+        self.assertLess(max(sum(a < end < b for end in done) for a, b in waits), 30)
+
     def test_a_short_batch_waits_for_one_long_batch_at_most(self):
         body = b'{"message": "m"}\n' * 20_000
         tokens = [TOKEN, OTHER_TOKEN] * 3
