@@ -60,8 +60,7 @@ from typing import Any, NamedTuple
 
 # -------- 1. Constants
 TRY_TIMEOUT_SECONDS = 10.0  # a try fails after this silence; a busy server may need some seconds
-GIVE_UP_AFTER_SECONDS = 60.0  # from the first failure on; then each record gets one try only,
-# until the server takes or refuses one for good
+GIVE_UP_AFTER_SECONDS = 60.0  # from the first failure on; then one try each, till it works again
 FIRST_PAUSE_SECONDS = 0.2  # the longest pause before the second try; it doubles from try to try
 LONGEST_PAUSE_SECONDS = 3.0  # it grows no further, so that a restarted server is found soon
 STOP_WITHIN_SECONDS = 3.0  # from Ctrl-C to the summary, even if a request still has no answer
