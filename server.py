@@ -102,6 +102,7 @@ import concurrent.futures
 import contextlib
 import csv
 import dataclasses
+import difflib
 import email.utils
 import functools
 import gc
@@ -202,8 +203,8 @@ HELD_ANSWER_BYTES = 64 << 10  # Only larger answers are counted.
 LARGE_BODY_BYTES = 8 << 10  # Larger and compressed bodies are worked on two at a time.
 LARGE_UPLOAD_BYTES = 512 << 10
 MAX_UPLOADS = 3  # Bodies of a token, larger than that, that come in or are stored at a time.
-MAX_COMMITS = 16  # Batches of a token, longer than the next line says, that wait for a commit.
 SHORT_BATCH_RECORDS = 10
+MAX_COMMITS = 16  # Batches of a token, longer than that, that wait for a commit at a time.
 MAX_WAL_BYTES = 128 << 20  # When SQLite's WAL is larger, queries wait for a checkpoint.
 MAX_METRIC_SERVICES = 1_000  # Services with a label of their own in /metrics.
 # So many addresses that sent bad tokens are remembered, to log a line a second at most for each.
@@ -1088,9 +1089,8 @@ def timestamp_of(alias: Alias, fields: dict[str, Json]) -> int:
     """The time that an alias means, in microseconds. Raises ValueError."""
     value = alias.value
     clock = fields.get("time", fields.get("Time"))
-    if alias.name.lower() == "date" and re.match(
-        r"\d\d?:\d\d", str(clock)
-    ):  # A time of day beside it.
+    has_clock = re.match(r"\d\d?:\d\d", str(clock))  # A time of day stands beside it.
+    if has_clock and alias.name.lower() == "date":
         value = f"{value}T{clock}"
     timestamp = parse_timestamp(value)
     is_number = not isinstance(value, str) or EPOCH_NUMBER.fullmatch(strip_number(value))
@@ -1681,7 +1681,9 @@ def parse_query_string(text: str, parsers: dict[str, Parser]) -> dict[str, Json]
             attributes[prefix].append((key, value))
             continue
         if name not in parsers:
-            hint = f"There are {', '.join(parsers)}, attr.KEY, not_attr.KEY."
+            close = difflib.get_close_matches(name, [*parsers, "attr.", "not_attr."], 1)
+            guess = f"Did you mean {close[0]}? " if close else ""
+            hint = f"{guess}There are {', '.join(parsers)}, attr.KEY, not_attr.KEY."
             raise BadQuery(f"There is no parameter {shorten(name)}.", hint)
         try:
             if not value:
@@ -1941,7 +1943,7 @@ class Committer:
             for batch in batches:
                 batch.failure = None  # `write` may have set it before the error.
             if isinstance(error, MemoryError):  # Not tried again: they may be committed already.
-                error = Unavailable("The server is out of memory; it may be stored or not.")
+                error = Unavailable("Out of memory: the records may be stored or not.")
             self._settle(batches, error)
         else:
             for batch in batches:
@@ -2165,7 +2167,8 @@ class SQLiteRecords(Store):
             check_place(self.path, self._inode)
             db = self._db
             try:
-                with db:  # COMMIT, which syncs to disk; or ROLLBACK where anything is raised.
+                # COMMIT, which syncs to disk (`connect_writer`); or ROLLBACK after an error.
+                with db:
                     db.execute("BEGIN IMMEDIATE")
                     yield db
             except sqlite3.DatabaseError as error:

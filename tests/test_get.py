@@ -814,6 +814,11 @@ class Statistics(Reading):
 class OtherPages(Reading):
     """The rest of what can be asked for, and what can not."""
 
+    def test_a_typing_error_in_a_parameter_is_answered_with_the_name_that_is_meant(self) -> None:
+        for wrong, meant in (("severty", "severity"), ("atr.user", "attr."), ("Limit", "limit")):
+            hint = self.server.get(f"/logs?{wrong}=1").json["hint"]
+            self.assertTrue(hint.startswith(f"Did you mean {meant}? There are "), hint)
+
     def test_a_question_that_is_wrong_is_400_and_names_parameter_value_and_what_is_allowed(
         self,
     ) -> None:
