@@ -4198,10 +4198,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.url = f"{'https' if self.tls else 'http'}://{host}:{self.server_address[1]}"
 
     def serve(self, app: App) -> threading.Thread:
-        """Accepts connections from now on, in the thread that it gives.
-
-        It is not the main thread: there, a signal raises KeyboardInterrupt at any place.
-        """
+        """Accepts connections from now on, in the thread that it gives."""
         self.app = app
         threading.Thread(target=watch, args=[self], daemon=True).start()
         accepting = threading.Thread(target=self.serve_forever, args=[0.05], daemon=True)
@@ -5921,15 +5918,20 @@ def load_tls(files: dict[str, str]) -> ssl.SSLContext | None:
     return context
 
 
-def raise_descriptor_limit() -> int:
-    """How many files and sockets this process may have open. It raises that bound where it can."""
+def connection_limit() -> int:
+    """How many connections the bound on open files allows. It raises that bound where it can."""
     if not resource:
-        return 1 << 20
+        return MAX_CONNECTIONS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= soft < 4096:  # No bound is -1, or a very large number.
         soft = 4096 if hard < 0 else min(hard, 4096)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return 1 << 20 if soft < 0 else soft
+    if soft < 0:
+        return MAX_CONNECTIONS
+    spare = 80 + 2 * (READERS + SLOW_READERS)  # The store needs these, two for each reader.
+    if soft <= spare:
+        raise StartError("too few open files are allowed: raise ulimit -n to 200 or more")
+    return min(MAX_CONNECTIONS, soft - spare)
 
 
 def start_log() -> queue.Queue[logging.LogRecord]:
@@ -6021,9 +6023,20 @@ def parse_arguments() -> argparse.Namespace:
     return options
 
 
+def announce(server: Server) -> None:
+    """Prints where it listens, and on a terminal what is stored and who may read it."""
+    config = server.app.config
+    with contextlib.suppress(OSError, Unavailable):  # Nobody may be there to read it.
+        print(f"listening on {server.url}", flush=True)
+        if sys.stdout and sys.stdout.isatty():
+            readers = "everyone on this machine" if config.reading_is_open else "read tokens"
+            print(f"{server.app.store.count()} records in {config.store}; may read: {readers}")
+
+
 def run(options: argparse.Namespace) -> int:
     """Serves until SIGTERM or Ctrl-C, and gives the exit status. Raises StartError."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # As Ctrl-C does.
+    for number in (signal.SIGTERM, signal.SIGINT):  # Nobody is served yet: it ends at once.
+        signal.signal(number, lambda *_: os._exit(2 if options.check else 0))
     hangups: list[int] = []  # A signal can come at any moment: its handler takes no lock.
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, lambda number, _: hangups.append(number))
@@ -6031,34 +6044,32 @@ def run(options: argparse.Namespace) -> int:
     config = load_config(options.config, **overrides)
     if options.check:
         return repair_counts(config)
-    spare = 80 + 2 * (READERS + SLOW_READERS)  # The store needs these, two for each reader.
-    max_connections = min(MAX_CONNECTIONS, raise_descriptor_limit() - spare)
-    if max_connections < 1:
-        raise StartError("too few open files are allowed: raise ulimit -n to 200 or more")
-    server = Server(config, load_tls(config.tls), max_connections)
+    server = Server(config, load_tls(config.tls), connection_limit())
     kind = ClickHouseStore if "://" in config.store else SQLiteStore
-    app = App(config, kind(config))
-    status = 0
-    accepting = server.serve(app)
+    accepting = server.serve(App(config, kind(config)))
+    ends: list[int] = []
+
+    def end(number: int, _: object) -> None:
+        """Ends what the main thread does. In a weakref's callback the exception would be lost."""
+        if not ends:  # One is enough.
+            ends.append(number)
+            raise KeyboardInterrupt
+
     with contextlib.suppress(KeyboardInterrupt):
-        with contextlib.suppress(OSError, Unavailable):  # Nobody may be there to read it.
-            print(f"listening on {server.url}", flush=True)
-            if sys.stdout and sys.stdout.isatty():
-                readers = "everyone on this machine" if config.reading_is_open else "read tokens"
-                print(f"{app.store.count()} records in {config.store}; may read: {readers}")
-        while accepting.is_alive():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, end)
+        announce(server)
+        while accepting.is_alive() and not ends:
             accepting.join(0.2)  # Not for ever: on Windows, Ctrl-C would have to wait.
             if hangups:
                 hangups.clear()
                 reload(server, options.config, overrides)
-        status = 1  # The accepting thread has ended by itself: that is an error.
+    status = 0 if ends else 1  # Without a signal, the accepting thread has ended by itself.
     # If something hangs from here on, since memory ran out for example, SIGALRM ends the process.
     if hasattr(signal, "alarm"):
         signal.alarm(HANG_SECONDS)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # One was enough.
     stop(server)
-    app.store.close()
+    server.app.store.close()
     return status
 
 
@@ -6073,8 +6084,6 @@ def main() -> int:
         with contextlib.suppress(OSError):  # Nobody may be there to read it.
             print(error, file=sys.stderr, flush=True)
         status = 2
-    except KeyboardInterrupt:  # Before it served anyone, or in the middle of a check.
-        status = 2 if options.check else 0
     end_log(lines, status)
     return status
 
