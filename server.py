@@ -37,9 +37,9 @@ it: 4b has what chapter 4 leaves out. Apart from that, a chapter calls only what
      2 Errors           what can be wrong, without HTTP
      3 Configuration *  config.json, tokens
      4 Records          what a record is, and how a JSON object becomes one
-    4b Names of others *  how other loggers name and write the fields
+    4b Names and values *  how other loggers name and write the fields; their bounds
      5 Bodies           from the bytes of a body to records: JSON, forms, lines of text
-    5b Unusual bodies *  other charsets, kinds of forms, JSON with bad lines
+    5b Unusual bodies *  other charsets, text, kinds of forms, JSON with bad lines
      6 Queries          from a query string to a Query
     6b Parameters *     how the value of each parameter is read
      7 Commits          one transaction for all who wait
@@ -51,7 +51,8 @@ it: 4b has what chapter 4 leaves out. Apart from that, a chapter calls only what
      9 Counts *         statistics without reading the records
     10 Retention *      deleting what is old, and giving its space back
     11 Endpoints        who may ask, what is asked, what is answered
-   11b More endpoints *  statistics, health, metrics, deleting; what one client may take
+   11b Checks and answers *  tokens and origins, parts of requests and of answers
+   11c More endpoints *  statistics, health, metrics, deleting; what one client may take
     12 HTTP             requests out of a socket, answers into it
    12b Heads and chunks *  where a request ends
    12c Connections and deadlines *  clients that take too much, are slow or leave
@@ -666,20 +667,6 @@ def check_message(name: str, value: Json) -> str:
     return message
 
 
-def check_size(field: str, text: str, most: int) -> None:
-    """Raises RecordError for a text of more bytes than `most` in UTF-8.
-
-    A character has at most 4 bytes, so it is called for long texts only: the call takes time.
-    """
-    if len(text.encode()) > most:
-        raise RecordError(field, f"is longer than {most >> 10} KiB")
-
-
-def is_service(value: Json) -> bool:
-    """Whether a value can be the name of a service."""
-    return isinstance(value, str) and 0 < len(value) <= MAX_SERVICE_CHARS
-
-
 def attributes_json(fields: dict[str, Json]) -> str:
     """What is left in `fields`, with the members of its "attributes", as JSON.
 
@@ -714,20 +701,12 @@ def to_json(field: str, value: Json) -> str:
     return text
 
 
-def nesting(value: Json) -> int:
-    """How deep a value is nested. Raises RecursionError."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if not isinstance(value, list):
-        return 0
-    return 1 + max(map(nesting, value), default=0)
-
-
-# -------- 4b. Names of others *
-# The core uses `parse_timestamp`, `parse_severity`, `find_aliases`, `pop_alias`, `find_service` and
-# `drop_id_and_receipt`. The first two know all usual forms of a time and of a severity. The third
-# finds the fields that have another logger's name, such as "msg" or "level"; the next two take such
-# a field out of the record. The last one removes what GET has added to a record.
+# -------- 4b. Names and values *
+# The core uses `parse_timestamp`, `parse_severity`, `find_aliases`, `pop_alias`, `find_service`,
+# `drop_id_and_receipt`, `is_service`, `check_size` and `nesting`. The first two know all usual
+# forms of a time and of a severity. The third finds the fields that have another logger's name,
+# such as "msg" or "level"; the next two take such a field out of the record. The sixth removes what
+# GET has added to a record. The last three say how long and how deep a value may be.
 
 # As a text, 20261124 is a date, and 2026 is refused: it may be a year. As numbers of JSON they are
 # seconds since 1970.
@@ -1167,6 +1146,29 @@ def find_service(fields: dict[str, Json], aliases: Aliases, service: Json, token
     return str(service)
 
 
+def check_size(field: str, text: str, most: int) -> None:
+    """Raises RecordError for a text of more bytes than `most` in UTF-8.
+
+    A character has at most 4 bytes, so it is called for long texts only: the call takes time.
+    """
+    if len(text.encode()) > most:
+        raise RecordError(field, f"is longer than {most >> 10} KiB")
+
+
+def is_service(value: Json) -> bool:
+    """Whether a value can be the name of a service."""
+    return isinstance(value, str) and 0 < len(value) <= MAX_SERVICE_CHARS
+
+
+def nesting(value: Json) -> int:
+    """How deep a value is nested. Raises RecursionError."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, list):
+        return 0
+    return 1 + max(map(nesting, value), default=0)
+
+
 # -------- 5. Bodies
 
 
@@ -1289,14 +1291,6 @@ def split_text(text: str, charset: str) -> list[Json]:
     return values
 
 
-def lines_of(text: str) -> Iterator[str]:
-    """The lines of a text that are not blank, without their ends."""
-    for match in re.finditer(r"[^\n]+", text):
-        line = match[0].removesuffix("\r")
-        if line.strip():
-            yield line
-
-
 def split_json(text: str) -> list[Json]:
     """The JSON values that stand one after the other in a text.
 
@@ -1325,26 +1319,10 @@ decode_json = json.JSONDecoder().raw_decode
 decode_and_pause = json.JSONDecoder(object_hook=lambda value: value).raw_decode
 
 
-def check_density(text: str) -> None:
-    """Raises TooLarge for JSON of very many values: they cost more time and memory than text."""
-    if len(text) < MAX_BRACKETS:
-        return
-    if text.count("{") + text.count("[") > MAX_BRACKETS or text.count(",") > MAX_COMMAS:
-        error = f"The JSON has over {MAX_BRACKETS:,} objects and arrays, or {MAX_COMMAS:,} commas."
-        raise TooLarge(error, "Send smaller batches.")
-
-
-def check_count(records: int) -> None:
-    """Raises TooLarge for more records than a batch may have."""
-    if records > MAX_RECORDS:
-        error = f"The batch has more than {MAX_RECORDS:,} records."
-        raise TooLarge(error, "Send smaller batches.")
-
-
 # -------- 5b. Unusual bodies *
 # The core uses `charset_of`, `unreadable`, `replace_surrogates`, `is_json`, `open_envelope`,
-# `split_lines` and `parse_form`. They read bodies that are not UTF-8, JSON with bad lines, and
-# forms.
+# `split_lines`, `lines_of`, `parse_form`, `check_density` and `check_count`. They read bodies that
+# are not UTF-8, JSON with bad lines, text and forms. The last two are bounds.
 
 
 @functools.lru_cache(256)
@@ -1586,6 +1564,30 @@ def format_message(message: Json, arguments: Json) -> Json:
     return message
 
 
+def lines_of(text: str) -> Iterator[str]:
+    """The lines of a text that are not blank, without their ends."""
+    for match in re.finditer(r"[^\n]+", text):
+        line = match[0].removesuffix("\r")
+        if line.strip():
+            yield line
+
+
+def check_density(text: str) -> None:
+    """Raises TooLarge for JSON of very many values: they cost more time and memory than text."""
+    if len(text) < MAX_BRACKETS:
+        return
+    if text.count("{") + text.count("[") > MAX_BRACKETS or text.count(",") > MAX_COMMAS:
+        error = f"The JSON has over {MAX_BRACKETS:,} objects and arrays, or {MAX_COMMAS:,} commas."
+        raise TooLarge(error, "Send smaller batches.")
+
+
+def check_count(records: int) -> None:
+    """Raises TooLarge for more records than a batch may have."""
+    if records > MAX_RECORDS:
+        error = f"The batch has more than {MAX_RECORDS:,} records."
+        raise TooLarge(error, "Send smaller batches.")
+
+
 # -------- 6. Queries
 
 
@@ -1624,21 +1626,6 @@ class Query:
         filters = (self.contains, self.not_contains, self.attributes, self.not_attributes)
         return sum(map(len, filters))
 
-    @property
-    def is_counted(self) -> bool:
-        """Whether the table of counts can answer it: its filters are time, service and severity."""
-        received = (self.received_at_start, self.received_at_end)
-        return not self.text_count and received == (None, None)
-
-    def kind_filters(self) -> Query:
-        """The same query with its filters on service and severity only."""
-        return Query(
-            severity=self.severity,
-            min_severity=self.min_severity,
-            service=self.service,
-            not_service=self.not_service,
-        )
-
 
 # The parser of a parameter. It raises ValueError with what is allowed.
 Parser = Callable[[str], Json]
@@ -1655,19 +1642,6 @@ def split_query_string(text: str) -> list[tuple[str, str]]:
         raise BadQuery(error, "Send fewer.") from None
 
 
-def apply_since(values: dict[str, Json]) -> None:
-    """Turns "since" into a start and an end. Of two starts or ends, the narrower one counts."""
-    if "since" not in values:
-        return
-    start = values.pop("since")
-    values["timestamp_start"] = max(start, values.get("timestamp_start", start))
-    if values.get("follow") != "1":
-        # Records with a wrong time in the future would come first. A minute later than now is
-        # allowed, since clocks differ.
-        end = now() + MINUTE
-        values["timestamp_end"] = min(end, values.get("timestamp_end", end))
-
-
 def parse_query_string(text: str, parsers: dict[str, Parser]) -> dict[str, Json]:
     """The arguments for a Query, and the values of format, follow and step, by their names.
 
@@ -1681,10 +1655,7 @@ def parse_query_string(text: str, parsers: dict[str, Parser]) -> dict[str, Json]
             attributes[prefix].append((key, value))
             continue
         if name not in parsers:
-            close = difflib.get_close_matches(name, [*parsers, "attr.", "not_attr."], 1)
-            guess = f"Did you mean {close[0]}? " if close else ""
-            hint = f"{guess}There are {', '.join(parsers)}, attr.KEY, not_attr.KEY."
-            raise BadQuery(f"There is no parameter {shorten(name)}.", hint)
+            raise unknown_parameter(name, parsers)
         try:
             if not value:
                 raise ValueError("a value that is not empty")
@@ -1706,9 +1677,9 @@ def parse_query_string(text: str, parsers: dict[str, Parser]) -> dict[str, Json]
 
 
 # -------- 6b. Parameters *
-# The core uses `LIST_PARAMETERS`, `format_cursor` and `check_filters`. The first has the parser of
-# each parameter of GET /logs: it raises ValueError with what is allowed. The second writes the
-# place of a record in a Link, the third refuses filters that are too many. Times are microseconds.
+# The core uses `LIST_PARAMETERS`, `unknown_parameter`, `apply_since`, `check_filters` and
+# `check_follow`. The first has the parser of each parameter of GET /logs: it raises ValueError with
+# what is allowed. The others look at all parameters together. Times are microseconds.
 
 
 def parse_duration(text: str) -> int:
@@ -1781,6 +1752,40 @@ def parse_choice(text: str, *choices: str) -> str:
     if text not in choices:
         raise ValueError(" or ".join(choices))
     return text
+
+
+def unknown_parameter(name: str, known: Iterable[str]) -> BadQuery:
+    """The refusal of a parameter that is not there, with the name that is perhaps meant."""
+    close = difflib.get_close_matches(name, [*known, "attr.", "not_attr."], 1)
+    guess = f"Did you mean {close[0]}? " if close else ""
+    hint = f"{guess}There are {', '.join(known)}, attr.KEY, not_attr.KEY."
+    return BadQuery(f"There is no parameter {shorten(name)}.", hint)
+
+
+def apply_since(values: dict[str, Json]) -> None:
+    """Turns "since" into a start and an end. Of two starts or ends, the narrower one counts."""
+    if "since" not in values:
+        return
+    start = values.pop("since")
+    values["timestamp_start"] = max(start, values.get("timestamp_start", start))
+    if values.get("follow") != "1":
+        # Records with a wrong time in the future would come first. A minute later than now is
+        # allowed, since clocks differ.
+        end = now() + MINUTE
+        values["timestamp_end"] = min(end, values.get("timestamp_end", end))
+
+
+def check_follow(values: dict[str, Json], follow: bool) -> None:
+    """Raises BadQuery for a parameter that does not go with follow=1, or not without it."""
+    # A follower has one order and one format. Pages are in the order of time, where `after` an
+    # id says nothing: they have a cursor.
+    not_allowed = ("order", "cursor", "format") if follow else ("after",)
+    for name in not_allowed:
+        # A follower gets NDJSON anyway: to ask for it is no mistake.
+        if name in values and (name, values[name]) != ("format", "ndjson"):
+            word = "with" if follow else "without"
+            problem = f"The parameter {name} does not go {word} follow=1."
+            raise BadQuery(problem, "Leave it out.")
 
 
 def check_filters(values: dict[str, Json]) -> None:
@@ -2597,11 +2602,21 @@ SAMPLE_RECORDS = 100_000  # That are searched, to know whether a text is rare.
 RARE = 3  # A text is rare if fewer than this many of the SAMPLE_RECORDS have it.
 
 
+def kind_filters(query: Query) -> Query:
+    """The same query with its filters on service and severity only."""
+    return Query(
+        severity=query.severity,
+        min_severity=query.min_severity,
+        service=query.service,
+        not_service=query.not_service,
+    )
+
+
 def plan(db: sqlite3.Connection, query: Query) -> list[Part]:
     """The parts that together give what a query asks for, each by its index."""
     if query.by_id or is_narrow(query):
         return [(BY_ID, query)]
-    if query.kind_filters() == Query():
+    if kind_filters(query) == Query():
         return [(BY_TIME, query)]
     return split_by_kind(db, query)
 
@@ -2615,7 +2630,7 @@ def is_narrow(query: Query) -> bool:
 
 def where_days(query: Query) -> tuple[str, list[Json]]:
     """The SQL test for what the table of counts has of the days and kinds of a query."""
-    test, values = where(query.kind_filters())
+    test, values = where(kind_filters(query))
     start = MIN_TIMESTAMP if query.timestamp_start is None else query.timestamp_start
     end = MAX_TIMESTAMP if query.timestamp_end is None else query.timestamp_end
     return f"start >= ? AND start <= ? AND {test}", [start // DAY * DAY, end, *values]
@@ -2818,7 +2833,7 @@ def follow(store: SQLiteRecords, query: Query) -> Iterator[list[StoredRecord]]:
         seen = newest
         # The newest by id. With a filter on service or severity the newest by time: no index
         # has these in the order of ids.
-        by_id = query.kind_filters() == Query()
+        by_id = kind_filters(query) == Query()
         recent, _ = store.page(dataclasses.replace(query, by_id=by_id, last_id=seen))
         yield sorted(recent)
     query = dataclasses.replace(query, by_id=True, order="asc")
@@ -2899,6 +2914,12 @@ def cut_into_ranges(start: int, end: int, lengths: Sequence[int]) -> Iterator[Ra
     yield from cut_into_ranges(last, end, shorter)
 
 
+def is_counted(query: Query) -> bool:
+    """Whether the table of counts can answer it: its filters are time, service and severity."""
+    received = (query.received_at_start, query.received_at_end)
+    return not query.text_count and received == (None, None)
+
+
 class SQLiteCounts(SQLiteRecords):
     """The records in one SQLite file, with their statistics.
 
@@ -2909,9 +2930,9 @@ class SQLiteCounts(SQLiteRecords):
 
     def stats(self, query: Query, step: int | None = None) -> Stats:
         # The table of counts has no time shorter than a minute.
-        is_slow = not query.is_counted or bool(step and step % MINUTE)
+        is_slow = not is_counted(query) or bool(step and step % MINUTE)
         with self.readers.lend(is_slow, query.client) as db:
-            if query.is_counted:
+            if is_counted(query):
                 return count_by_ranges(db, query, step)
             query = by_receipt(db, dataclasses.replace(query, limit=0))  # 0: all are counted.
             if not needs_scan(db, query):
@@ -2981,7 +3002,7 @@ def select_ranges(query: Query, ranges: Iterable[Range]) -> tuple[str, list[Json
     For a range of length 1, it reads the index of each kind, which has all that is asked for: no
     record is read. (CROSS JOIN makes SQLite begin with the kinds.)
     """
-    test, kinds = where(query.kind_filters())
+    test, kinds = where(kind_filters(query))
     selects: list[str] = []
     values: list[Json] = []
     for length, start, end in ranges:
@@ -3336,19 +3357,12 @@ class App:
     def authenticate(self, request: Request, *roles: str) -> Token:
         """Whose token a request has (RFC 9110, section 11.4). Raises HTTPRefusal: 401."""
         given = request.headers.get("authorization", "")
-        scheme, _, text = given.partition(" ")
-        secret = text.strip().encode("latin-1")
-        if scheme.lower() == "basic":
-            try:
-                secret = base64.b64decode(secret).partition(b":")[2]
-            except ValueError:
-                secret = b""
-        token = self.config.find_token(secret, *roles)
-        if token and scheme.lower() in SCHEMES:
+        token = self.config.find_token(secret_of(given), *roles)
+        if token:
             return token
         if given:
             self.shares.note_refused(request.address, request.path)
-        raise unauthorized(given, scheme.lower() in SCHEMES, roles)
+        raise unauthorized(given, roles)
 
     def check_reader(self, request: Request) -> str:
         """Who reads: a token's secret, or an address while reading is open. Raises HTTPRefusal."""
@@ -3402,15 +3416,7 @@ class App:
         client = self.check_reader(request)
         values = parse_query_string(request.query_string, LIST_PARAMETERS)
         follow = values.pop("follow", "0") == "1"
-        # A follower has one order and one format. Pages are in the order of time, where `after` an
-        # id says nothing: they have a cursor.
-        not_allowed = ("order", "cursor", "format") if follow else ("after",)
-        for name in not_allowed:
-            # A follower gets NDJSON anyway: to ask for it is no mistake.
-            if name in values and (name, values[name]) != ("format", "ndjson"):
-                word = "with" if follow else "without"
-                problem = f"The parameter {name} does not go {word} follow=1."
-                raise BadQuery(problem, "Leave it out.")
+        check_follow(values, follow)
         output = FORMATS[values.pop("format", "json")]
         query = Query(**values, client=client)
         if follow:
@@ -3435,11 +3441,75 @@ class App:
             sent_at = time.monotonic()
 
 
-SCHEMES = ("token", "bearer", "basic", "splunk")  # The word before a token in Authorization.
 Endpoint = Callable[[App, Request], Response]
 ROUTES: dict[str, dict[str, Endpoint]] = {
     "/logs": {"POST": App.post_logs, "GET": App.get_logs},
 }
+
+
+# -------- 11b. Checks and answers *
+# The core uses `secret_of`, `unauthorized`, `check_origin`, `answer_preflight`, `find_path`,
+# `refuse_parameters`, `idempotency_key`, `batch_answer`, `replayed_header`, `nothing_stored`,
+# `stream_response` and `next_link`. The first seven read a request's head, and say what is wrong
+# with it. The others make answers.
+
+
+SCHEMES = ("token", "bearer", "basic", "splunk")  # The word before a token in Authorization.
+
+
+def secret_of(authorization: str) -> bytes:
+    """The secret of the token in this header, or nothing. Basic has it as the password."""
+    scheme, _, text = authorization.partition(" ")
+    secret = text.strip().encode("latin-1")
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(secret).partition(b":")[2]
+        except ValueError:
+            return b""
+    return secret if scheme.lower() in SCHEMES else b""
+
+
+def unauthorized(given: str, roles: Iterable[str]) -> HTTPRefusal:
+    """The refusal of what came in Authorization, perhaps nothing. `roles` are those that may."""
+    error = "A token is needed."
+    if given:
+        error = "The token is not known here, or may not do this."
+        if given.partition(" ")[0].lower() not in SCHEMES:  # "Authorization: T", for example.
+            error = "The word Token is missing in Authorization, before the token."
+    kinds = " or ".join(roles)
+    hint = f"Send 'Authorization: Token T', with a token ({kinds}) of config.json as last read."
+    headers = {"WWW-Authenticate": 'Basic realm="logs", Bearer realm="logs"'}
+    return HTTPRefusal(401, error, hint, headers)
+
+
+def check_origin(config: Config, request: Request) -> None:
+    """Keeps pages of other sites out while everyone may read. Raises HTTPRefusal: 421, 403."""
+    # A page could give its own name the address of this server, and read the logs in the browser of
+    # someone who may reach it (DNS rebinding). So only names that are ours are answered.
+    value = request.headers.get("host", "localhost")
+    # Without the port: "[::1]:80" and "[::1]", "localhost:80" and "localhost".
+    name = value if value.endswith("]") else value.rpartition(":")[0] or value
+    host = name.strip("[]").lower()
+    if not is_loopback(host) and host not in (config.host.lower(), *config.allowed_hosts):
+        hint = "Add it to server.allowed_hosts in the configuration."
+        raise HTTPRefusal(421, f"This server is not {shorten(host)}.", hint)
+    # A browser does not show the answer to a page of another site. But that page could ask for what
+    # costs much, again and again. It still may link to "/", and a POST needs a token.
+    is_cross_site = request.headers.get("sec-fetch-site") == "cross-site"
+    if is_cross_site and request.path != "/" and request.method != "POST":
+        hint = "Open the address of this server itself."
+        raise HTTPRefusal(403, "A page of another site may not read here.", hint)
+
+
+def answer_preflight(_app: App, _request: Request) -> Response:
+    """Tells a browser that pages of all origins may POST here: a token protects the records."""
+    names = "Authorization, Content-Type, Content-Encoding, Idempotency-Key"
+    allowed = {
+        "Access-Control-Allow-Origin": "*",
+        "Access-Control-Allow-Methods": "POST",
+        "Access-Control-Allow-Headers": names,
+    }
+    return Response(204, headers=allowed)
 
 
 def find_path(path: str) -> str | None:
@@ -3447,7 +3517,7 @@ def find_path(path: str) -> str | None:
     path = path.removesuffix("/") or "/"
     if path in ROUTES:
         return path
-    # Chapter 11b adds this one to ROUTES.
+    # Chapter 11c adds this one to ROUTES.
     return "/logs/ID" if re.fullmatch(r"/logs/[^/]+", path) else None
 
 
@@ -3471,11 +3541,6 @@ def idempotency_key(request: Request) -> bytes:
     return key
 
 
-def replayed_header(batch: Batch) -> dict[str, str]:
-    """The header that tells a repeat from a first try."""
-    return {"Idempotent-Replayed": "true"} if batch.replayed else {}
-
-
 def batch_answer(parsed: Parsed, batch: Batch) -> dict[str, Json]:
     """What POST /logs answers."""
     return {
@@ -3485,6 +3550,11 @@ def batch_answer(parsed: Parsed, batch: Batch) -> dict[str, Json]:
         "last_id": batch.last_id or None,
         "errors": parsed.errors,
     }
+
+
+def replayed_header(batch: Batch) -> dict[str, str]:
+    """The header that tells a repeat from a first try."""
+    return {"Idempotent-Replayed": "true"} if batch.replayed else {}
 
 
 def nothing_stored(parsed: Parsed, batch: Batch) -> HTTPRefusal:
@@ -3519,10 +3589,9 @@ def next_link(request: Request, query: Query, last: StoredRecord) -> str:
     return f'<{name}?{urllib.parse.urlencode(pairs)}>; rel="next"'
 
 
-# -------- 11b. More endpoints *
-# The core uses `Shares`, `Metrics`, `Health`, `FORMATS`, `unauthorized`, `check_origin` and
-# `answer_preflight`: what one client may take, counters, whether the store works, how records are
-# written, the answer to a bad token, and what pages of other sites may do.
+# -------- 11c. More endpoints *
+# The core uses `Shares`, `Metrics`, `Health` and `FORMATS`: what one client may take, counters,
+# whether the store works, how records are written.
 # This chapter adds lines to the route table.
 
 
@@ -3618,49 +3687,6 @@ class Shares:
         """Makes a client wait that sends many small chunks: its connections one after the other."""
         with self._turns.setdefault(client, threading.Lock()):
             time.sleep(0.002)  # `read_chunks` calls it for 16 chunks: some 8,000 a second.
-
-
-def unauthorized(given: str, has_scheme: bool, roles: Iterable[str]) -> HTTPRefusal:
-    """The refusal of what came in Authorization, perhaps nothing. `roles` are those that may."""
-    error = "A token is needed."
-    if given:
-        error = "The token is not known here, or may not do this."
-        if not has_scheme:  # "Authorization: T", for example.
-            error = "The word Token is missing in Authorization, before the token."
-    kinds = " or ".join(roles)
-    hint = f"Send 'Authorization: Token T', with a token ({kinds}) of config.json as last read."
-    headers = {"WWW-Authenticate": 'Basic realm="logs", Bearer realm="logs"'}
-    return HTTPRefusal(401, error, hint, headers)
-
-
-def check_origin(config: Config, request: Request) -> None:
-    """Keeps pages of other sites out while everyone may read. Raises HTTPRefusal: 421, 403."""
-    # A page could give its own name the address of this server, and read the logs in the browser of
-    # someone who may reach it (DNS rebinding). So only names that are ours are answered.
-    value = request.headers.get("host", "localhost")
-    # Without the port: "[::1]:80" and "[::1]", "localhost:80" and "localhost".
-    name = value if value.endswith("]") else value.rpartition(":")[0] or value
-    host = name.strip("[]").lower()
-    if not is_loopback(host) and host not in (config.host.lower(), *config.allowed_hosts):
-        hint = "Add it to server.allowed_hosts in the configuration."
-        raise HTTPRefusal(421, f"This server is not {shorten(host)}.", hint)
-    # A browser does not show the answer to a page of another site. But that page could ask for what
-    # costs much, again and again. It still may link to "/", and a POST needs a token.
-    is_cross_site = request.headers.get("sec-fetch-site") == "cross-site"
-    if is_cross_site and request.path != "/" and request.method != "POST":
-        hint = "Open the address of this server itself."
-        raise HTTPRefusal(403, "A page of another site may not read here.", hint)
-
-
-def answer_preflight(_app: App, _request: Request) -> Response:
-    """Tells a browser that pages of all origins may POST here: a token protects the records."""
-    names = "Authorization, Content-Type, Content-Encoding, Idempotency-Key"
-    allowed = {
-        "Access-Control-Allow-Origin": "*",
-        "Access-Control-Allow-Methods": "POST",
-        "Access-Control-Allow-Headers": names,
-    }
-    return Response(204, headers=allowed)
 
 
 class Format(NamedTuple):
@@ -3893,12 +3919,6 @@ ROUTES["/metrics"] = {"GET": get_metrics}
 # -------- 12. HTTP
 
 
-@functools.lru_cache(1)
-def http_date(second: int) -> str:
-    """The Date header of a second since 1970: it is made once a second."""
-    return email.utils.formatdate(second, usegmt=True)
-
-
 class Handler(http.server.BaseHTTPRequestHandler):
     """One connection, in a thread of its own.
 
@@ -4039,68 +4059,35 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     # Reading
 
-    def cut_off(self) -> Exception:
-        """What an end of file in the middle of a request means."""
-        if self.server.app.stopping.is_set():
-            return Unavailable("The server is stopping.")
-        if self.is_shut:
-            error = "The request did not come in time; nothing was stored."
-            return HTTPRefusal(408, error, "Send it faster, or in smaller pieces.")
-        return ConnectionResetError()
-
     def read_body(self, client: str) -> bytes:
         """The body, out of its chunks and decompressed. Its bytes are counted as this client's.
 
         Raises Refusal, ConnectionError.
         """
         self.client = client
-        headers = self.head.headers
         length = self.head.body_length
-        if length == 0 and "content-length" not in headers:
-            self.unread = True  # A client that forgets the length may well send a body.
-            hint = "Send Content-Length, or chunks."
-            raise HTTPRefusal(411, "The request does not say how long its body is.", hint)
-        encoding = headers.get("content-encoding", "").lower() or "identity"
-        if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
-            error = f"The Content-Encoding {shorten(encoding)} is not known."
-            raise Unsupported(error, "Send gzip, deflate or none.")
-        if length is not None and length > MAX_BODY_BYTES:
-            raise body_too_large()
-        expects = headers.get("expect", "").lower() == "100-continue"
+        self.unread = True  # A client that forgets the length may well send a body.
+        is_compressed, expects = check_body_headers(self.head)
         body = io.BytesIO()
         try:
-            if expects and self.request_version == "HTTP/1.1":
+            if expects:
                 self.set_deadline(SEND_SECONDS, socket.SHUT_RDWR)
                 self.handle_expect_100()
                 self.wfile.flush()
             self.set_deadline(REQUEST_SECONDS)
-            body.writelines(read_chunks(self) if length is None else self.read_exactly(length))
+            body.writelines(read_chunks(self) if length is None else read_exactly(self, length))
         except OSError as error:  # Of the socket, or of its TLS.
             raise ConnectionResetError from error
         self.unread = False
         self.set_deadline(float("inf"))
         data = body.getvalue()
-        if encoding == "identity":
+        if not is_compressed:
             return data
         # The result is counted when it is there: so two bodies at most are in memory uncounted.
         with self.server.app.shares.large_body_slot(client):
             whole = decompress(data)
             self.hold(max(len(whole) - len(data), 0))
         return whole
-
-    def read_exactly(self, length: int) -> Iterator[bytes]:
-        """So many bytes, in pieces. Each is counted as it comes, not before."""
-        while length:
-            data = self.rfile.read1(min(length, 1 << 18))  # What one `recv` gives.
-            # `expire` shuts reading, but the bytes that came can still be read. Past the deadline
-            # they are refused. Else it was `stop` that called `expire`: they are read.
-            if not data or (self.is_shut and time.monotonic() > self.deadline):
-                raise self.cut_off()
-            self.hold(len(data))
-            if self.held_bytes > LARGE_UPLOAD_BYTES and not self.upload:
-                self.upload = self.server.app.shares.begin_upload(self.client)
-            length -= len(data)
-            yield data
 
     def hold(self, size: int) -> None:
         """Counts bytes of this request's body or answer until it is over. Raises Unavailable."""
@@ -4138,29 +4125,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif response.pieces is None:
             self.write(response.body)
         else:
-            self.send_pieces(response.pieces, is_chunked)
-
-    def send_pieces(self, pieces: Iterator[bytes], is_chunked: bool) -> None:
-        """Sends the pieces of a stream as they come: in chunks, or to HTTP/1.0 until the close.
-
-        After an error in the middle the last chunk is missing, so that half an answer does not
-        look whole. HTTP/1.0 has no chunks, and can't tell.
-        """
-        self.wfile.flush()
-        try:
-            for data in filter(None, pieces):
-                is_large = len(data) > HELD_ANSWER_BYTES
-                if is_large:
-                    self.hold(len(data))
-                self.write(b"%x\r\n%b\r\n" % (len(data), data) if is_chunked else data)
-                if is_large:
-                    self.hold(-len(data))
-                self.set_deadline(float("inf"))  # Now it is the store that works.
-        except Refusal as refusal:
-            log.error("an answer was broken off: %s", refusal)
-            raise ConnectionAbortedError from None
-        if is_chunked:
-            self.write(b"0\r\n\r\n")
+            send_pieces(self, response.pieces, is_chunked)
 
     def write(self, data: bytes) -> None:
         """Sends the headers that `wfile` may keep, then these bytes, each part with a deadline."""
@@ -4224,8 +4189,8 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 # -------- 12b. Heads and chunks *
-# The core uses `malformed`, `read_head`, `parse_head`, `parse_small_head` and `read_chunks`: where
-# a request ends, by RFC 9112.
+# The core uses `malformed`, `http_date`, `read_head`, `parse_head`, `parse_small_head`,
+# `check_body_headers`, `read_exactly` and `read_chunks`: where a request ends, by RFC 9112.
 
 HEADER_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")  # A token (RFC 9110, 5.6.2).
 
@@ -4233,6 +4198,12 @@ HEADER_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")  # A token (RFC 9110, 5
 def malformed(error: str, status: int = 400) -> HTTPRefusal:
     """The refusal of a request after which nobody can tell where the next one begins."""
     return HTTPRefusal(status, error, "Send HTTP/1.1 as RFC 9112 has it.")
+
+
+@functools.lru_cache(1)
+def http_date(second: int) -> str:
+    """The Date header of a second since 1970: it is made once a second."""
+    return email.utils.formatdate(second, usegmt=True)
 
 
 def parse_head(head: bytes) -> Request:
@@ -4313,6 +4284,32 @@ def body_length(headers: Mapping[str, str], version: str) -> int | None:
     return None
 
 
+def cut_off(handler: Handler) -> Exception:
+    """What an end of file in the middle of a request means."""
+    if handler.server.app.stopping.is_set():
+        return Unavailable("The server is stopping.")
+    if handler.is_shut:
+        error = "The request did not come in time; nothing was stored."
+        return HTTPRefusal(408, error, "Send it faster, or in smaller pieces.")
+    return ConnectionResetError()
+
+
+def check_body_headers(head: Request) -> tuple[bool, bool]:
+    """Whether a body is compressed, and whether its client waits for a 100. Raises Refusal."""
+    headers = head.headers
+    if head.body_length == 0 and "content-length" not in headers:
+        hint = "Send Content-Length, or chunks."
+        raise HTTPRefusal(411, "The request does not say how long its body is.", hint)
+    encoding = headers.get("content-encoding", "").lower() or "identity"
+    if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
+        error = f"The Content-Encoding {shorten(encoding)} is not known."
+        raise Unsupported(error, "Send gzip, deflate or none.")
+    if (head.body_length or 0) > MAX_BODY_BYTES:
+        raise body_too_large()
+    expects = headers.get("expect", "").lower() == "100-continue" and head.version == "HTTP/1.1"
+    return encoding != "identity", expects
+
+
 def read_head(handler: Handler, line: bytes) -> bytes:
     """The lines of a head, from this first one to an empty one. Raises Refusal, OSError."""
     lines = [line]
@@ -4323,7 +4320,7 @@ def read_head(handler: Handler, line: bytes) -> bytes:
                 raise malformed("A line of the head ends without CR.")
             # No line end: the input has ended, or the bound is reached, which the test below finds.
             if size < MAX_HEAD_BYTES:
-                raise handler.cut_off()
+                raise cut_off(handler)
         line = handler.rfile.readline(MAX_HEAD_BYTES + 1 - size)
         lines.append(line)
         size += len(line)
@@ -4334,6 +4331,21 @@ def read_head(handler: Handler, line: bytes) -> bytes:
     if head.count(b"\r") != len(lines) or b"\0" in head:
         raise malformed("The head has a NUL, or a CR alone.")
     return head
+
+
+def read_exactly(handler: Handler, length: int) -> Iterator[bytes]:
+    """So many bytes, in pieces. Each is counted as it comes, not before."""
+    while length:
+        data = handler.rfile.read1(min(length, 1 << 18))  # What one `recv` gives.
+        # `expire` shuts reading, but the bytes that came can still be read. Past the deadline
+        # they are refused. Else it was `stop` that called `expire`: they are read.
+        if not data or (handler.is_shut and time.monotonic() > handler.deadline):
+            raise cut_off(handler)
+        handler.hold(len(data))
+        if handler.held_bytes > LARGE_UPLOAD_BYTES and not handler.upload:
+            handler.upload = handler.server.app.shares.begin_upload(handler.client)
+        length -= len(data)
+        yield data
 
 
 def read_chunks(handler: Handler) -> Iterator[bytes]:
@@ -4356,7 +4368,7 @@ def read_chunks(handler: Handler) -> Iterator[bytes]:
         if not size:
             parse_headers(read_head(handler, handler.rfile.readline(MAX_HEAD_BYTES)))  # Trailers.
             return
-        yield from handler.read_exactly(size)
+        yield from read_exactly(handler, size)
         if read_chunk_line(handler):
             raise malformed("A chunk is longer than its size.")
 
@@ -4368,12 +4380,12 @@ def read_chunk_line(handler: Handler) -> bytes:
         return line[:-2]
     if len(line) == MAX_CHUNK_LINE_BYTES or line[-1:] == b"\n":
         raise malformed("A chunk is not framed by short lines that end with CRLF.")
-    raise handler.cut_off()
+    raise cut_off(handler)
 
 
 # -------- 12c. Connections and deadlines *
-# The core uses `admit`, `watch`, `drain`, `decompress` and `body_too_large`: what becomes of a
-# client that takes too much, sends too slowly or leaves. `main` uses `stop`, which ends the server.
+# The core uses `admit`, `watch`, `drain`, `decompress` and `send_pieces`: what becomes of a client
+# that takes too much, sends too slowly or leaves. `main` uses `stop`, which ends the server.
 
 
 def admit(server: Server, handler: Handler) -> bool:
@@ -4440,6 +4452,29 @@ def decompress(data: bytes) -> bytes:
         raise zlib.error(f"it has more than {MAX_GZIP_MEMBERS} members")
     except zlib.error as error:
         raise BadBody(f"The body can't be decompressed: {error}.", "Send it as it is.") from None
+
+
+def send_pieces(handler: Handler, pieces: Iterator[bytes], is_chunked: bool) -> None:
+    """Sends the pieces of a stream as they come: in chunks, or to HTTP/1.0 until the close.
+
+    After an error in the middle the last chunk is missing, so that half an answer does not
+    look whole. HTTP/1.0 has no chunks, and can't tell.
+    """
+    handler.wfile.flush()
+    try:
+        for data in filter(None, pieces):
+            is_large = len(data) > HELD_ANSWER_BYTES
+            if is_large:
+                handler.hold(len(data))
+            handler.write(b"%x\r\n%b\r\n" % (len(data), data) if is_chunked else data)
+            if is_large:
+                handler.hold(-len(data))
+            handler.set_deadline(float("inf"))  # Now it is the store that works.
+    except Refusal as refusal:
+        log.error("an answer was broken off: %s", refusal)
+        raise ConnectionAbortedError from None
+    if is_chunked:
+        handler.write(b"0\r\n\r\n")
 
 
 def drain(handler: Handler) -> None:
