@@ -19,7 +19,7 @@ PRAGMA user_version = 2;                -- the version of this schema; the serve
 CREATE TABLE logs (                     -- one row for each record
     id          INTEGER PRIMARY KEY     -- grows in the order of commits;
                 AUTOINCREMENT,          -- no id is given twice, even after all rows are deleted
-    -- received_at grows with the id: a range of times is a range of ids, and needs no index.
+    -- The next column grows with the id: a range of times is a range of ids, and needs no index.
     received_at INTEGER NOT NULL,       -- µs; when its commit began; no less than in the row before
     timestamp   INTEGER NOT NULL,       -- µs; when it happened, by the sender's clock: any value
     service     TEXT    NOT NULL,       -- the application that sent it, 1 to 128 characters
@@ -54,9 +54,9 @@ CREATE TABLE counts (
 -- the table, and deleted in the same transaction.
 CREATE INDEX counts_spent ON counts (span) WHERE records <= 0;
 
--- The Idempotency-Keys of the last 24 hours, without those whose records were deleted by size. A
--- repeat gets the ids of the first time and stores nothing. The transaction that inserts the
--- records inserts the key: both are there, or neither.
+-- The Idempotency-Keys of the last 24 hours. Records that are deleted for want of room take their
+-- keys with them. A repeat gets the ids of the first time and stores nothing. The transaction that
+-- inserts the records inserts the key: both are there, or neither.
 CREATE TABLE keys (
     key         BLOB    NOT NULL PRIMARY KEY,  -- SHA-256 of token and Idempotency-Key
     body        BLOB    NOT NULL,       -- SHA-256 of the body: another body is an error

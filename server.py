@@ -62,25 +62,28 @@ it: 4b has what chapter 4 leaves out. Apart from that, a chapter calls only what
     16 Main             the wiring
 
 Threads. One thread accepts connections. Each connection has a thread of its own: it reads the
-requests, waits for their commits and sends the answers. A search that must read all records starts
-more threads, one for each processor, that read side by side. The thread of `watch` ends what is
-past its deadline, that of `SQLiteStore.upkeep` deletes old records, and a last one writes the
-server's own log. The main thread waits for signals.
+requests, waits for their commits and sends the answers. While it takes small bodies, it stays on
+the same processor as the others (`choose_processors`). A search that must read all records starts
+more threads, one for each processor, that read side by side. One thread runs `watch`, which ends
+what is past its deadline; one runs `SQLiteStore.upkeep`, which deletes old records; and a last one
+writes the server's own log. The main thread waits for signals.
 
 Readers have connections of their own: they and the writer do not wait for each other. One case is
 different. SQLite commits into a second file, the WAL, and a checkpoint moves it into the database,
 which needs a moment without readers. So, while the WAL is too large, queries that have not begun
 are held back, for 10 s at most.
 
-Locks on which a batch may wait: a body of over 512 KiB waits for one of the three places of its
-client (`Shares.begin_upload`), one of over 8 KiB for that client's turn and for one of two places
-of all (`Shares.large_body_slot`). A batch of over 10 records waits for one of 16 places of its
-client (`Shares.commit_place`), and one of over 1,000 for the one before it (`Committer._long`).
-Batches join a queue, which `Committer._lock` guards. The thread of the first one commits for the
-others too, and holds `SQLiteRecords._write_lock`, which guards the one connection that writes. The
-threads of the others wait for `Batch.wake`. Each small step of deleting takes `_write_lock` too,
-and so do the check of /health and a checkpoint; a checkpoint can keep it for 2 s. Other locks are
-held for a moment.
+What a batch may wait for, in this order. A client is a token here.
+
+    `Shares.begin_upload`    while its body comes in, from 512 KiB on: 3 places for each client
+    `Shares.large_body_slot`  while a body of over 8 KiB becomes records: 1 for each, 2 in all
+    `Shares.commit_place`    for a batch of over 10 records: 16 places for each client
+    `Committer._long`        for a batch of over 1,000 records: one in all
+    `Batch.wake`             until it is committed, or first in the queue: its thread commits then
+    `SQLiteRecords._write_lock`  until nobody else writes: a small step of deleting, the check of
+                             /health and a checkpoint, which takes 2 s at most
+
+Other locks are held for a moment: `Committer._lock`, which guards the queue, is one.
 """
 
 from __future__ import annotations
@@ -172,8 +175,8 @@ MAX_FORM_ESCAPES = 512 << 10  # "%XX" in a form: each takes 200 bytes for a mome
 # records, and it is stored with each of them.
 MAX_STORED_CHARS = 64 << 20
 # The json module holds the GIL for a whole call: no other thread runs. So longer texts than this
-# are parsed by `decode_and_pause`, which lets others run at each object. Two bounds keep the time
-# short for what has no objects.
+# are parsed by `decode_and_pause`, which lets others run at each object. Where there are none, or
+# too many, two more bounds keep the time short.
 LONG_JSON_CHARS = 1 << 20
 MAX_BRACKETS = 500_000  # "{" and "[" in JSON.
 MAX_COMMAS = 1_500_000
@@ -201,23 +204,29 @@ MAX_ADDRESS_CONNECTIONS = 800  # From one address: no client alone keeps the oth
 MAX_HELD_BYTES = 64 << 20  # Memory for bodies that come in and for large answers, all together.
 MAX_CLIENT_BYTES = 32 << 20  # The part of it that one token or address may have.
 HELD_ANSWER_BYTES = 64 << 10  # Only larger answers are counted.
-LARGE_BODY_BYTES = 8 << 10  # Larger and compressed bodies are worked on two at a time.
-LARGE_UPLOAD_BYTES = 512 << 10
-MAX_UPLOADS = 3  # Bodies of a token, larger than that, that come in or are stored at a time.
-SHORT_BATCH_RECORDS = 10
-MAX_COMMITS = 16  # Batches of a token, longer than that, that wait for a commit at a time.
+SMALL_BODY_BYTES = 64 << 10  # Up to this, bodies are taken on one processor.
+LARGE_BODY_BYTES = 8 << 10  # Larger bodies, and all compressed ones, are read two at a time.
+LARGE_UPLOAD_BYTES = 512 << 10  # Larger bodies of a token take one of its MAX_UPLOADS places,
+MAX_UPLOADS = 3  # until they are answered.
+SHORT_BATCH_RECORDS = 10  # Longer batches of a token take one of its MAX_COMMITS places,
+MAX_COMMITS = 16  # until they are committed.
+MAX_COMMIT_RECORDS = 1_000  # A transaction has more only where its one batch has more.
 MAX_WAL_BYTES = 128 << 20  # When SQLite's WAL is larger, queries wait for a checkpoint.
 MAX_METRIC_SERVICES = 1_000  # Services with a label of their own in /metrics.
 # So many addresses that sent bad tokens are remembered, to log a line a second at most for each.
 MAX_REFUSED_ADDRESSES = 1_000
 SEND_BUFFER_BYTES = 256 << 10  # In the kernel, for a client that does not read.
 MAX_LOG_LINES = 10_000  # Of the server's own log, that wait to be written. More are lost.
+# The processors that this process may use, where the system tells; and one of them, not always the
+# same, since several servers may run here.
+PROCESSORS = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+ONE_PROCESSOR = set(sorted(PROCESSORS)[os.getpid() % max(len(PROCESSORS), 1) :][:1])
 READERS = 6  # Connections to SQLite for queries that an index serves.
 SCANNERS = max(2, os.cpu_count() or 2)  # Stretches of records that one query reads side by side.
 SLOW_READERS = 2 * SCANNERS  # Connections for queries that must read the records: for two clients.
 PAGE_CHARS = 4 << 20  # A page ends early when its messages and attributes are longer together.
-STREAM_RECORDS = 1_000  # A stream reads pages of so many,
-STREAM_CHARS = 1 << 20  # and of fewer characters: many streams may wait for slow clients.
+STREAM_RECORDS = 1_000  # In a page of a stream.
+STREAM_CHARS = 1 << 20  # In a page of a stream. Fewer, since many may wait for slow clients.
 
 # How long it waits.
 # For the next request. Loggers keep a connection for a minute: it must not be closed sooner, or
@@ -227,12 +236,12 @@ HEADER_SECONDS = 10  # For the headers, from the first line on.
 REQUEST_SECONDS = 120  # For a whole body: 10 MiB at 700 kbit/s.
 SEND_SECONDS = 30  # For the client to take the next part of an answer.
 PARSE_SECONDS = 10  # For the records of one body.
-COMMIT_SECONDS = 10  # For a place among the batches of a client that wait for a commit.
+COMMIT_SECONDS = 10  # A batch, for one of the MAX_COMMITS places of its client.
 # For a query. Before that it may wait as long for a checkpoint, and again for a free connection.
 QUERY_SECONDS = 10
 LOCK_SECONDS = 2  # For another process that has locked the database.
-# A client of GET /logs?follow=1 is a follower. After each page it waits so long: the records of
-# this time are its next page.
+# A client of GET /logs?follow=1 is a follower. The server waits so long after each page, and sends
+# together what came meanwhile.
 FOLLOW_SECONDS = 0.1
 IDLE_FOLLOW_SECONDS = 0.5  # A follower's pause after new records of which none is for it.
 HEARTBEAT_SECONDS = 15  # A follower that gets no record gets a blank line so often.
@@ -241,7 +250,7 @@ DRAIN_SECONDS = 2
 SHUTDOWN_SECONDS = 3  # For requests in flight, when the server stops.
 HANG_SECONDS = 8  # A stop that takes longer is ended by a signal of the system, SIGALRM.
 # When the process has used so much processor time and the thread of `watch` never had its turn, the
-# system ends the process by SIGPROF: 10 s of every processor together.
+# system ends the process by SIGPROF: 10 s of every processor together. `watch` says why.
 SPIN_SECONDS = 10 * (os.cpu_count() or 1)
 RETRY_SECONDS = 2  # What Retry-After asks for. Clients give up on long waits.
 KEY_LIFETIME = DAY  # An Idempotency-Key.
@@ -550,8 +559,8 @@ MIN_TIMESTAMP = (datetime.min.replace(tzinfo=timezone.utc) - EPOCH) // MICROSECO
 MAX_TIMESTAMP = (datetime.max.replace(tzinfo=timezone.utc) - EPOCH) // MICROSECOND
 SEVERITIES = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 SEVERITY_NAMES = {number: name for name, number in SEVERITIES.items()}
-# JSON without blanks, as records are stored and answers are sent. NaN raises ValueError. Nothing
-# here holds itself: to look for that would take time.
+# JSON without blanks, as records are stored and answers are sent. NaN raises ValueError. No value
+# here contains itself: to look for that would take time.
 encode_json = json.JSONEncoder(
     ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False
 ).encode
@@ -604,7 +613,7 @@ def format_timestamp(microseconds: int) -> str:
 
 
 def parse_record(fields: Json, token: Token) -> Record:
-    """Makes a record of a JSON object, and changes the object. Raises RecordError.
+    """Makes a record of a JSON object, and takes its fields out of it. Raises RecordError.
 
     A bad value under one of our own names ("message", "timestamp", "severity", "service",
     "attributes") refuses the record, so that its sender sees the mistake. A bad value under an
@@ -619,7 +628,7 @@ def parse_record(fields: Json, token: Token) -> Record:
     """
     if not isinstance(fields, dict):
         raise RecordError("record", f"must be a JSON object, not {shorten(fields)}")
-    if "received_at" in fields:  # A server like this one may have given it out, with its id.
+    if "received_at" in fields:  # Perhaps it is a record that GET /logs gave out, with its id.
         drop_id_and_receipt(fields)
     own_message = fields.pop("message", None)
     own_timestamp = fields.pop("timestamp", None)
@@ -653,7 +662,7 @@ def parse_record(fields: Json, token: Token) -> Record:
     if is_empty and "timestamp" not in aliases and "severity" not in aliases:
         text = f"is missing: a record needs a message, a time or a level; it has {shorten(fields)}"
         raise RecordError("message", text)
-    if token.role == "service" or not has_service:
+    if token.role == "service" or not has_service:  # With such a token, no other is allowed.
         service = find_service(fields, aliases, service, token)
     row = (timestamp, service, severity, message, attributes_json(fields))
     return tuple.__new__(Record, row)  # Record(...) takes twice as long.
@@ -1177,14 +1186,14 @@ class Parsed:
     """What a body holds: its good records, and what is wrong with the others."""
 
     records: list[Record] = dataclasses.field(default_factory=list)
-    refused_by_field: Counter[str] = dataclasses.field(default_factory=Counter)
+    rejected_by_field: Counter[str] = dataclasses.field(default_factory=Counter)
     rejected: int = 0
-    forbidden: int = 0  # Of the refused records, those that named another service.
+    forbidden: int = 0  # Of the rejected records, those that named another service.
     errors: list[dict[str, Json]] = dataclasses.field(default_factory=list)  # For the answer.
 
     def reject(self, index: int, error: RecordError) -> None:
-        """Notes that the record at this index is refused."""
-        self.refused_by_field[error.field] += 1
+        """Notes that the record at this index is rejected."""
+        self.rejected_by_field[error.field] += 1
         self.rejected += 1
         self.forbidden += error.forbidden
         if len(self.errors) < MAX_ERRORS_LISTED:
@@ -1192,9 +1201,9 @@ class Parsed:
 
 
 # Each format of a body (ours, OTLP, ...) has a splitter, which gives the values in a body, and a
-# parser, which makes a record of a value. The first raises Refusal, the second RecordError. A value
-# is what the parser takes: JSON, for example. Among the values may be RecordError objects: each
-# stands for a part of the body that can't be a record, so that the others are stored.
+# parser, which makes a record of a value. The splitter raises Refusal, the parser RecordError. A
+# value is what the parser takes: JSON, for example. Among the values may be RecordError objects:
+# each stands for a part of the body that can't be a record, so that the others are stored.
 Split = Callable[[bytes], list[Json]]
 Parse = Callable[[Json, Token], Record]
 
@@ -1223,17 +1232,17 @@ def read_records(values: list[Json], token: Token, parse: Parse) -> Parsed:
     return parsed
 
 
-def parse_body(body: bytes, content_type: str = "") -> list[Json]:
+def split_logs(body: bytes, content_type: str = "") -> list[Json]:
     """The splitter of POST /logs: JSON values, one after the other; one form; or lines of text.
 
-    Its content decides which, since many Content-Types are wrong: of `content_type`, only the
-    charset counts. A RecordError stands for a value that can't be a record.
+    The content of the body decides which, since many Content-Types are wrong: of `content_type`,
+    only the charset counts. A RecordError stands for a value that can't be a record.
 
-    >>> parse_body(b'{"message": "a"}{"message": "b"}')
+    >>> split_logs(b'{"message": "a"}{"message": "b"}')
     [{'message': 'a'}, {'message': 'b'}]
-    >>> parse_body(b"message=a&severity=ERROR")
+    >>> split_logs(b"message=a&severity=ERROR")
     [{'message': 'a', 'severity': 'ERROR'}]
-    >>> parse_body(b"[    0.1] usb: new device\\n[    0.2] eth0: up")
+    >>> split_logs(b"[    0.1] usb: new device\\n[    0.2] eth0: up")
     [{'message': '[    0.1] usb: new device'}, {'message': '[    0.2] eth0: up'}]
 
     Raises BadBody with the place of the fault, TooLarge, Unsupported.
@@ -1258,9 +1267,10 @@ def split_body(body: bytes, charset: str) -> list[Json]:
     try:
         text = body.decode(charset)
         values = split_text(text, charset)
-    except (ValueError, RecursionError):  # Also of bytes that are not of the charset.
-        # "surrogateescape" marks such a byte, and `split_lines` refuses a line with such a mark.
-        # Plain text is refused whole: it has another charset, and would be stored damaged.
+    except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError.
+        # "surrogateescape" marks a byte that is not of the charset, and `split_lines` makes a
+        # RecordError of a line with such a mark. For plain text it gives nothing, and the body is
+        # refused whole: it has another charset, and would be stored damaged.
         text = body.decode(charset, "surrogateescape")
         values = split_lines(text.strip())
         if not values:
@@ -1285,10 +1295,16 @@ def split_text(text: str, charset: str) -> list[Json]:
         return [form]
     if "\0" in text:
         raise UnicodeError("it has a NUL")  # `unreadable` says then what the body seems to be.
-    # Blanks in front belong to a line.
+    # Not of `stripped`: blanks in front belong to a line.
     values = [{"message": line} for line in itertools.islice(lines_of(text), MAX_RECORDS + 1)]
     check_count(len(values))
     return values
+
+
+BLANKS = re.compile(r"[ \t\r\n]*")  # JSON has no others.
+decode_json = json.JSONDecoder().raw_decode
+# It calls Python code for each object: there another thread can take the GIL.
+decode_and_pause = json.JSONDecoder(object_hook=lambda value: value).raw_decode
 
 
 def split_json(text: str) -> list[Json]:
@@ -1311,12 +1327,6 @@ def split_json(text: str) -> list[Json]:
         check_count(len(values))
         offset = BLANKS.match(text, offset).end()  # type: ignore[union-attr]  # It always matches.
     return values
-
-
-BLANKS = re.compile(r"[ \t\r\n]*")  # JSON has no others.
-decode_json = json.JSONDecoder().raw_decode
-# It calls Python code for each object: there another thread can take the GIL.
-decode_and_pause = json.JSONDecoder(object_hook=lambda value: value).raw_decode
 
 
 # -------- 5b. Unusual bodies *
@@ -1622,13 +1632,13 @@ class Query:
 
     @property
     def text_count(self) -> int:
-        """How many texts and attributes are searched for. No index holds them."""
+        """How many filters are on messages and attributes. No index holds these."""
         filters = (self.contains, self.not_contains, self.attributes, self.not_attributes)
         return sum(map(len, filters))
 
 
-# The parser of a parameter. It raises ValueError with what is allowed.
-Parser = Callable[[str], Json]
+# Reads the value of a parameter. It raises ValueError with what is allowed.
+ParseValue = Callable[[str], Json]
 # These may be given more than once.
 SEVERAL = ("severity", "service", "not_service", "contains", "not_contains")
 
@@ -1642,8 +1652,8 @@ def split_query_string(text: str) -> list[tuple[str, str]]:
         raise BadQuery(error, "Send fewer.") from None
 
 
-def parse_query_string(text: str, parsers: dict[str, Parser]) -> dict[str, Json]:
-    """The arguments for a Query, and the values of format, follow and step, by their names.
+def parse_query_string(text: str, parsers: dict[str, ParseValue]) -> dict[str, Json]:
+    """The arguments for a Query, and those of format, follow and step, which the caller takes out.
 
     Raises BadQuery, with the parameter, its value and what is allowed.
     """
@@ -1816,7 +1826,7 @@ def format_cursor(last: StoredRecord) -> str:
     return base64.urlsafe_b64encode(f"{last.timestamp}:{last.id}".encode()).decode()
 
 
-FILTERS: dict[str, Parser] = {
+FILTERS: dict[str, ParseValue] = {
     "severity": lambda text: tuple(map(parse_severity_name, text.split(","))),
     "min_severity": parse_severity_name,
     "service": parse_services,
@@ -1829,7 +1839,7 @@ FILTERS: dict[str, Parser] = {
     "contains": parse_text,
     "not_contains": parse_text,
 }
-LIST_PARAMETERS: dict[str, Parser] = {
+LIST_PARAMETERS: dict[str, ParseValue] = {
     **FILTERS,
     "order": lambda text: parse_choice(text, "desc", "asc"),
     "limit": lambda text: parse_number(text, MAX_LIMIT),
@@ -1838,7 +1848,7 @@ LIST_PARAMETERS: dict[str, Parser] = {
     "follow": lambda text: parse_choice(text, "1", "0"),
     "after": lambda text: parse_number(text, MAX_ID),
 }
-STATS_PARAMETERS: dict[str, Parser] = {**FILTERS, "step": parse_duration}
+STATS_PARAMETERS: dict[str, ParseValue] = {**FILTERS, "step": parse_duration}
 
 
 # -------- 7. Commits
@@ -1858,13 +1868,10 @@ class Batch:
         self.minutes: dict[MinuteKind, int] = {}  # Faster than a Counter.
         for timestamp, service, severity, _, _ in records:
             minute = None if timestamp is None else timestamp // MINUTE * MINUTE
-            kind = minute, service, severity
-            self.minutes[kind] = self.minutes.get(kind, 0) + 1
-        # A lock as a signal: it is taken here, and the thread of the batch sleeps by taking it
-        # again. It is released once: when the batch has a result, or when it is the first of the
-        # queue and its thread is to commit. An Event takes longer.
-        self.wake = threading.Lock()
-        self.wake.acquire()
+            minute_kind = minute, service, severity
+            self.minutes[minute_kind] = self.minutes.get(minute_kind, 0) + 1
+        # Set when the batch has a result, or is the first of the queue: its thread is to commit.
+        self.wake = threading.Event()
         # `store.write` sets these.
         self.first_id = 0
         self.last_id = 0
@@ -1880,23 +1887,18 @@ class Batch:
         return self.is_on_disk or self.failure is not None
 
 
-MAX_COMMIT_RECORDS = 1_000  # A transaction has more only where its one batch has more.
-
-
 class Committer:
     """Group commit: batches that come while others are committed share the next transaction.
 
     All batches wait in a queue. Only the thread of the first batch commits. It takes the batches
     that are in the queue at that moment, up to MAX_COMMIT_RECORDS. The threads of the others sleep.
-    So one fsync serves many requests, and a lone client waits for nobody. Batches with a result
-    are the first ones of the queue or, after an outage, all of it: `_lead` looks no further than
-    the first one without a result.
+    So one fsync serves many requests, and a lone client waits for nobody.
     """
 
     def __init__(self, write: Callable[[list[Batch]], None]):
         self._write = write
         self._lock = threading.Lock()  # Guards `queue`. It is held for a moment only.
-        self._long = threading.Lock()  # So that a short batch waits for one long batch at most.
+        self._long = threading.Lock()  # The queue has one long batch at most: all wait for it.
         self.queue: deque[Batch] = deque()  # A batch leaves it with its result.
         # Changed only by the thread that commits:
         self.commits = 0
@@ -1910,9 +1912,9 @@ class Committer:
         with self._long if len(batch.records) > MAX_COMMIT_RECORDS else contextlib.nullcontext():
             with self._lock:
                 self.queue.append(batch)
-                if len(self.queue) == 1:
-                    batch.wake.release()
-            batch.wake.acquire()  # It waits until it has a result, or is the first.
+                if len(self.queue) == 1:  # It commits at once.
+                    batch.wake.set()
+            batch.wake.wait()  # Until it has a result, or is the first.
             if not batch.has_result:
                 self._lead()
         if not batch.is_on_disk:
@@ -1922,6 +1924,8 @@ class Committer:
     def _lead(self) -> None:
         """Commits the first batches. Then wakes their threads, and that of the next to commit."""
         try:
+            if hasattr(os, "sched_yield"):
+                os.sched_yield()  # Threads that are ready to run put their batches here first.
             batches: list[Batch] = []
             records = 0
             with self._lock:
@@ -1933,11 +1937,12 @@ class Committer:
             self._commit_together(batches)
         finally:  # Whatever was raised: nobody waits for ever.
             with self._lock:
+                # Those with a result are the first ones, or all after an outage.
                 self.queue.popleft()  # The batch of this thread.
                 while self.queue and self.queue[0].has_result:
-                    self.queue.popleft().wake.release()
+                    self.queue.popleft().wake.set()
                 if self.queue:
-                    self.queue[0].wake.release()
+                    self.queue[0].wake.set()
 
     def _commit_together(self, batches: list[Batch]) -> None:
         """Gives each batch a result."""
@@ -1960,7 +1965,7 @@ class Committer:
         """Gives a result to batches that could not be written together.
 
         An error that nobody expected is a fault of this program: a batch breaks the schema, for
-        example. Then each is tried alone, so that only this one fails.
+        example. Then each is tried alone, once, so that only this one fails.
         """
         if isinstance(error, Unavailable):
             log.error("a commit failed: %s", error)
@@ -2075,12 +2080,12 @@ SPANS = (DAY, HOUR, MINUTE)  # The lengths of the spans in the table of counts.
 ROWS = 1_000  # One INSERT has so many at most.
 COLUMNS = ", ".join(StoredRecord._fields)
 # A page can be merged from several SELECTs. A part is one of them: its FROM, as "logs INDEXED BY
-# logs_by_time", and the query of its WHERE.
+# logs_by_time", and a Query, whose filters are its WHERE.
 Part = tuple[str, Query]
 
 
 def where(query: Query) -> tuple[str, list[Json]]:
-    """The SQL test of a query's filters without those on texts, with a "?" for each value.
+    """The SQL test of a query, without filters on texts and attributes; "?" stands for a value.
 
     >>> where(Query(service=("a", "b"), timestamp_start=7))
     ('timestamp >= ? AND service IN (?, ?)', [7, 'a', 'b'])
@@ -2111,10 +2116,10 @@ def where(query: Query) -> tuple[str, list[Json]]:
             values += several
     if query.cursor:
         # This is (timestamp, id) < (?, ?). The first test lets SQLite begin within an index.
-        timestamp, last_id = query.cursor
+        timestamp, cursor_id = query.cursor
         sign = "<" if query.order == "desc" else ">"
         tests.append(f"timestamp {sign}= ? AND (timestamp {sign} ? OR id {sign} ?)")
-        values += [timestamp, timestamp, last_id]
+        values += [timestamp, timestamp, cursor_id]
     return " AND ".join(tests) or "1 = 1", values
 
 
@@ -2123,7 +2128,7 @@ def order_by(query: Query) -> str:
     return f"id {query.order}" if query.by_id else f"timestamp {query.order}, id {query.order}"
 
 
-# The newest id that was given, though its record may be deleted; and the last time of receipt.
+# The last id that a record got, though that may be deleted by now; and the last time of receipt.
 LAST_RECORD = """
 SELECT ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'logs'), 0),
        ifnull((SELECT received_at FROM logs ORDER BY id DESC LIMIT 1), 0)
@@ -2131,7 +2136,7 @@ SELECT ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'logs'), 0),
 
 
 class SQLiteRecords(Store):
-    """The records in one SQLite file. Chapters 9 and 10 complete it to a store.
+    """The records in one SQLite file. `SQLiteStore` inherits from it (chapters 9 and 10).
 
     Raises StartError where the file can't be the store.
     """
@@ -2151,7 +2156,7 @@ class SQLiteRecords(Store):
             raise StartError(f"{config.store}: can't be opened as the store: {error}") from None
 
     def close(self) -> None:
-        """Stops the queries under way. The last connection to close moves the WAL into the file."""
+        """Stops the queries under way. As its last connection closes, SQLite empties the WAL."""
         self.readers.close()
         if self._write_lock.acquire(timeout=1):  # It is never released: nothing is written after.
             self._db.close()
@@ -2172,7 +2177,8 @@ class SQLiteRecords(Store):
             check_place(self.path, self._inode)
             db = self._db
             try:
-                # COMMIT, which syncs to disk (`connect_writer`); or ROLLBACK after an error.
+                # At its end: COMMIT, which syncs to disk (`connect_writer`). After an error:
+                # ROLLBACK.
                 with db:
                     db.execute("BEGIN IMMEDIATE")
                     yield db
@@ -2218,11 +2224,11 @@ class SQLiteRecords(Store):
     def page(self, query: Query) -> Page:
         """The first records of a query, by an index or by reading all.
 
-        `by_receipt` makes bounds on ids of those on received_at. `needs_scan` says whether all
+        `by_receipt` turns bounds on received_at into bounds on ids. `needs_scan` says whether all
         records must be read: `scan` calls the lambda for each stretch of ids, side by side. Else
         `plan` names the indexes that serve the query.
         """
-        with self.readers.lend(query.text_count > 0, query.client) as db:
+        with self.readers.lend(is_slow=query.text_count > 0, client=query.client) as db:
             query = by_receipt(db, query)
             if not needs_scan(db, query):
                 return read_page(db, query, plan(db, query))
@@ -2325,7 +2331,7 @@ def read_page(db: sqlite3.Connection, query: Query, parts: list[Part]) -> Page:
         test, test_values = where_all(part_query)
         selects.append(f"SELECT {COLUMNS} FROM {source} WHERE {test}")
         values += test_values
-    if not selects:  # No record has such a service and severity.
+    if not selects:  # `plan` has found no record of such a service and severity.
         return [], False
     sql = f"{' UNION ALL '.join(selects)} ORDER BY {order_by(query)} LIMIT {query.limit + 1}"
     records: list[StoredRecord] = []
@@ -3246,12 +3252,12 @@ class Request(NamedTuple):
     path: str  # Percent-decoded.
     query_string: str  # What follows "?".
     version: str  # "HTTP/1.0" or "HTTP/1.1".
-    # Names in lower case. Never change it: `parse_small_head` gives the same object again for the
+    # Names in lower case. Never change it: `parse_cached_head` gives the same object again for the
     # same head.
     headers: Mapping[str, str]
     body_length: int | None  # None: the body comes in chunks.
-    # Reads the body. The argument says for whom `Shares` counts its bytes: the secret of a token.
-    # Raises Refusal. The handler sets it, for each request anew.
+    # Reads the body. `Shares` counts the bytes of the body as those of this client: the argument is
+    # the secret of a token. Raises Refusal. The handler sets it, for each request anew.
     read_body: Callable[[str], bytes] = lambda client: b""
     address: str = ""  # Of the client.
 
@@ -3342,7 +3348,7 @@ class App:
         asked = request.headers.get("access-control-request-method")
         if request.method == "OPTIONS" and asked == "POST" and "POST" in methods:
             return answer_preflight
-        if self.config.reading_is_open:
+        if self.config.reading_is_open:  # A page in a browser on this machine could read too.
             check_origin(self.config, request)
         if not path:
             hint = f"There are {', '.join(ROUTES)}."
@@ -3376,7 +3382,7 @@ class App:
         """Takes records: JSON, forms or lines of text."""
         refuse_parameters(request)
         content_type = request.headers.get("content-type", "")
-        split = functools.partial(parse_body, content_type=content_type)
+        split = functools.partial(split_logs, content_type=content_type)
         parsed, batch = self.store_body(request, split, parse_record)
         return json_response(200, batch_answer(parsed, batch), replayed_header(batch))
 
@@ -3391,10 +3397,9 @@ class App:
         slot = self.shares.large_body_slot(token.secret) if is_large else contextlib.nullcontext()
         with slot:
             parsed = read_records(split(body), token, parse)
-        batch = Batch(parsed.records)
-        if key:
-            batch.key = hashlib.sha256(token.secret.encode() + b"\0" + key).digest()
-            batch.body_hash = hashlib.sha256(body).digest()
+        body_hash = hashlib.sha256(body).digest() if key else b""
+        key = hashlib.sha256(token.secret.encode() + b"\0" + key).digest() if key else b""
+        batch = Batch(parsed.records, key, body_hash)
         del body  # Its memory is free while the batch waits for its commit.
         if batch.records:
             is_short = len(batch.records) <= SHORT_BATCH_RECORDS
@@ -3404,7 +3409,7 @@ class App:
             if not batch.replayed:
                 self.shares.spend(token, len(batch.records), rate)
         self.metrics.count(token, parsed, batch)
-        # In OTLP a body may have no record at all: nothing is rejected, and that is a 200.
+        # In OTLP a body may have no record at all. Then none is rejected: a 200.
         if parsed.rejected and not batch.records:
             raise nothing_stored(parsed, batch)
         return parsed, batch
@@ -3859,7 +3864,7 @@ class Metrics:
         for (_, service, severity), records in batch.minutes.items():
             labels = {"service": service, "severity": SEVERITY_NAMES[severity]}
             self.add("logs_records_accepted_total", records, labels)
-        for field, records in parsed.refused_by_field.items():
+        for field, records in parsed.rejected_by_field.items():
             labels = {"service": token.service, "reason": field}
             self.add("logs_records_rejected_total", records, labels)
 
@@ -3939,11 +3944,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
     unread = False
     client: str  # Whose bytes `Shares` counts: a token or an address.
     held_bytes = 0  # So many of this request are counted there now.
-    upload: threading.Semaphore | None = None  # A place for a large body, until it is stored.
+    upload: threading.Semaphore | None = None  # The place of a large body: see `read_exactly`.
     deadline = float("inf")  # When the present wait ends: `set_deadline` sets it.
     shuts = socket.SHUT_RD  # Or SHUT_RDWR, for `expire`.
-    is_shut = False  # `expire` has ended its reading.
+    is_shut = False  # `expire` was called.
     is_admitted = False  # `admit` sets it: then it counts among the connections.
+    processors = PROCESSORS  # Where its thread may run: `choose_processors` sets it.
     # The thread's id while it works on the answer to a GET or DELETE, else 0: `watch` stops its
     # query if the client leaves meanwhile.
     querying = 0
@@ -3963,9 +3969,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def set_deadline(self, seconds: float, shuts: int = socket.SHUT_RD) -> None:
         """Sets the deadline of what comes now, in place of the one before.
 
-        When it is past, `watch` calls `expire`. While the server reads, that shuts reading:
-        a read gets an end of file, and `cut_off` makes a 408 of it. While the server sends, it
-        shuts both ways: the send fails, and the connection ends.
+        When it is past, `watch` calls `expire`. While the server reads, that shuts reading: a read
+        gets an end of file, and `cut_off` (12b) makes a 408 of it. While the server sends, it shuts
+        both ways: the send fails, and the connection ends.
         """
         self.deadline = time.monotonic() + seconds
         self.shuts = shuts
@@ -4020,7 +4026,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.set_deadline(HEADER_SECONDS)
         try:
             data = read_head(self, first)
-            head = parse_small_head(data) if len(data) < 1000 else parse_head(data)
+            # Most clients repeat their heads. Long ones would fill the memory.
+            head = parse_cached_head(data) if len(data) < 1000 else parse_head(data)
         except Refusal as refusal:
             self.send(refusal_response(refusal))
             return False
@@ -4034,9 +4041,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return True
 
     def respond(self) -> None:
-        """Answers one request: the method of all `do_...`, since ROUTES says who takes which."""
+        """Answers one request. All `do_...` are this: ROUTES says which methods a path takes."""
         request = self.head._replace(read_body=self.read_body, address=self.client_address[0])
         self.querying = 0 if self.command == "POST" else threading.get_ident()
+        choose_processors(self)
         response = self.server.app.respond(request)
         self.querying = 0
         if len(response.body) > HELD_ANSWER_BYTES:  # It is in memory until the client has read it.
@@ -4066,7 +4074,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """
         self.client = client
         length = self.head.body_length
-        self.unread = True  # A client that forgets the length may well send a body.
+        self.unread = True  # Until it is read: who forgets the length may well send a body.
         is_compressed, expects = check_body_headers(self.head)
         body = io.BytesIO()
         try:
@@ -4163,7 +4171,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.url = f"{'https' if self.tls else 'http'}://{host}:{self.server_address[1]}"
 
     def serve(self, app: App) -> threading.Thread:
-        """Accepts connections from now on, in the thread that it gives."""
+        """Accepts connections from now on, in the thread that it returns."""
         self.app = app
         threading.Thread(target=watch, args=[self], daemon=True).start()
         accepting = threading.Thread(target=self.serve_forever, args=[0.05], daemon=True)
@@ -4189,7 +4197,7 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 # -------- 12b. Heads and chunks *
-# The core uses `malformed`, `http_date`, `read_head`, `parse_head`, `parse_small_head`,
+# The core uses `malformed`, `http_date`, `read_head`, `parse_head`, `parse_cached_head`,
 # `check_body_headers`, `read_exactly` and `read_chunks`: where a request ends, by RFC 9112.
 
 HEADER_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")  # A token (RFC 9110, 5.6.2).
@@ -4234,7 +4242,7 @@ def parse_head(head: bytes) -> Request:
 
 
 # Most clients send the same head again and again.
-parse_small_head = functools.lru_cache(256)(parse_head)
+parse_cached_head = functools.lru_cache(256)(parse_head)
 
 
 def parse_request_line(line: str) -> tuple[str, str, str]:
@@ -4384,8 +4392,9 @@ def read_chunk_line(handler: Handler) -> bytes:
 
 
 # -------- 12c. Connections and deadlines *
-# The core uses `admit`, `watch`, `drain`, `decompress` and `send_pieces`: what becomes of a client
-# that takes too much, sends too slowly or leaves. `main` uses `stop`, which ends the server.
+# The core uses `admit`, `choose_processors`, `watch`, `drain`, `decompress` and `send_pieces`:
+# where a thread runs, and what becomes of a client that takes too much, sends too slowly or leaves.
+# `main` uses `stop`, which ends the server.
 
 
 def admit(server: Server, handler: Handler) -> bool:
@@ -4398,6 +4407,25 @@ def admit(server: Server, handler: Handler) -> bool:
         has_room = admitted.count(address) < max(share, 1)
         handler.is_admitted = has_room and len(admitted) < server.max_connections
     return handler.is_admitted
+
+
+def choose_processors(handler: Handler) -> None:
+    """Keeps a connection's thread on one processor while it takes a small body.
+
+    Only one thread at a time runs Python: the one that holds the GIL. It takes longer to wake the
+    next one if that is on another processor, and single records over many connections are little
+    else: on one processor they are stored half as fast again. Queries and long commits run in
+    SQLite, without the GIL: they may use every processor.
+    """
+    length = handler.head.body_length
+    is_small = length is not None and length <= SMALL_BODY_BYTES
+    is_plain = "content-encoding" not in handler.head.headers
+    is_post = handler.command == "POST"
+    wanted = ONE_PROCESSOR if is_post and is_small and is_plain else PROCESSORS
+    if wanted != handler.processors:
+        handler.processors = wanted
+        with contextlib.suppress(OSError):  # Meanwhile this process may have lost that processor.
+            os.sched_setaffinity(0, wanted)
 
 
 def watch(server: Server) -> None:
@@ -4706,7 +4734,7 @@ def split_otlp(body: bytes, is_protobuf: bool) -> list[Json]:
     values: list[Json] = []
     scopes = 0
     try:
-        documents = [body] if is_protobuf else parse_body(body)
+        documents = [body] if is_protobuf else split_logs(body)
         for document in documents:
             request = read_lazy("Request", document)
             if request == {}:  # A request without records is allowed.
@@ -4900,7 +4928,7 @@ def post_hec(app: App, request: Request) -> Response:
     again. The code is not 0: then other clients show the text.
     """
     try:
-        parsed, batch = app.store_body(request, parse_body, parse_hec)
+        parsed, batch = app.store_body(request, split_logs, parse_hec)
     except Refusal as refusal:
         refusal.details["text"] = f"{refusal.error} {refusal.hint}"
         refusal.details["code"] = 6  # A fault in the data. Clients treat all but 0 alike.
@@ -4975,7 +5003,7 @@ def split_loki(body: bytes) -> list[Json]:
         raise Unsupported("Loki's push is taken as JSON, not as protobuf with snappy.", hint)
     values: list[Json] = []
     try:
-        for document in parse_body(body):
+        for document in split_logs(body):
             for stream in document["streams"]:
                 labels = dict(stream.get("stream") or {})
                 check_shared(labels)
@@ -5965,14 +5993,15 @@ def connection_limit() -> int:
         return MAX_CONNECTIONS
     spare = 80 + 2 * (READERS + SLOW_READERS)  # The store needs these, two for each reader.
     if soft <= spare:
-        raise StartError("too few open files are allowed: raise ulimit -n to 200 or more")
+        most = f"{soft} open files are allowed, and the store alone needs {spare}"
+        raise StartError(f"{most}: raise ulimit -n to {spare + 100} or more")
     return min(MAX_CONNECTIONS, soft - spare)
 
 
 def start_log() -> queue.Queue[logging.LogRecord]:
-    """Writes the log to stderr in a thread of its own: a pipe that nobody reads stops only that.
+    """Writes the log to stderr in a thread of its own, the only one that a full pipe can stop.
 
-    Gives the queue of the lines that wait.
+    Returns the queue of the lines that wait.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -5988,7 +6017,7 @@ def end_log(lines: queue.Queue[logging.LogRecord], status: int) -> None:
     ending = threading.Thread(target=lines.join, daemon=True)
     ending.start()
     ending.join(0.5)
-    if ending.is_alive():  # Python would wait for the handler that the writing thread holds.
+    if ending.is_alive():  # At its end Python would wait for a lock that the writing thread holds.
         os._exit(status)
 
 
@@ -5996,9 +6025,9 @@ def reload(server: Server, path: pathlib.Path, overrides: dict[str, Json]) -> No
     """Reads tokens, limits and the certificate again. A bad file changes nothing."""
     app = server.app
     try:
-        # It is read twice. `wanted` is what the file says, to tell what changed. `used` has the
-        # host that the server listens on: a new one counts only after a restart, and whether
-        # reading may be open depends on the host.
+        # `wanted` is what the file says: what differs from now has changed. `used` has the host
+        # that the server listens on, for that decides whether reading may be open. A new host
+        # counts only after a restart.
         wanted = load_config(path, **overrides)
         used = load_config(path, **{**overrides, "host": app.config.host})
         if server.tls and used.tls:
@@ -6070,7 +6099,7 @@ def announce(server: Server) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serves until SIGTERM or Ctrl-C, and gives the exit status. Raises StartError."""
-    for number in (signal.SIGTERM, signal.SIGINT):  # Nobody is served yet: it ends at once.
+    for number in (signal.SIGTERM, signal.SIGINT):  # Until it serves, they end it at once.
         signal.signal(number, lambda *_: os._exit(2 if options.check else 0))
     hangups: list[int] = []  # A signal can come at any moment: its handler takes no lock.
     if hasattr(signal, "SIGHUP"):
@@ -6085,7 +6114,8 @@ def run(options: argparse.Namespace) -> int:
     ends: list[int] = []
 
     def end(number: int, _: object) -> None:
-        """Ends what the main thread does. In a weakref's callback the exception would be lost."""
+        # Python drops the exception in the middle of a weak reference's callback, for example: so
+        # `ends` tells it too.
         if not ends:  # One is enough.
             ends.append(number)
             raise KeyboardInterrupt
@@ -6100,6 +6130,7 @@ def run(options: argparse.Namespace) -> int:
                 hangups.clear()
                 reload(server, options.config, overrides)
     status = 0 if ends else 1  # Without a signal, the accepting thread has ended by itself.
+    ends.append(0)  # A signal that comes now changes nothing.
     # If something hangs from here on, since memory ran out for example, SIGALRM ends the process.
     if hasattr(signal, "alarm"):
         signal.alarm(HANG_SECONDS)

@@ -8,6 +8,7 @@ import gzip
 import http.client
 import io
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -1060,7 +1061,7 @@ class OneGroup(unittest.TestCase):
                 for number, thread in enumerate(threads, 1):
                     thread.start()
                     eventually(lambda: len(committer.queue) == number)  # noqa: B023
-                began.wait(20)
+                    began.wait(20)  # Until the first one commits alone.
                 quiet = mock.patch.object(module.log, "error")
                 with mock.patch.object(owner, name, side_effect=MemoryError) as broken, quiet:
                     go_on.set()
@@ -1076,6 +1077,43 @@ class OneGroup(unittest.TestCase):
     def commit(self, committer: module.Committer, batch: module.Batch) -> None:
         with contextlib.suppress(MemoryError, module.Unavailable):
             committer.commit(batch)
+
+
+@unittest.skipUnless(
+    len(module.PROCESSORS) > 1 and os.path.exists("/proc/self/task"),
+    "needs several processors, and a system that says where a thread may run",
+)
+class OneProcessor(ServerTests):
+    """Threads that hand the GIL to one another stay together. No other thread is bound."""
+
+    def test_small_bodies_are_taken_on_one_processor_and_all_else_on_any(self) -> None:
+        small = json.dumps({"message": "m"}).encode()
+        large = json.dumps({"message": "m" * (65 << 10)}).encode()
+        connection = self.server.connection()
+        self.addCleanup(connection.close)
+        for method, body, headers, bound in (
+            ("POST", small, {}, 1),
+            ("GET", None, {}, 0),
+            ("POST", small, {}, 1),
+            ("POST", large, {}, 0),
+            ("POST", small, {}, 1),
+            ("POST", gzip.compress(small), {"Content-Encoding": "gzip"}, 0),
+            ("POST", small, {}, 1),
+            ("POST", iter([small]), {"Transfer-Encoding": "chunked"}, 0),
+        ):
+            with self.subTest(method, headers=headers, bytes=len(body) if body == large else 0):
+                token = {"Authorization": f"Token {TOKEN}"}
+                connection.request(method, "/logs", body, token | headers, encode_chunked=True)
+                with connection.getresponse() as response:
+                    self.assertEqual(response.status, 200, response.read())
+                    response.read()
+                self.assertEqual(self.bound_threads(), bound)
+
+    def bound_threads(self) -> int:
+        """How many threads of the server may not run on every processor."""
+        threads = pathlib.Path(f"/proc/{self.server.process.pid}/task").iterdir()
+        allowed = [os.sched_getaffinity(int(thread.name)) for thread in threads]
+        return sum(processors != module.PROCESSORS for processors in allowed)
 
 
 class OneLineTooMany(ServerTests):
