@@ -176,10 +176,11 @@ MAX_FORM_ESCAPES = 512 << 10  # "%XX" in a form: each takes 200 bytes for a mome
 MAX_STORED_CHARS = 64 << 20
 # The json module holds the GIL for a whole call: no other thread runs. So longer texts than this
 # are parsed by `decode_and_pause`, which lets others run at each object. Where there are none, or
-# too many, two more bounds keep the time short.
+# too many, or where one is too large, three more bounds keep the time short.
 LONG_JSON_CHARS = 1 << 20
 MAX_BRACKETS = 500_000  # "{" and "[" in JSON.
 MAX_COMMAS = 1_500_000
+MAX_COLONS = 500_000  # In one object, where no other ends.
 MAX_PROTOBUF_BYTES = 1 << 20  # One record of OTLP. Its message and attributes have less.
 MAX_RECORDS = 100_000  # A million tiny records would hold up all others for seconds.
 MAX_MESSAGE_BYTES = 256 << 10
@@ -1589,6 +1590,9 @@ def check_density(text: str) -> None:
     if text.count("{") + text.count("[") > MAX_BRACKETS or text.count(",") > MAX_COMMAS:
         error = f"The JSON has over {MAX_BRACKETS:,} objects and arrays, or {MAX_COMMAS:,} commas."
         raise TooLarge(error, "Send smaller batches.")
+    if max(part.count(":") for part in text.split("}")) > MAX_COLONS:
+        error = f"An object in the JSON has over {MAX_COLONS:,} members."
+        raise TooLarge(error, "Send smaller ones.")
 
 
 def check_count(records: int) -> None:
