@@ -35,7 +35,8 @@ CREATE INDEX logs_by_time ON logs (timestamp);
 
 -- Serves GET /logs by service, by severity or by both: the newest records of one service and
 -- severity are one stretch of this index, and a query for several merges as many stretches.
--- It also serves /stats, for the part of a minute at each end of its time: no record is read.
+-- It also serves /stats. The table counts knows whole minutes only: where a query begins or ends
+-- within one, the entries of that part are counted here, and no record is read.
 CREATE INDEX logs_by_kind ON logs (service, severity, timestamp);
 
 -- Serves /stats and its histogram: how many records there are by day, hour and minute of their
@@ -54,9 +55,9 @@ CREATE TABLE counts (
 -- the table, and deleted in the same transaction.
 CREATE INDEX counts_spent ON counts (span) WHERE records <= 0;
 
--- The Idempotency-Keys of the last 24 hours. Records that are deleted for want of room take their
--- keys with them. A repeat gets the ids of the first time and stores nothing. The transaction that
--- inserts the records inserts the key: both are there, or neither.
+-- The Idempotency-Keys of the last 24 hours. When records are deleted because the store is too
+-- large, their keys are deleted too. A repeat gets the ids of the first time and stores nothing.
+-- The transaction that inserts the records inserts the key: both are there, or neither.
 CREATE TABLE keys (
     key         BLOB    NOT NULL PRIMARY KEY,  -- SHA-256 of token and Idempotency-Key
     body        BLOB    NOT NULL,       -- SHA-256 of the body: another body is an error

@@ -75,10 +75,12 @@ are held back, for 10 s at most.
 
 What a batch may wait for, in this order. A client is a token here.
 
-    `Shares.begin_upload`    while its body comes in, from 512 KiB on: 3 places for each client
-    `Shares.large_body_slot`  while a body of over 8 KiB becomes records: 1 for each, 2 in all
-    `Shares.commit_place`    for a batch of over 10 records: 16 places for each client
-    `Committer._long`        for a batch of over 1,000 records: one in all
+    `Shares.begin_upload`    when 512 KiB of its body are there: 3 places for each client, each
+                             held until the answer is sent
+    `Shares.large_body_slot`  to be decompressed, and then to be made into records if its body has
+                             over 8 KiB: 1 place for each client, 2 in all
+    `Shares.commit_place`    if it has over 10 records: 16 places for each client
+    `Committer._long`        if it has over 1,000 records: one in all
     `Batch.wake`             until it is committed, or first in the queue: its thread commits then
     `SQLiteRecords._write_lock`  until nobody else writes: a small step of deleting, the check of
                              /health and a checkpoint, which takes 2 s at most
@@ -175,12 +177,11 @@ MAX_FORM_ESCAPES = 512 << 10  # "%XX" in a form: each takes 200 bytes for a mome
 # records, and it is stored with each of them.
 MAX_STORED_CHARS = 64 << 20
 # The json module holds the GIL for a whole call: no other thread runs. So longer texts than this
-# are parsed by `decode_and_pause`, which lets others run at each object. Where there are none, or
-# too many, or where one is too large, three more bounds keep the time short.
+# are parsed by `decode_and_pause`, which lets others run at each object.
 LONG_JSON_CHARS = 1 << 20
-MAX_BRACKETS = 500_000  # "{" and "[" in JSON.
-MAX_COMMAS = 1_500_000
-MAX_COLONS = 500_000  # In one object, where no other ends.
+MAX_BRACKETS = 500_000  # "{" and "[" in JSON: with very many objects it takes long all the same.
+MAX_COMMAS = 1_500_000  # Without objects nothing lets others run.
+MAX_COLONS = 500_000  # In one object that has no other, for the same reason.
 MAX_PROTOBUF_BYTES = 1 << 20  # One record of OTLP. Its message and attributes have less.
 MAX_RECORDS = 100_000  # A million tiny records would hold up all others for seconds.
 MAX_MESSAGE_BYTES = 256 << 10
@@ -205,16 +206,16 @@ MAX_ADDRESS_CONNECTIONS = 800  # From one address: no client alone keeps the oth
 MAX_HELD_BYTES = 64 << 20  # Memory for bodies that come in and for large answers, all together.
 MAX_CLIENT_BYTES = 32 << 20  # The part of it that one token or address may have.
 HELD_ANSWER_BYTES = 64 << 10  # Only larger answers are counted.
-SMALL_BODY_BYTES = 64 << 10  # Up to this, bodies are taken on one processor.
-LARGE_BODY_BYTES = 8 << 10  # Larger bodies, and all compressed ones, are read two at a time.
-LARGE_UPLOAD_BYTES = 512 << 10  # Larger bodies of a token take one of its MAX_UPLOADS places,
-MAX_UPLOADS = 3  # until they are answered.
-SHORT_BATCH_RECORDS = 10  # Longer batches of a token take one of its MAX_COMMITS places,
-MAX_COMMITS = 16  # until they are committed.
+ONE_PROCESSOR_BYTES = 64 << 10  # Bodies of up to this are taken on one processor.
+LARGE_BODY_BYTES = 8 << 10  # Larger bodies become records two at a time.
+LARGE_UPLOAD_BYTES = 512 << 10
+MAX_UPLOADS = 3  # Bodies over LARGE_UPLOAD_BYTES of one token, until they are answered.
+SHORT_BATCH_RECORDS = 10
+MAX_COMMITS = 16  # Batches over SHORT_BATCH_RECORDS of one token that wait for their commit.
 MAX_COMMIT_RECORDS = 1_000  # A transaction has more only where its one batch has more.
 MAX_WAL_BYTES = 128 << 20  # When SQLite's WAL is larger, queries wait for a checkpoint.
 MAX_METRIC_SERVICES = 1_000  # Services with a label of their own in /metrics.
-# So many addresses that sent bad tokens are remembered, to log a line a second at most for each.
+# Addresses that sent bad tokens and are remembered, to log a line a second at most for each.
 MAX_REFUSED_ADDRESSES = 1_000
 SEND_BUFFER_BYTES = 256 << 10  # In the kernel, for a client that does not read.
 MAX_LOG_LINES = 10_000  # Of the server's own log, that wait to be written. More are lost.
@@ -637,9 +638,9 @@ def parse_record(fields: Json, token: Token) -> Record:
     service = fields.pop("service", None)
     # To look for aliases costs as much as all the rest: only where something is missing. With a
     # service token, the token tells the service.
-    has_service = token.role == "service" or is_service(service)
+    needs_no_alias = token.role == "service" or is_service(service)
     lacks_any = own_message is None or own_timestamp is None or own_severity is None
-    aliases = find_aliases(fields) if lacks_any or not has_service else {}
+    aliases = find_aliases(fields) if lacks_any or not needs_no_alias else {}
     field = "timestamp"  # Where a ValueError comes from.
     try:
         if own_timestamp is None:
@@ -663,7 +664,7 @@ def parse_record(fields: Json, token: Token) -> Record:
     if is_empty and "timestamp" not in aliases and "severity" not in aliases:
         text = f"is missing: a record needs a message, a time or a level; it has {shorten(fields)}"
         raise RecordError("message", text)
-    if token.role == "service" or not has_service:  # With such a token, no other is allowed.
+    if token.role == "service" or not needs_no_alias:  # Such a token may not name another one.
         service = find_service(fields, aliases, service, token)
     row = (timestamp, service, severity, message, attributes_json(fields))
     return tuple.__new__(Record, row)  # Record(...) takes twice as long.
@@ -672,7 +673,7 @@ def parse_record(fields: Json, token: Token) -> Record:
 def check_message(name: str, value: Json) -> str:
     """A message as a text: a value that is no text becomes its JSON. Raises RecordError."""
     message = value if isinstance(value, str) else to_json(name, value)
-    if len(message) * 4 > MAX_MESSAGE_BYTES:
+    if len(message) * 4 > MAX_MESSAGE_BYTES:  # A character has at most 4 bytes in UTF-8.
         check_size(name, message, MAX_MESSAGE_BYTES)
     return message
 
@@ -713,10 +714,11 @@ def to_json(field: str, value: Json) -> str:
 
 # -------- 4b. Names and values *
 # The core uses `parse_timestamp`, `parse_severity`, `find_aliases`, `pop_alias`, `find_service`,
-# `drop_id_and_receipt`, `is_service`, `check_size` and `nesting`. The first two know all usual
-# forms of a time and of a severity. The third finds the fields that have another logger's name,
-# such as "msg" or "level"; the next two take such a field out of the record. The sixth removes what
-# GET has added to a record. The last three say how long and how deep a value may be.
+# `drop_id_and_receipt`, `is_service`, `check_size` and `nesting`. `parse_timestamp` and
+# `parse_severity` know all usual forms of a time and of a severity. `find_aliases` finds the fields
+# that have another logger's name, such as "msg" or "level", and `pop_alias` takes one out of the
+# record. `find_service` gives the service, and refuses one that the token may not write.
+# `drop_id_and_receipt` removes what GET has added. The last three are bounds on values.
 
 # As a text, 20261124 is a date, and 2026 is refused: it may be a year. As numbers of JSON they are
 # seconds since 1970.
@@ -1270,8 +1272,8 @@ def split_body(body: bytes, charset: str) -> list[Json]:
         values = split_text(text, charset)
     except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError.
         # "surrogateescape" marks a byte that is not of the charset, and `split_lines` makes a
-        # RecordError of a line with such a mark. For plain text it gives nothing, and the body is
-        # refused whole: it has another charset, and would be stored damaged.
+        # RecordError of a line with such a mark. For plain text it gives an empty list, and the
+        # first error is raised again: the text has another charset, and would be stored damaged.
         text = body.decode(charset, "surrogateescape")
         values = split_lines(text.strip())
         if not values:
@@ -1941,7 +1943,7 @@ class Committer:
             self._commit_together(batches)
         finally:  # Whatever was raised: nobody waits for ever.
             with self._lock:
-                # Those with a result are the first ones, or all after an outage.
+                # Those with a result are the first ones: of this commit, or all (see `_settle`).
                 self.queue.popleft()  # The batch of this thread.
                 while self.queue and self.queue[0].has_result:
                     self.queue.popleft().wake.set()
@@ -1968,8 +1970,8 @@ class Committer:
     def _settle(self, batches: list[Batch], error: Exception) -> None:
         """Gives a result to batches that could not be written together.
 
-        An error that nobody expected is a fault of this program: a batch breaks the schema, for
-        example. Then each is tried alone, once, so that only this one fails.
+        After Unavailable, all that wait fail. Another error is a fault of this program: a batch
+        breaks the schema, for example. Then each is tried alone, once, so that only that one fails.
         """
         if isinstance(error, Unavailable):
             log.error("a commit failed: %s", error)
@@ -1996,7 +1998,8 @@ def fail(batches: Iterable[Batch], outage: Unavailable) -> None:
 
 
 # -------- 7b. Stores *
-# The core uses `Store` and `Page`: what a store can do, SQLite as well as ClickHouse.
+# The core uses `Store` and `Page`: what a store can do, SQLite as well as ClickHouse. Its `stream`
+# reads page after page.
 
 Page = tuple[list[StoredRecord], bool]  # Records, and whether there are more.
 
@@ -2081,7 +2084,7 @@ class Store(abc.ABC):
 # -------- 8. SQLite
 
 SPANS = (DAY, HOUR, MINUTE)  # The lengths of the spans in the table of counts.
-ROWS = 1_000  # One INSERT has so many at most.
+ROWS = 1_000  # The most rows of one INSERT.
 COLUMNS = ", ".join(StoredRecord._fields)
 # A page can be merged from several SELECTs. A part is one of them: its FROM, as "logs INDEXED BY
 # logs_by_time", and a Query, whose filters are its WHERE.
@@ -2223,14 +2226,15 @@ class SQLiteRecords(Store):
     # Reading
 
     def stop_queries(self, gone: set[int]) -> None:
+        """Stops queries past their deadline, and those of threads whose clients have left."""
         self.readers.stop(gone)
 
     def page(self, query: Query) -> Page:
         """The first records of a query, by an index or by reading all.
 
         `by_receipt` turns bounds on received_at into bounds on ids. `needs_scan` says whether all
-        records must be read: `scan` calls the lambda for each stretch of ids, side by side. Else
-        `plan` names the indexes that serve the query.
+        records must be read, for a rare text: `scan` calls the lambda for each stretch of ids, side
+        by side. Else `plan` names the indexes that serve the query.
         """
         with self.readers.lend(is_slow=query.text_count > 0, client=query.client) as db:
             query = by_receipt(db, query)
@@ -2351,7 +2355,8 @@ def read_page(db: sqlite3.Connection, query: Query, parts: list[Part]) -> Page:
 
 # -------- 8b. The file *
 # The core uses `prepare_file`, `check_place`, `connect_writer`, `Readers`, `explain` and
-# `name_of`. They open and protect the database, and say in words what SQLite's errors mean.
+# `name_of`. They open and protect the database. `check_place` raises Unavailable where the file
+# was moved or deleted. `explain` gives the exception to raise for an error of SQLite.
 
 SCHEMA = pathlib.Path(__file__).with_name("schema.sql")
 APPLICATION_ID = 0x4C4F4753  # As schema.sql sets it.
@@ -3352,7 +3357,7 @@ class App:
         asked = request.headers.get("access-control-request-method")
         if request.method == "OPTIONS" and asked == "POST" and "POST" in methods:
             return answer_preflight
-        if self.config.reading_is_open:  # A page in a browser on this machine could read too.
+        if self.config.reading_is_open:  # Else a page of another site, in a browser here, reads.
             check_origin(self.config, request)
         if not path:
             hint = f"There are {', '.join(ROUTES)}."
@@ -3459,8 +3464,8 @@ ROUTES: dict[str, dict[str, Endpoint]] = {
 # -------- 11b. Checks and answers *
 # The core uses `secret_of`, `unauthorized`, `check_origin`, `answer_preflight`, `find_path`,
 # `refuse_parameters`, `idempotency_key`, `batch_answer`, `replayed_header`, `nothing_stored`,
-# `stream_response` and `next_link`. The first seven read a request's head, and say what is wrong
-# with it. The others make answers.
+# `stream_response` and `next_link`. They read a request's head and say what is wrong with it, and
+# make answers and refusals.
 
 
 SCHEMES = ("token", "bearer", "basic", "splunk")  # The word before a token in Authorization.
@@ -3947,7 +3952,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     # could be taken for the next request.
     unread = False
     client: str  # Whose bytes `Shares` counts: a token or an address.
-    held_bytes = 0  # So many of this request are counted there now.
+    held_bytes = 0  # Those of this request that are counted there now.
     upload: threading.Semaphore | None = None  # The place of a large body: see `read_exactly`.
     deadline = float("inf")  # When the present wait ends: `set_deadline` sets it.
     shuts = socket.SHUT_RD  # Or SHUT_RDWR, for `expire`.
@@ -3955,7 +3960,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     is_admitted = False  # `admit` sets it: then it counts among the connections.
     processors = PROCESSORS  # Where its thread may run: `choose_processors` sets it.
     # The thread's id while it works on the answer to a GET or DELETE, else 0: `watch` stops its
-    # query if the client leaves meanwhile.
+    # query if the client leaves meanwhile. It does so until the first piece of a stream is there.
     querying = 0
 
     def setup(self) -> None:
@@ -4078,7 +4083,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """
         self.client = client
         length = self.head.body_length
-        self.unread = True  # Until it is read: who forgets the length may well send a body.
+        self.unread = True  # Until it is read. A body may follow even where no length is said: 411.
         is_compressed, expects = check_body_headers(self.head)
         body = io.BytesIO()
         try:
@@ -4422,7 +4427,7 @@ def choose_processors(handler: Handler) -> None:
     SQLite, without the GIL: they may use every processor.
     """
     length = handler.head.body_length
-    is_small = length is not None and length <= SMALL_BODY_BYTES
+    is_small = length is not None and length <= ONE_PROCESSOR_BYTES
     is_plain = "content-encoding" not in handler.head.headers
     is_post = handler.command == "POST"
     wanted = ONE_PROCESSOR if is_post and is_small and is_plain else PROCESSORS
@@ -4493,6 +4498,7 @@ def send_pieces(handler: Handler, pieces: Iterator[bytes], is_chunked: bool) -> 
     look whole. HTTP/1.0 has no chunks, and can't tell.
     """
     handler.wfile.flush()
+    handler.set_deadline(float("inf"))  # Now it is the store that works.
     try:
         for data in filter(None, pieces):
             is_large = len(data) > HELD_ANSWER_BYTES
@@ -4501,7 +4507,7 @@ def send_pieces(handler: Handler, pieces: Iterator[bytes], is_chunked: bool) -> 
             handler.write(b"%x\r\n%b\r\n" % (len(data), data) if is_chunked else data)
             if is_large:
                 handler.hold(-len(data))
-            handler.set_deadline(float("inf"))  # Now it is the store that works.
+            handler.set_deadline(float("inf"))
     except Refusal as refusal:
         log.error("an answer was broken off: %s", refusal)
         raise ConnectionAbortedError from None
@@ -6029,9 +6035,9 @@ def reload(server: Server, path: pathlib.Path, overrides: dict[str, Json]) -> No
     """Reads tokens, limits and the certificate again. A bad file changes nothing."""
     app = server.app
     try:
-        # `wanted` is what the file says: what differs from now has changed. `used` has the host
-        # that the server listens on, for that decides whether reading may be open. A new host
-        # counts only after a restart.
+        # The file is read twice. `wanted` is what it says: this tells what has changed. `used` is
+        # what counts from now on. It keeps the host that the server listens on, since `load_config`
+        # demands read tokens where others can reach that host.
         wanted = load_config(path, **overrides)
         used = load_config(path, **{**overrides, "host": app.config.host})
         if server.tls and used.tls:
@@ -6103,7 +6109,7 @@ def announce(server: Server) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serves until SIGTERM or Ctrl-C, and gives the exit status. Raises StartError."""
-    for number in (signal.SIGTERM, signal.SIGINT):  # Until it serves, they end it at once.
+    for number in (signal.SIGTERM, signal.SIGINT):  # Until `end` takes them, they end it at once.
         signal.signal(number, lambda *_: os._exit(2 if options.check else 0))
     hangups: list[int] = []  # A signal can come at any moment: its handler takes no lock.
     if hasattr(signal, "SIGHUP"):
