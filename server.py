@@ -4876,9 +4876,8 @@ def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
     >>> parse_inner('{"msg": "full", "level": "error"}', outer, token)[2:]
     (40, 'full', '{"pod":"a"}')
     """
-    is_shipper = token.role == "shipper"
     outer_service = outer.get("service")  # None with a service token.
-    unknown = UNKNOWN_SERVICE if is_shipper else None
+    unknown = UNKNOWN_SERVICE if token.role == "shipper" else None
     whole = parse_record({**outer, "service": outer_service or unknown, "message": inner}, token)
     fields = read_object(inner)
     aliases = find_aliases(fields)
@@ -4890,13 +4889,13 @@ def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
         fields["severity"] = SEVERITY_NAMES[severity]
     # In `parse_record` the "attributes" win over other members. Here the program's own win.
     shared = {name: value for name, value in outer["attributes"].items() if name not in fields}
-    # With a shipper's token these name the service, the first that is there: "service" in the line,
-    # what came around the line, an alias such as "logger" in the line.
-    if not (is_shipper and names_service(fields)):
+    if token.role == "service" or not names_service(fields):
         if fields.get("service"):  # It does not count: it becomes an attribute.
             shared["service"] = fields["service"]
-        needs_alias = is_shipper and not outer_service
-        alias = pop_alias(fields, aliases, "service") if needs_alias else None
+        # With a shipper's token, an alias in the line ("logger") names the service if nothing else
+        # does, in the line or around it.
+        is_unknown = token.role == "shipper" and not outer_service
+        alias = pop_alias(fields, aliases, "service") if is_unknown else None
         fields["service"] = alias or whole.service
     fields["attributes"] = {**shared, **attributes}
     try:
