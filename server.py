@@ -753,8 +753,9 @@ def parse_timestamp(value: Json) -> int:
     try:
         if isinstance(value, str) and value[4:5] == "-":  # 2026-..., as most have it.
             microseconds = parse_date(value)
-        elif isinstance(value, dict) and "date" in value:  # A DateTime of PHP.
-            microseconds = parse_date(f"{value['date']} {value.get('timezone', '')}")
+        elif isinstance(value, dict) and value.keys() & {"date", "$date"}:  # PHP, MongoDB.
+            date = value.get("date", value.get("$date"))
+            microseconds = parse_date(f"{date} {value.get('timezone', '')}")
         elif isinstance(value, dict):  # An Instant of log4j2 or a Timestamp of protobuf.
             seconds: Json = value.get("epochSecond", value.get("seconds"))
             nanoseconds = value.get("nanoOfSecond", value.get("nanos")) or 0
@@ -795,13 +796,14 @@ ZONE_FORM = (
     r"(?:[ ]?(?P<zone>[+ -]\d\d:?(?:\d\d)?|[A-Za-z]{1,4})Z?)?"  # Some write +00:00Z.
     r"(?:[ ](?:[A-Z]{3,4}|[+-]\d\d(?:\d\d)?))?(?:[ ]m=.*)?"
 )
-# "2026-11-24, 02:14:12.5" or "2026/11/24 02:14:12 UTC", for example.
+# "2026-11-24, 02:14:12.5" or "2026/1/4 02:14:12 UTC", for example.
 LOOSE_ISO_FORM = (
-    rf"(?P<year>\d{{4}})[-/]?(?P<month>\d\d)[-/]?(?P<day>\d\d)[tT,_ ]{TIME_FORM}{ZONE_FORM}"
+    r"(?P<year>\d{4})[-/.]?(?P<month>\d\d|\d(?=[-/.]))[-/.]?(?P<day>\d\d|(?<=[-/.])\d)"
+    rf"[tT,_ ]{TIME_FORM}{ZONE_FORM}"
 )
 # Tue, 24 Nov 2026 02:14:12 +0000 (RFC 2822) and 24/Nov/2026:02:14:12 +0000 (Apache)
 MAIL_FORM = (
-    r"(?:[A-Za-z]{3,9},?[ ]+)?(?P<day>\d\d?)[-/ ](?P<month>[A-Za-z]{3})[-/ ]"
+    r"(?:[A-Za-z]{3,9},?[ ]+)?(?P<day>\d\d?)[-/ ](?P<month>[A-Za-z]{3})[a-z]*[-/ ]"
     rf"(?P<year>\d{{4}}|\d\d)[: ]{TIME_FORM}{ZONE_FORM}"
 )
 # Tue Nov 24 02:14:12 2026 (ctime) and Tue Nov 24 02:14:12 CET 2026 (date)
@@ -809,12 +811,12 @@ CTIME_FORM = (
     rf"(?:[A-Za-z]{{3}}[ ]+)?(?P<month>[A-Za-z]{{3}})[ ]+(?P<day>\d\d?)[ ]{TIME_FORM}"
     r"(?:[ ](?P<zone>[A-Z]{3,4}|[+-]\d{4}))?[ ](?P<year>\d{4})"
 )
-# Tue Nov 24 2026 02:14:12 GMT+0100 (Central European Standard Time), as JavaScript has it.
-JAVASCRIPT_FORM = (
-    r"[A-Za-z]{3}[ ](?P<month>[A-Za-z]{3})[ ](?P<day>\d\d)[ ](?P<year>\d{4})"
-    rf"{TIME_FORM}[ ]GMT(?P<zone>[+-]\d{{4}})(?:[ ]\(.*\))?"
+# Nov 24, 2026, 2:14:12 AM (Java), and Tue Nov 24 2026 02:14:12 GMT+0100 (CET) (JavaScript)
+AMERICAN_FORM = (
+    r"(?:[A-Za-z]{3,9},?[ ])?(?P<month>[A-Za-z]{3})[a-z]*[ ](?P<day>\d\d?),?[ ](?P<year>\d{4})"
+    rf"(?:,|[ ]@|[ ]at)?[ ]{TIME_FORM}(?:[ ]GMT(?=[+-]))?{ZONE_FORM}(?:[ ]\(.*\))?"
 )
-DATE_FORMS = [re.compile(form) for form in (LOOSE_ISO_FORM, MAIL_FORM, CTIME_FORM, JAVASCRIPT_FORM)]
+DATE_FORMS = [re.compile(form) for form in (LOOSE_ISO_FORM, MAIL_FORM, CTIME_FORM, AMERICAN_FORM)]
 # fromisoformat would take the sign for the "T", and the offset for a time of the day.
 DATE_WITH_ZONE = re.compile(r"(\d{4}-?\d\d-?\d\d)([+-]\d\d:?\d\d|Z)")
 MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
@@ -870,10 +872,10 @@ def parse_date(text: str) -> int:
         if parts["half"]:  # AM or PM.
             hour = str(int(hour) % 12 + 12 * (parts["half"] in "Pp"))
         if month.isalpha():
-            month = f"{MONTHS.index(month.lower()) + 1:02}"
+            month = str(MONTHS.index(month.lower()) + 1)
         zone = (parts["zone"] or "Z").replace(" ", "+")
         zone = ZONES.get(zone.upper(), zone)
-        moment = datetime.fromisoformat(f"{year}-{month}-{day:0>2}T{hour:0>2}{rest}{zone}")
+        moment = datetime.fromisoformat(f"{year}-{month:0>2}-{day:0>2}T{hour:0>2}{rest}{zone}")
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=timezone.utc)
     return (moment - EPOCH) // MICROSECOND
@@ -893,11 +895,11 @@ def parse_epoch(number: float) -> int:
 
 
 SEVERITY_WORDS = {
-    10: "DEBUG DBG DEBG D TRACE TRC TRCE T VERBOSE VRB V SILLY FINE FINER FINEST",
+    10: "DEBUG DBG DEBG DBUG D TRACE TRC TRCE T VERBOSE VRB V SILLY FINE FINER FINEST",
     20: "INFO INF I INFORMATION INFORMATIONAL NOTICE NOTE HTTP LOG SUCCESS DEFAULT ANY UNKNOWN",
     30: "WARNING WARN WRN W",
-    40: "ERROR ERR ERRO E SEVERE FAILURE FAULT EXCEPTION",
-    50: "CRITICAL CRIT CRT C FATAL FTL FAT F ALERT EMERGENCY EMERG PANIC DPANIC",
+    40: "ERROR ERR ERRO EROR E SEVERE FAILURE FAULT EXCEPTION",
+    50: "CRITICAL CRIT CRT C FATAL FTL FAT F ALERT EMERGENCY EMERG PANIC DPANIC SHOUT",
 }
 SEVERITY_OF_WORD = {word: n for n, words in SEVERITY_WORDS.items() for word in words.split()}
 TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # Colours, for example.
@@ -970,25 +972,28 @@ NAMES = {
     "message": """
         message msg log event short_message @m @mt @message record.message text textpayload
         jsonpayload.message fields.message renderedmessage messagetemplate full_message body
-        eventmessage event_message logmessage output record 0
+        eventmessage event_message logmessage formattedmessage resultdescription output record 0
     """,
     "timestamp": """
         timestamp time ts date created @timestamp @t record.time.timestamp asctime datetime
-        __realtime_timestamp timemillis instant t.$date t eventtime timecreated timereported
-        date_time syslog.timestamp time_local time_iso8601 _meta.date
+        __realtime_timestamp timemillis instant t eventtime timecreated timereported
+        date_time syslog.timestamp time_local time_iso8601 _meta.date longdate isodate dt msec
+        timegenerated stagetimestamp start_time
     """,
     "severity": """
         severity level levelname level_name level.name log.level loglevel log_level lvl
         severity_text severitytext @l @level record.level.name error_severity priority
         levelno severity_number severitynumber s
         record.level level.levelstr leveldisplayname syslogseverity syslog.severity
-        messagetype priorityname _meta.loglevelname
+        messagetype priorityname _meta.loglevelname detected_level context.loglevel
+        syslog.severity.name log.syslog.severity.name
     """,
     # These count only with a shipper's token, which may write for any service.
     "service": """
         service service_name logger name app loggername logger_name log.logger application
         kubernetes.container_name kubernetes.container.name container_name @module
-        progname channel syslog_identifier _systemd_unit program programname appname
+        progname channel syslog_identifier _systemd_unit program programname appname app_name
+        servicename application_name applicationname container.name
     """,
 }
 # By name: the field, and the place among its names.
@@ -1081,8 +1086,10 @@ def timestamp_of(alias: Alias, fields: dict[str, Json]) -> int:
     value = alias.value
     clock = fields.get("time", fields.get("Time"))
     has_clock = re.match(r"\d\d?:\d\d", str(clock))  # A time of day stands beside it.
-    if has_clock and alias.name.lower() == "date":
+    if has_clock and alias.name.lower() == "date" and ":" not in str(value):
         value = f"{value}T{clock}"
+    if alias.name == "start_time" and "response_code" not in fields:  # Envoy's has both.
+        raise ValueError("the start of what the message tells")
     timestamp = parse_timestamp(value)
     is_number = not isinstance(value, str) or EPOCH_NUMBER.fullmatch(strip_number(value))
     if is_number and abs(timestamp) < LEAST_EPOCH:
@@ -1110,7 +1117,10 @@ def severity_of(alias: Alias, fields: dict[str, Json]) -> int:
     if name == "level" and "ProviderName" in fields:
         name = WINDOWS_LEVEL
     # "PRIORITY" in capitals is journald's. Else, as a number, it is that of a ticket or a job.
-    if name == "priority" and alias.name != "PRIORITY" and not isinstance(alias.value, str):
+    is_journald = alias.name == "PRIORITY"
+    if name == "priority" and not is_journald and not re.search("[A-Za-z]", shorten(alias.value)):
+        raise ValueError("no level")
+    if name == "messagetype" and "eventMessage" not in fields:  # macOS has both.
         raise ValueError("no level")
     return parse_severity(alias.value, name)
 

@@ -125,6 +125,31 @@ LOGGERS: tuple[Row, ...] = (
      "m", f"{MOMENT}.000000Z", "ERROR", {}),
     ("nginx, its own names", {"time_local": "24/Nov/2026:02:14:12 +0000", "status": "502"},
      "", f"{MOMENT}.000000Z", "INFO", {"status": "502"}),
+    ("mongoexport", {"timestamp": {"$date": f"{MOMENT}.5Z"}, "level": "warn", "message": "m"},
+     "m", f"{MOMENT}.500000Z", "WARNING", {}),
+    ("NLog", {"longdate": f"{MOMENT}.1234", "level": "Warn", "message": "m"},
+     "m", f"{MOMENT}.123400Z", "WARNING", {}),
+    ("syslog-ng", {"ISODATE": f"{MOMENT}+00:00", "PRIORITY": "crit", "MESSAGE": "m"},
+     "m", f"{MOMENT}.000000Z", "CRITICAL", {}),
+    ("Envoy", {"start_time": f"{MOMENT}.5Z", "method": "GET", "response_code": 503},
+     "", f"{MOMENT}.500000Z", "INFO", {"method": "GET", "response_code": 503}),
+    ("an audit of Kubernetes", {"level": "Metadata", "stageTimestamp": f"{MOMENT}.5Z"},
+     "", f"{MOMENT}.500000Z", "INFO", {"level": "Metadata"}),
+    ("nginx, as an epoch", {"msec": "1795486452.500", "status": "502"},
+     "", f"{MOMENT}.500000Z", "INFO", {"status": "502"}),
+    ("Azure", {"TimeGenerated": f"{MOMENT}Z", "ResultDescription": "m", "Level": "Warning"},
+     "m", f"{MOMENT}.000000Z", "WARNING", {}),
+    ("Logback, formatted", {"formattedMessage": "m", "level": "ERROR", "timestamp": 1795486452000},
+     "m", f"{MOMENT}.000000Z", "ERROR", {}),
+    ("log15, four letters", {"t": f"{MOMENT}Z", "lvl": "eror", "msg": "m"},
+     "m", f"{MOMENT}.000000Z", "ERROR", {}),
+    ("Roarr", {"context": {"logLevel": 40}, "message": "m", "time": 1795486452500},
+     "m", f"{MOMENT}.500000Z", "WARNING", {"context": {"logLevel": 40}}),
+    ("Filebeat, syslog", {"log": {"syslog": {"severity": {"code": 2, "name": "Critical"}}},
+                          "message": "m", "dt": f"{MOMENT}Z"},
+     "m", f"{MOMENT}.000000Z", "CRITICAL", {}),
+    ("a date with its time, and the time", {"date": f"{MOMENT}Z", "time": "02:14", "msg": "m"},
+     "m", f"{MOMENT}.000000Z", "INFO", {"time": "02:14"}),
     ("a table of a spreadsheet", {"Date": "2026-11-24", "Time": "02:14:12", "message": "m"},
      "m", f"{MOMENT}.000000Z", "INFO", {"Time": "02:14:12"}),
 )  # fmt: skip
@@ -133,7 +158,8 @@ LOGGERS: tuple[Row, ...] = (
 NOT_UNDERSTOOD: tuple[dict[str, Json], ...] = (
     {"level": "loud"}, {"level": ""}, {"level": 8}, {"level": 77}, {"level": 404}, {"level": True},
     {"level": -1}, {"level": 30.5e9}, {"levelname": "Level 15"}, {"log.level": "very bad"},
-    {"level": {"a": 1}}, {"priority": 1}, {"s": "E"}, {"s": 3},
+    {"level": {"a": 1}}, {"priority": 1}, {"priority": "1"}, {"messageType": 3},
+    {"messageType": "alert"}, {"start_time": "2026-11-24T02:14:12Z"}, {"s": "E"}, {"s": 3},
     {"level": "C1"}, {"level": "T 1"}, {"t": 1795486452.5}, {"t": "10:00"},
     {"time": "soon"}, {"time": ""}, {"time": 35}, {"ts": 0.25}, {"date": "24.11.2026"},
     {"datetime": "2026-11-24 02:14:12 XYZ"}, {"asctime": "Nov 24 02:14:12"}, {"t": 1795486452},
@@ -180,6 +206,15 @@ TIMES: tuple[tuple[Json, str], ...] = (
     ("Tue 24 Nov 2026 12:14:12 PM CET", "2026-11-24T11:14:12.000000Z"),
     ({"date": f"{MOMENT}.123456", "timezone_type": 3, "timezone": "UTC"}, f"{MOMENT}.123456Z"),
     ({"date": MOMENT, "timezone_type": 1, "timezone": "+01:00"}, "2026-11-24T01:14:12.000000Z"),
+    ("Nov 24, 2026 2:14:12 AM", f"{MOMENT}.000000Z"),
+    ("Nov 24, 2026, 12:14:12\u202fAM", "2026-11-24T00:14:12.000000Z"),
+    ("Nov 24, 2026 @ 02:14:12.123", f"{MOMENT}.123000Z"),
+    ("Tuesday, November 24, 2026 at 3:14:12 AM CET", f"{MOMENT}.000000Z"),
+    ("24 November 2026 02:14:12", f"{MOMENT}.000000Z"),
+    ("2026-1-4 2:14:12", "2026-01-04T02:14:12.000000Z"),
+    ("2026/1/24 2:14:12.5", "2026-01-24T02:14:12.500000Z"),
+    ("2026.11.24 02:14:12", f"{MOMENT}.000000Z"),
+    ({"$date": f"{MOMENT}.123Z"}, f"{MOMENT}.123000Z"),
     ("/Date(1795486452123)/", f"{MOMENT}.123000Z"),
     (f"{MOMENT}Z\n", f"{MOMENT}.000000Z"),
     ("1795486452.5\r\n", f"{MOMENT}.500000Z"),
@@ -187,11 +222,11 @@ TIMES: tuple[tuple[Json, str], ...] = (
 )
 
 SEVERITIES = {
-    "DEBUG": ("dbg", "D", "trc", "Verbose", "DEBUG2", "[debug]", "DEBG", 7, "7", 10, 20, 29),
+    "DEBUG": ("dbg", "D", "trc", "Verbose", "DEBUG2", "[debug]", "dbug", 7, "7", 10, 20, 29),
     "INFO": ("INF", "i", "success", "notice", " info ", "<info>", "INFO:", 5, 6, 30, 200, 250),
     "WARNING": ("WRN", "W", "WARN ", "warn:", "[WARN]", "\u001b[33mwarn\u001b[0m", 4, 40, 300),
-    "ERROR": ("E", "ERR", "ERROR+4", "Error!", "\u001b[1;31m ERROR \u001b[0m", 3, "3", 50, 400),
-    "CRITICAL": ("F", "ftl", "dpanic", "(fatal)", "Emergency", 0, 1, 2, 60, 69, 500, 600),
+    "ERROR": ("E", "EROR", "ERROR+4", "Error!", "\u001b[1;31m ERROR \u001b[0m", 3, "3", 50, 400),
+    "CRITICAL": ("F", "ftl", "dpanic", "SHOUT", "(fatal)", "Emergency", 0, 1, 2, 60, 69, 500, 600),
 }
 
 
@@ -253,7 +288,8 @@ class Loggers(ServerTests):
 
     def test_our_own_names_are_held_to_our_rules(self) -> None:
         for fields in (
-            {"severity": "loud"}, {"severity": "eror"}, {"severity": ""}, {"timestamp": "soon"},
+            {"severity": "loud"}, {"severity": "erorr"}, {"severity": ""}, {"timestamp": "soon"},
+            {"timestamp": "2026114 02:14:12"}, {"timestamp": {"$date": "soon"}},
             {"timestamp": "2026-11-24 02:14:12 XYZ"}, {"severity": 77},
         ):  # fmt: skip
             with self.subTest(fields):
@@ -288,6 +324,9 @@ class Loggers(ServerTests):
             ({"SYSLOG_IDENTIFIER": "web", "_SYSTEMD_UNIT": "no"}, "web"),
             ({"PROGRAM": "web"}, "web"),
             ({"appname": "web"}, "web"),
+            ({"app_name": "web"}, "web"),
+            ({"serviceName": "web"}, "web"),
+            ({"container": {"name": "web"}}, "web"),
         ):
             with self.subTest(fields):
                 (record,) = self.accept({"message": "m", **fields}, SHIPPER)
