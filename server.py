@@ -4756,6 +4756,9 @@ def split_otlp(body: bytes, is_protobuf: bool) -> list[Json]:
     try:
         documents = [body] if is_protobuf else split_logs(body)
         for document in documents:
+            if isinstance(document, RecordError):  # A bad line in a file of requests.
+                values.append(document)
+                continue
             request = read_lazy("Request", document)
             if request == {}:  # A request without records is allowed.
                 continue
@@ -4881,14 +4884,17 @@ def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
     good record, `whole` is it: its message is the line as it stands. A service token writes its own
     service: one that a line names is an attribute. Raises RecordError.
 
-    >>> outer = {"timestamp": "2026-11-24", "level": "info", "attributes": {"pod": "a"}}
+    >>> outer = {"timestamp": "2026-11-24", "attributes": {"pod": "a"}}
     >>> token = Token("secret", "service", "web")
     >>> parse_inner('{"msg": "full", "level": "error"}', outer, token)[2:]
     (40, 'full', '{"pod":"a"}')
     """
     outer_service = outer.get("service")  # None with a service token.
     unknown = UNKNOWN_SERVICE if token.role == "shipper" else None
-    whole = parse_record({**outer, "service": outer_service or unknown, "message": inner}, token)
+    labels = outer["attributes"]  # One that tells the severity stays an attribute too.
+    shared_severity = pop_alias(dict(labels), find_aliases(labels), "severity")
+    more = {"service": outer_service or unknown, "severity": SEVERITY_NAMES.get(shared_severity)}
+    whole = parse_record({**outer, **more, "message": inner}, token)
     fields = read_object(inner)
     aliases = find_aliases(fields)
     attributes = fields.pop("attributes", None) or {}
@@ -4898,7 +4904,7 @@ def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
     if severity:
         fields["severity"] = SEVERITY_NAMES[severity]
     # In `parse_record` the "attributes" win over other members. Here the program's own win.
-    shared = {name: value for name, value in outer["attributes"].items() if name not in fields}
+    shared = {name: value for name, value in labels.items() if name not in fields}
     if token.role == "service" or not names_service(fields):
         if fields.get("service"):  # It does not count: it becomes an attribute.
             shared["service"] = fields["service"]
@@ -4967,7 +4973,8 @@ def answer_hec_options(_app: App, _request: Request) -> Response:
 HEC: dict[str, Endpoint] = {"POST": post_hec, "OPTIONS": answer_hec_options}
 for end in ("", "/event", "/event/1.0"):
     ROUTES[f"/services/collector{end}"] = HEC
-ROUTES["/services/collector/health"] = {"GET": get_health}  # Clients look at the status only.
+for end in ("", "/1.0"):  # Clients look at the status only.
+    ROUTES[f"/services/collector/health{end}"] = {"GET": get_health}
 
 
 def parse_hec(value: Json, token: Token) -> Record:
@@ -5024,7 +5031,7 @@ def split_loki(body: bytes) -> list[Json]:
     try:
         for document in split_logs(body):
             for stream in document["streams"]:
-                labels = dict(stream.get("stream") or {})
+                labels = {**(stream.get("stream") or {})}  # A TypeError for a list.
                 check_shared(labels)
                 entries = stream["values"] or []
                 check_count(len(values) + len(entries))
@@ -5045,10 +5052,8 @@ def parse_loki(value: Json, token: Token) -> Record:
         raise RecordError("values", error)
     attributes = labels | (metadata or {})
     outer = {"timestamp": entry[0], "attributes": attributes}
-    levels = map(attributes.get, ("level", "detected_level", "severity"))
-    outer["level"] = next(filter(None, levels), None)  # The label stays an attribute too.
     if token.role == "shipper":
-        names = ("service_name", "service", "app", "application", "job")
+        names = ("service_name", "service", "app", "application", "container", "job", "logger")
         outer["service"] = next(filter(is_service, map(attributes.get, names)), None)
     return parse_inner(entry[1], outer, token)
 

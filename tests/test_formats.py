@@ -452,6 +452,17 @@ class Hec(Formats):
                 known = {"sourcetype": "shop", "region": "eu"}
                 self.assertEqual(record["attributes"], {**known, **more})
 
+    def test_a_field_beside_an_event_tells_its_severity_unless_the_event_does(self) -> None:
+        for event, severity in (
+            ("text", "ERROR"),
+            ({"message": "m", "user": "bob"}, "ERROR"),
+            ({"message": "m", "level": "debug"}, "DEBUG"),
+        ):
+            with self.subTest(event):
+                (record,) = self.stored({"event": event, "fields": {"level": "error"}}, TOKEN)
+                self.assertEqual(record["severity"], severity)
+                self.assertEqual(record["attributes"]["level"], "error")
+
     def test_an_event_without_a_message_is_its_own_json(self) -> None:
         for event in ({"temperature": 21}, [1, 2], 5, True, {"message": {"temperature": 21}}):
             with self.subTest(event):
@@ -526,8 +537,9 @@ class Hec(Formats):
     def test_parameters_are_passed_over_and_health_is_told(self) -> None:
         path = "/services/collector?channel=11111111-2222-3333-4444-555555555555&auto=true"
         self.assertEqual(self.send({"event": "m"}, TOKEN, path).status, 200)
-        answer = self.server.get("/services/collector/health")
-        self.assertEqual((answer.status, answer.json), (200, {"status": "ok"}))
+        for end in ("", "/1.0"):
+            answer = self.server.get(f"/services/collector/health{end}")
+            self.assertEqual((answer.status, answer.json), (200, {"status": "ok"}))
 
 
 class Loki(Formats):
@@ -603,6 +615,8 @@ class Loki(Formats):
             ({"app": "b", "job": "c"}, SHIPPER, "b"),
             ({"application": "d", "job": "c"}, SHIPPER, "d"),
             ({"job": "c"}, SHIPPER, "c"),
+            ({"container": "e", "job": "c"}, SHIPPER, "e"),
+            ({"logger": "f"}, SHIPPER, "f"),
             ({"host": "vm"}, SHIPPER, "unknown_service"),
             ({"app": "b"}, TOKEN, "app"),
         ):
@@ -616,11 +630,15 @@ class Loki(Formats):
             ({"detected_level": "error"}, "ERROR"),
             ({"severity": "critical"}, "CRITICAL"),
             ({"level": "error", "detected_level": "info"}, "ERROR"),
+            ({"Level": "error"}, "ERROR"),
+            ({"lvl": "warn"}, "WARNING"),
+            ({"severity_text": "FATAL"}, "CRITICAL"),
+            ({"level": "high"}, "INFO"),
             ({}, "INFO"),
         ):
             with self.subTest(labels):
                 (record,) = self.stored(self.push(labels, [str(NANOSECONDS), "m"]), TOKEN)
-                self.assertEqual(record["severity"], severity)
+                self.assertEqual((record["severity"], record["attributes"]), (severity, labels))
 
     def test_a_line_that_is_a_record_has_its_own_level_and_time(self) -> None:
         line = json.dumps({"msg": "slow", "level": "warn", "time": "2026-11-24T01:02:03Z", "n": 1})
@@ -676,6 +694,7 @@ class Loki(Formats):
             ("streams that are none", {"streams": 5}, 422),
             ("a stream that is none", {"streams": [5]}, 422),
             ("labels that are none", {"streams": [{"stream": 5, "values": []}]}, 422),
+            ("labels as a list", {"streams": [{"stream": [[5, "a"]], "values": []}]}, 422),
             ("no values", {"streams": [{"stream": {}}]}, 422),
             ("nothing stored", self.push({"app": "a"}, ["soon", "m"]), 422),
             ("too many", self.push({}, *many), 413),
@@ -728,7 +747,7 @@ class Origins(Formats):
 
     def test_nothing_that_reads_is_given_to_another_origin(self) -> None:
         paths = ("/", "/logs", "/logs/1", "/stats", "/health", "/metrics", "/nothing",
-                 "/services/collector/health")  # fmt: skip
+                 "/services/collector/health", "/services/collector/health/1.0")  # fmt: skip
         for path in paths:
             for method in ("GET", "HEAD", "DELETE", "PUT"):
                 with self.subTest(path, method=method):

@@ -368,6 +368,13 @@ class Otlp(ServerTests):
         line = json.dumps(request({"body": text("m")}))  # as a collector writes them into a file
         self.assertEqual(len(self.stored(f"{line}\n{line}\n{line}\n")), 3)
 
+    def test_a_bad_line_among_requests_costs_no_other(self) -> None:
+        line = json.dumps(request({"body": text("m")}))
+        answer = self.send(f"{line}\n{line[:-9]}\n{line}\n")
+        self.assertEqual(answer.status, 200, answer.text)
+        self.assertEqual(answer.json["partialSuccess"]["rejectedLogRecords"], "1")
+        self.assertIn("not JSON", answer.json["partialSuccess"]["errorMessage"])
+
     def test_without_a_token_it_is_401(self) -> None:
         for headers in ({}, {"Authorization": "Token wrong"}):
             answer = self.server.post(JAVASCRIPT, None, "/v1/logs", **headers)
