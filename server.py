@@ -753,9 +753,9 @@ def parse_timestamp(value: Json) -> int:
     try:
         if isinstance(value, str) and value[4:5] == "-":  # 2026-..., as most have it.
             microseconds = parse_date(value)
-        elif isinstance(value, dict) and value.keys() & {"date", "$date"}:  # PHP, MongoDB.
-            date = value.get("date", value.get("$date"))
-            microseconds = parse_date(f"{date} {value.get('timezone', '')}")
+        elif isinstance(value, dict) and value.keys() & {"date", "$date", "value"}:  # PHP, MongoDB
+            date = value.get("date", value.get("$date", value.get("value")))
+            microseconds = parse_timestamp(f"{date} {value.get('timezone', '')}".strip())
         elif isinstance(value, dict):  # An Instant of log4j2 or a Timestamp of protobuf.
             seconds: Json = value.get("epochSecond", value.get("seconds"))
             nanoseconds = value.get("nanoOfSecond", value.get("nanos")) or 0
@@ -976,24 +976,22 @@ NAMES = {
     """,
     "timestamp": """
         timestamp time ts date created @timestamp @t record.time.timestamp asctime datetime
-        __realtime_timestamp timemillis instant t eventtime timecreated timereported
-        date_time syslog.timestamp time_local time_iso8601 _meta.date longdate isodate dt msec
-        timegenerated stagetimestamp start_time
+        __realtime_timestamp timemillis instant t eventtime timecreated timereported date_time
+        syslog.timestamp time_local time_iso8601 _meta.date longdate isodate dt msec timegenerated
+        stagetimestamp lasttimestamp start_time started_at timestampseconds ibm_datetime written_at
     """,
     "severity": """
         severity level levelname level_name level.name log.level loglevel log_level lvl
-        severity_text severitytext @l @level record.level.name error_severity priority
-        levelno severity_number severitynumber s
-        record.level level.levelstr leveldisplayname syslogseverity syslog.severity
-        messagetype priorityname _meta.loglevelname detected_level context.loglevel
-        syslog.severity.name log.syslog.severity.name
+        severity_text severitytext @l @level record.level.name error_severity priority levelno
+        severity_number severitynumber s record.level level.levelstr leveldisplayname syslogseverity
+        syslog.severity messagetype priorityname _meta.loglevelname detected_level context.loglevel
+        syslog.severity.name log.syslog.severity.name type label
     """,
     # These count only with a shipper's token, which may write for any service.
     "service": """
-        service service_name logger name app loggername logger_name log.logger application
-        kubernetes.container_name kubernetes.container.name container_name @module
-        progname channel syslog_identifier _systemd_unit program programname appname app_name
-        servicename application_name applicationname container.name
+        service service_name logger name app loggername logger_name log.logger application app_name
+        kubernetes.container_name kubernetes.container.name container_name @module progname channel
+        syslog_identifier _systemd_unit program programname appname servicename container.name
     """,
 }
 # By name: the field, and the place among its names.
@@ -1001,6 +999,14 @@ KNOWN_NAMES = {
     name: (field, place)
     for field, names in NAMES.items()
     for place, name in enumerate(names.split())
+}
+# These are names of other things too: they count only beside a name of the program they come from.
+BESIDE = {
+    "messagetype": "eventMessage",  # macOS
+    "start_time": "response_code",  # Envoy
+    "started_at": "latencies",  # Kong
+    "type": "involvedObject",  # Events of Kubernetes.
+    "label": "err_symbol",  # MySQL
 }
 # What stands before a dot in a name: "record" and "record.level", for example.
 OBJECT_NAMES = {name[: match.start()] for name in KNOWN_NAMES for match in re.finditer(r"\.", name)}
@@ -1032,7 +1038,8 @@ def find_aliases(fields: dict[str, Json], path: str = "") -> Aliases:
         means_other = (lower == "s" and not isinstance(fields.get("t"), dict)) or (
             lower == "t" and isinstance(value, int | float)
         )
-        if lower in KNOWN_NAMES and value is not None and not means_other:
+        is_known = lower in KNOWN_NAMES and BESIDE.get(lower, key) in fields
+        if is_known and value is not None and not means_other:
             field, rank = KNOWN_NAMES[lower]
             # A text counts before any other value, except for times: the same number is another
             # level in another logger.
@@ -1088,8 +1095,6 @@ def timestamp_of(alias: Alias, fields: dict[str, Json]) -> int:
     has_clock = re.match(r"\d\d?:\d\d", str(clock))  # A time of day stands beside it.
     if has_clock and alias.name.lower() == "date" and ":" not in str(value):
         value = f"{value}T{clock}"
-    if alias.name == "start_time" and "response_code" not in fields:  # Envoy's has both.
-        raise ValueError("the start of what the message tells")
     timestamp = parse_timestamp(value)
     is_number = not isinstance(value, str) or EPOCH_NUMBER.fullmatch(strip_number(value))
     if is_number and abs(timestamp) < LEAST_EPOCH:
@@ -1119,8 +1124,6 @@ def severity_of(alias: Alias, fields: dict[str, Json]) -> int:
     # "PRIORITY" in capitals is journald's. Else, as a number, it is that of a ticket or a job.
     is_journald = alias.name == "PRIORITY"
     if name == "priority" and not is_journald and not re.search("[A-Za-z]", shorten(alias.value)):
-        raise ValueError("no level")
-    if name == "messagetype" and "eventMessage" not in fields:  # macOS has both.
         raise ValueError("no level")
     return parse_severity(alias.value, name)
 
@@ -1364,6 +1367,7 @@ SIGNATURES = {
     b"\x28\xb5\x2f\xfd": "zstd",
     b"\x04\x22\x4d\x18": "lz4",
     b"BZh": "bzip2",
+    b"\x92": "MessagePack",
     b"\xfd7zXZ": "xz",
     b"PK\x03\x04": "a ZIP file",
     b"\x89PNG": "a picture",
@@ -4965,14 +4969,9 @@ def post_hec(app: App, request: Request) -> Response:
     return json_response(200, answer, replayed_header(batch))
 
 
-def answer_hec_options(_app: App, _request: Request) -> Response:
-    """Tells Docker that there is a collector."""
-    return Response(200)
-
-
-HEC: dict[str, Endpoint] = {"POST": post_hec, "OPTIONS": answer_hec_options}
+HEC: dict[str, Endpoint] = {"POST": post_hec, "OPTIONS": lambda _app, _request: Response(200)}
 for end in ("", "/event", "/event/1.0"):
-    ROUTES[f"/services/collector{end}"] = HEC
+    ROUTES[f"/services/collector{end}"] = HEC  # With OPTIONS, Docker asks whether it is there.
 for end in ("", "/1.0"):  # Clients look at the status only.
     ROUTES[f"/services/collector/health{end}"] = {"GET": get_health}
 
