@@ -1041,9 +1041,9 @@ def find_aliases(fields: dict[str, Json], path: str = "") -> Aliases:
         is_known = lower in KNOWN_NAMES and BESIDE.get(lower, key) in fields
         if is_known and value is not None and not means_other:
             field, rank = KNOWN_NAMES[lower]
-            # A text counts before any other value, except for times: the same number is another
-            # level in another logger.
-            if field != "timestamp" and (not isinstance(value, str) or value == ""):
+            # A word counts before any other value, except for times: the same number is another
+            # level in another logger. In a form, numbers are texts.
+            if field != "timestamp" and not (isinstance(value, str) and value.strip("0123456789")):
                 rank += len(KNOWN_NAMES)
             aliases.setdefault(field, []).append(Alias(rank, name, value))
         if isinstance(value, dict) and lower in OBJECT_NAMES:
@@ -4502,7 +4502,8 @@ def decompress(data: bytes) -> bytes:
                 return bytes(whole)
         raise zlib.error(f"it has more than {MAX_GZIP_MEMBERS} members")
     except zlib.error as error:
-        raise BadBody(f"The body can't be decompressed: {error}.", "Send it as it is.") from None
+        hint = "Compress it again, or send it as it is, without Content-Encoding."
+        raise BadBody(f"The body can't be decompressed: {error}.", hint) from None
 
 
 def send_pieces(handler: Handler, pieces: Iterator[bytes], is_chunked: bool) -> None:

@@ -300,8 +300,10 @@ class Loggers(ServerTests):
         self.assertEqual(record["attributes"], {"log": {"level": "warn"}, "log.level": "custom-7"})
 
     def test_a_word_for_the_level_counts_more_than_a_number(self) -> None:
-        (record,) = self.accept({"message": "m", "level": 30, "levelname": "WARNING"})
-        self.assertEqual((record["severity"], record["attributes"]), ("WARNING", {"level": 30}))
+        for level in (30, "1"):
+            (record,) = self.accept({"message": "m", "level": level, "levelname": "WARNING"})
+            found = record["severity"], record["attributes"]
+            self.assertEqual(found, ("WARNING", {"level": level}))
 
     def test_our_own_names_are_held_to_our_rules(self) -> None:
         for fields in (
