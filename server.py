@@ -3113,7 +3113,8 @@ class SQLiteStore(SQLiteCounts):
                 self.bound_wal()
                 pause = 0.01 if self.upkeep_step() else self._pause  # Writers take their turn.
             except Exception as error:  # The next try may succeed.
-                log.error("retention: %s", error)
+                if not self.readers.closing:  # `close` takes the files away in the middle of it.
+                    log.error("retention: %s", error)
                 pause = 1
             time.sleep(pause)
 
