@@ -1890,8 +1890,12 @@ class Batch:
             minute = None if timestamp is None else timestamp // MINUTE * MINUTE
             minute_kind = minute, service, severity
             self.minutes[minute_kind] = self.minutes.get(minute_kind, 0) + 1
-        # Set when the batch has a result, or is the first of the queue: its thread is to commit.
-        self.wake = threading.Event()
+        # A lock as a signal. It is taken here. The thread of the batch takes it again, and so
+        # sleeps until it is released, once: when the batch has a result, or when it is the first of
+        # the queue and its thread is to commit. An Event takes memory when it is used: where there
+        # is none left, the queue would have nobody to commit.
+        self.wake = threading.Lock()
+        self.wake.acquire()
         # `store.write` sets these.
         self.first_id = 0
         self.last_id = 0
@@ -1932,9 +1936,9 @@ class Committer:
         with self._long if len(batch.records) > MAX_COMMIT_RECORDS else contextlib.nullcontext():
             with self._lock:
                 self.queue.append(batch)
-                if len(self.queue) == 1:  # It commits at once.
-                    batch.wake.set()
-            batch.wake.wait()  # Until it has a result, or is the first.
+                if len(self.queue) == 1:
+                    batch.wake.release()
+            batch.wake.acquire()  # It waits until it has a result, or is the first.
             if not batch.has_result:
                 self._lead()
         if not batch.is_on_disk:
@@ -1960,9 +1964,9 @@ class Committer:
                 # Those with a result are the first ones: of this commit, or all (see `_settle`).
                 self.queue.popleft()  # The batch of this thread.
                 while self.queue and self.queue[0].has_result:
-                    self.queue.popleft().wake.set()
+                    self.queue.popleft().wake.release()
                 if self.queue:
-                    self.queue[0].wake.set()
+                    self.queue[0].wake.release()
 
     def _commit_together(self, batches: list[Batch]) -> None:
         """Gives each batch a result."""
