@@ -181,7 +181,7 @@ MAX_STORED_CHARS = 64 << 20
 LONG_JSON_CHARS = 1 << 20
 MAX_BRACKETS = 500_000  # "{" and "[" in JSON: with very many objects it takes long all the same.
 MAX_COMMAS = 1_500_000  # Without objects nothing lets others run.
-MAX_COLONS = 500_000  # In one object that has no other, for the same reason.
+MAX_MEMBERS = 500_000  # Of one object, or of objects around it: for the same reason.
 MAX_PROTOBUF_BYTES = 1 << 20  # One record of OTLP. Its message and attributes have less.
 MAX_RECORDS = 100_000  # A million tiny records would hold up all others for seconds.
 MAX_MESSAGE_BYTES = 256 << 10
@@ -1041,9 +1041,11 @@ def find_aliases(fields: dict[str, Json], path: str = "") -> Aliases:
         is_known = lower in KNOWN_NAMES and BESIDE.get(lower, key) in fields
         if is_known and value is not None and not means_other:
             field, rank = KNOWN_NAMES[lower]
-            # A word counts before any other value, except for times: the same number is another
-            # level in another logger. In a form, numbers are texts.
-            if field != "timestamp" and not (isinstance(value, str) and value.strip("0123456789")):
+            # A text counts before any other value, except for times. A level of digits is no text:
+            # the same number is another level in another logger, and in a form all is text.
+            is_text = isinstance(value, str) and value != ""
+            is_number = field == "severity" and str(value).isdigit()
+            if field != "timestamp" and (is_number or not is_text):
                 rank += len(KNOWN_NAMES)
             aliases.setdefault(field, []).append(Alias(rank, name, value))
         if isinstance(value, dict) and lower in OBJECT_NAMES:
@@ -1599,6 +1601,9 @@ def lines_of(text: str) -> Iterator[str]:
             yield line
 
 
+MEMBER = re.compile(r'"\s*:')  # A text has colons too, but seldom behind a quotation mark.
+
+
 def check_density(text: str) -> None:
     """Raises TooLarge for JSON of very many values: they cost more time and memory than text."""
     if len(text) < MAX_BRACKETS:
@@ -1606,9 +1611,10 @@ def check_density(text: str) -> None:
     if text.count("{") + text.count("[") > MAX_BRACKETS or text.count(",") > MAX_COMMAS:
         error = f"The JSON has over {MAX_BRACKETS:,} objects and arrays, or {MAX_COMMAS:,} commas."
         raise TooLarge(error, "Send smaller batches.")
-    if max(part.count(":") for part in text.split("}")) > MAX_COLONS:
-        error = f"An object in the JSON has over {MAX_COLONS:,} members."
-        raise TooLarge(error, "Send smaller ones.")
+    for part in text.split("}"):  # Within a part no object ends: nothing lets others run.
+        if part.count(":") > MAX_MEMBERS and len(MEMBER.findall(part)) > MAX_MEMBERS:
+            error = f"An object in the JSON has over {MAX_MEMBERS:,} members."
+            raise TooLarge(error, "Send smaller ones.")
 
 
 def check_count(records: int) -> None:

@@ -217,11 +217,18 @@ class OneBody(ServerTests):
         self.assertEqual((answer.status, answer.json["rejected"]), (200, 0))
 
     def test_ten_mebibytes_of_many_members_in_one_object_let_others_run(self):
-        for number, status in ((800_000, 413), (450_000, 422)):
+        cases = ((800_000, ":", 413), (700_000, " :", 413), (450_000, ":", 422))
+        for number, colon, status in cases:
             with self.subTest(number):
-                members = ",".join(f'"{n:x}":0.5' for n in range(number))
+                members = ",".join(f'"{n:x}"{colon}0.5' for n in range(number))
                 answer = self.post_beside_others(f"{{{members}}}".encode(), seconds=6, mib=400)
                 self.assertEqual(answer.status, status, answer.text[:200])
+
+    def test_many_colons_in_the_texts_of_one_push_are_no_members(self):
+        values = [["1795486452000000000", f"2001:db8:0:0:0:0:0:{n:x} is up"] for n in range(80_000)]
+        push = {"streams": [{"stream": {"app": "app"}, "values": values}]}
+        self.assertGreater(json.dumps(values).count(":"), module.MAX_MEMBERS)
+        self.assertEqual(self.server.post(push, path="/loki/api/v1/push").status, 204)
 
     def test_ten_mebibytes_of_half_surrogates_let_others_run(self):
         answer = self.post_beside_others(filled(r'{"\ud800":0}'), seconds=6, mib=90)

@@ -305,6 +305,13 @@ class Loggers(ServerTests):
             found = record["severity"], record["attributes"]
             self.assertEqual(found, ("WARNING", {"level": level}))
 
+    def test_a_message_of_digits_counts_like_any_other_text(self) -> None:
+        for fields in ({"msg": "200", "event": "request"}, {"event": "request", "msg": "200"}):
+            with self.subTest(fields):
+                (stored,) = self.accept(fields)
+                found = stored["message"], stored["attributes"]
+                self.assertEqual(found, ("200", {"event": "request"}))
+
     def test_our_own_names_are_held_to_our_rules(self) -> None:
         for fields in (
             {"severity": "loud"}, {"severity": "erorr"}, {"severity": ""}, {"timestamp": "soon"},
