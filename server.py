@@ -5410,57 +5410,62 @@ html { scroll-padding: 15rem 0 3rem; scrollbar-gutter: stable; }
 body { margin: auto; padding: 0 1rem 4rem; background: Canvas; font: 14px/1.5 system-ui; }
 #top { top: 0; z-index: 1; padding-bottom: .4rem; background: Canvas; }
 @media (min-height: 500px) { #top { position: sticky; } }
-header, form, form div, nav, figcaption { display: flex; flex-wrap: wrap; gap: .4rem; }
-header, form, form div, figcaption { align-items: center; }
+header, form, form div, nav, figcaption {
+  display: flex;
+  flex-wrap: wrap;
+  gap: .4rem;
+  align-items: center;
+}
 h1 { margin: .3rem auto .3rem 0; font-size: 1.25rem; }
-a { color: inherit; text-decoration-color: #8888; }
+a { color: inherit; }
 input, select, button { max-width: 100%; background: Canvas; color: inherit; font: inherit; }
-input, select, button, label, .chip { padding: .2em .5em; border: 1px solid #8886; }
+input, select, button, label { padding: .2em .5em; border: 1px solid #8886; }
+:is(button, figcaption a):empty { display: none; }
 [type=search] { flex: 1 12rem; }
 [type=datetime-local]:focus-within { outline: 2px solid Highlight; }
 form nav { flex: 0 0 100%; max-height: 6rem; overflow: auto; }
 form nav span { display: flex; }
-b, .chip { color: var(--tone); text-decoration: none; }
-.chip + .chip { border-left: 0; }
-#state { cursor: pointer; }
-#json { margin-left: auto; }
-[aria-current] { border-color: var(--tone); background: color-mix(in srgb, var(--tone) 9%, #0000); }
+form nav label { position: relative; color: var(--tone); }
+/* The checkbox of a chip is all of it. */
+form nav input { position: absolute; inset: -1px; margin: 0; background: #0000; appearance: none; }
+form nav :checked {
+  border-color: var(--tone);
+  background: color-mix(in srgb, var(--tone) 9%, #0000);
+}
+label:has(+ label :checked) { text-decoration: line-through; }
 output:not(:empty) { padding: .2rem .6rem; border-left: 3px solid #d9822b; }
 small, time, i, dt, figcaption, ::placeholder { color: var(--dim); font-style: normal; }
 mark { background: light-dark(#ffe28a, #6a5200); color: inherit; }
-figure, dd { position: relative; margin: 0; }
-figure { padding: 1.5rem 0 .5rem; font-size: 12px; }
+figure, dd { margin: 0; }
+figure { padding: .5rem 0; font-size: 12px; }
 #bars, #axis { display: flex; justify-content: space-between; }
 #bars { gap: 1px; height: 5rem; touch-action: pan-y; user-select: none; }
 #bars:empty, #bars:empty + #axis { display: none; }
 #bars a { display: flex; flex: 1; flex-direction: column-reverse; }
 /* In a drag, the bars from the one that is pressed (:active) to the pointer, either way. */
-#bars :is(a:hover, a:active, :active ~ :has(~ :hover), a:hover ~ :has(~ :active)) {
-  background: #8884;
-}
-#bars:not(:hover) :focus::after, #bars a:hover::after { content: attr(aria-label); }
-#bars ::after { position: absolute; inset: 0 auto auto 0; }
+#bars :is(a:hover, :active, :active ~ :has(~ :hover), :hover ~ :has(~ :active)) { background: #8884; }
 #bars span { min-height: 1px; background: var(--tone); }
+/* What was found before does not stay for long when other things are asked for. */
+:has(> [aria-busy=true]) :is(figure, main) { visibility: hidden; transition: visibility 0s .5s; }
 /* Without rows, <p> (with filters) or <section> (without) says why. Else neither shows. */
 main:is(:not(:empty), [aria-busy=true]) ~ :is(p, section),
 main.filtered ~ section, main:not(.filtered) ~ p { display: none; }
 main, pre { font: 12px/1.65 ui-monospace, Menlo, Consolas, monospace; white-space: pre-wrap; }
 details { padding-left: 10px; border-left: 3px solid var(--tone); }
-summary { white-space: nowrap; cursor: pointer; }
-summary span { white-space: pre; }
+summary { white-space: pre; cursor: pointer; }
+:has(#wrap:checked) summary { white-space: pre-wrap; }
 time, b, i { display: inline-block; width: 8ch; vertical-align: bottom; white-space: nowrap; }
-summary, i, summary span { overflow: hidden; text-overflow: ellipsis; }
+summary, i { overflow: hidden; text-overflow: ellipsis; }
 time { width: 23ch; }
 i { width: 14ch; }
-:has(#wrap:checked) summary { white-space: normal; }
-:has(#wrap:checked) summary span { white-space: pre-wrap; }
+b { color: var(--tone); }
 :is(.ERROR, .CRITICAL, :hover) > summary { background: color-mix(in srgb, var(--tone) 9%, #0000); }
 dl { display: grid; grid: auto / fit-content(40%) 1fr; gap: 0 2ch; }
 @media (max-width: 640px) {
   form nav, form div { flex: 0 0 100%; flex-wrap: nowrap; overflow: auto; scrollbar-width: none; }
   form div *, form span { flex: none; }
-  :has(> [aria-current]) { order: -1; }
-  summary span { display: block; }
+  :has(> * > :checked) { order: -1; }
+  summary span { display: block; overflow: hidden; text-overflow: ellipsis; }
   b, i { width: auto; }
   i { max-width: calc(100vw - 17rem); }
 }
@@ -5476,40 +5481,31 @@ const LIST = {order: null, limit: null};  // Only the list has these.
 const page = {};  // The elements by id or name.
 document.querySelectorAll('[id], [name]').forEach(part => page[part.id || part.name] = part);
 let query;  // What the address asks for: each filter is one of its pairs.
-let taken;  // The values of it that fields show. Chips show the others.
 let wanted;  // A pattern of the texts that it searches for.
-let counts = {severity: {}, service: {}};  // Of the records of each.
 let work = new AbortController();  // Stops the requests for what is shown.
 let latest;  // The list as it was last shown, as JSON.
-let isWanted = false;  // Whether the reader has asked for what came since.
 let countedAt;  // When the records were last counted.
-let hasFailed = false;  // Whether the last look did.
-let total, severe;  // The records when the list was shown, and the errors at the last look.
-let waiting = 0;  // How many records came since the list was shown.
-let errors = 0;  // How many came since the reader last did something.
-let wake;  // Ends the pause between two looks.
-let typing;  // The timer of a field for a time, which waits for more digits.
+let total;  // The records when the list was shown.
+let seen;  // The errors when the page was last in sight.
+let timer;  // Of the next look.
+let typing;  // Of a field for a time, which waits for more digits.
 let grip;  // The bar where the pointer was pressed.
 const iso = time => new Date(time).toISOString();
 const local = time => new Date(time).toLocaleString('sv');  // 2026-11-24 03:14:12 in local time
-const ending = () => Date.parse(query.get('timestamp_end')?.replace(/^.{10}$/, '$&T23:59:59Z'));
-const isOver = () => ending() < Date.now() || query.get('order') === 'asc';
 const link = (href, text) => make('a', {href}, text);
-const opened = () => page.list.querySelector('[open]');
-const isHeld = () => opened() || scrollY > 300;  // Nothing moves while one reads.
 const sameId = ({id}) => document.getElementById(id);  // The element on the page with this id.
 const exact = (name, value, part) =>  // A number that JavaScript would round stays a text.
   Number.isInteger(value) && !Number.isSafeInteger(value) ? part?.source ?? value : value;
+const isSelected = () => !getSelection().isCollapsed;
+// Nothing moves while one reads, presses or selects.
+const isHeld = () => scrollY > 300 || page.list.querySelector('[open], :active') || isSelected();
+// An end may be a date alone: then that day is in it, as "~" comes after "T".
+const isOver = () => query.get('order') === 'asc'
+  || (query.get('timestamp_end') ?? '').padEnd(11, '~') < iso(Date.now());
 function make(tag, properties, ...children) {  // Makes an element; a string becomes text only.
   const element = Object.assign(document.createElement(tag), properties);
   element.append(...children);
   return element;
-}
-function fill(parent, children) {  // Replaces what is in it. An id that has the focus keeps it.
-  const {activeElement} = document;
-  if (parent.querySelector(':active')) return;  // Nothing moves under a pressed button.
-  parent.replaceChildren(...children);
-  sameId(activeElement)?.focus({preventScroll: true});
 }
 function changed(changes, path = '') {  // Gives the query with other values; null takes one out.
   const next = new URLSearchParams(query);
@@ -5535,83 +5531,60 @@ function tell({name, status, error = '', hint = ''}) {  // Shows an error; gives
     undefined: '‹The server does not answer. Trying again.›',
     400: `‹Not possible: ${what}. Choose again, or begin again with “Logs”.›`,
     401: sessionStorage.token ? '‹Enter a token that may read.›' : '‹Enter your read token.›',
-    404: '‹This record is not there any more.›',
   }[status] ?? `${error} ${hint}`.trim();
   page.token.hidden = status !== 401;
-  hasFailed = status !== 200 && status !== 404;
-  const old = hasFailed && page.list.ariaBusy === 'true' ? ['list', 'bars', 'caption'] : [];
-  old.forEach(name => page[name].replaceChildren());
-  report();
-  return [undefined, 429, 502, 503, 504].includes(status);
+  return !(status < 429);
 }
-function report() {  // Says beside the switch why nothing new shows, in the title what came.
-  let text = waiting > 0 ? `‹show ${waiting} more›` : '';
-  if (isOver()) text = '‹not live: what comes now is not in this list›';
-  page.live.indeterminate = page.live.disabled = isOver();
-  page.state.value = page.live.checked ? text : '';
-  document.title = errors ? `(${errors}) Logs` : 'Logs';
+async function look(isWanted) {  // Shows what there is now, and looks again after a pause.
+  const start = Date.now();
+  const isLive = await update(isWanted).catch(tell);
+  // What costs the server much is asked seldom.
+  const ms = document.hidden ? 20000 : 1000 + 4 * (Date.now() - start);
+  clearTimeout(timer);
+  if (isLive) timer = setTimeout(look, ms);
 }
-async function load() {  // Shows the records of the query, and looks for others.
-  work.abort();
-  work = new AbortController();
-  const {signal} = work;
-  page.list.ariaBusy = true;
-  latest = severe = null;
-  for (let isLive = true; isLive && !signal.aborted;) {
-    const start = Date.now();
-    isLive = await look().catch(tell);
-    // What costs the server much is asked seldom.
-    const ms = document.hidden ? 20000 : 1000 + 4 * (Date.now() - start);
-    await new Promise(end => setTimeout(wake = end, ms));
-  }
-}
-async function look() {  // Shows what there is now; gives whether to look again.
+async function update(isWanted) {  // Shows what there is now; gives whether to look again.
   const answer = await ask(changed({}, 'logs'));
   const text = await answer.clone().text();
   const isFirst = page.list.ariaBusy === 'true';
   const mayMove = isFirst || isWanted || !isHeld();
-  isWanted = false;
-  if (isFirst || hasFailed) tell({status: 200});  // Takes the notice away.
+  tell({status: 200});  // Takes the notice away.
   if (text !== latest && mayMove) await show(answer);
   if (isFirst) await suggest();
-  if (isFirst && location.hash) await reveal(location.hash.slice(1)).catch(tell);
+  if (isFirst && location.hash) await reveal(location.hash.slice(1));
   // Counts change by themselves: time goes on, and other services log.
   if (text !== latest || Date.now() - countedAt > 5000) await count(mayMove);
   if (mayMove) latest = text;
   return page.live.checked && !isOver();
 }
-async function show(answer, isMore) {  // Puts a page of records among those that are there.
+async function show(answer, isMore) {  // Shows a page of records: below the others, or alone.
   const records = JSON.parse(await answer.text(), exact);
-  const isFull = page.list.children.length > 10000;  // A browser gets slow with more.
-  // Of another query, or after a gap: then these replace all rows. Else they go below or above.
-  const isOther = page.list.ariaBusy === 'true' || isFull || !records.some(sameId);
-  if (isOther && !isMore) page.list.replaceChildren();
-  if (isOther || isMore) page.more.value = answer.headers.get('Link')?.split(/[<>]/)[1] ?? '';
+  if (page.list.ariaBusy === 'true') page.list.replaceChildren();  // These have other marks.
+  const {activeElement} = document;
+  const rows = records.map(record => sameId(record) ?? row(record));
+  if (!isMore) page.list.replaceChildren();
+  page.list.append(...rows);
+  activeElement.focus({preventScroll: true});  // A row that stays keeps it.
+  page.more.value = answer.headers.get('Link')?.split(/[<>]/)[1] ?? '';
   page.more.hidden = !page.more.value;
   page.list.ariaBusy = false;
-  let next = isMore ? null : page.list.firstChild;
-  for (const record of records) {
-    if (!sameId(record)) page.list.insertBefore(row(record), next);
-    next = sameId(record).nextSibling;
-  }
 }
 async function suggest() {  // If no message has the text, offers to look for it in attributes.
   const text = query.get('contains')?.trim();
   const isNeeded = text && !page.list.firstChild;
   const records = isNeeded ? await (await ask('logs?limit=1000')).json() : [];
-  const names = new Set(records.flatMap(record => Object.keys(record.attributes)));
-  const [, name, value] = /^([^ =]+)=(.+)$/.exec(text) ?? [];  // "user=ana", without "attr.".
-  const hint = name => link(changed({contains: null, [name]: value ?? text}),
-    `${name}=${value ?? text}`);
-  const hints = (name ? [name] : [...names].slice(0, 20)).map(name => hint(`attr.${name}`));
-  page.hints.replaceChildren(...hints.flatMap(hint => [hint, ' ']));
+  const names = new Set(records.flatMap(({attributes}) => Object.keys(attributes)));
+  const value = text?.replace(/^[^ =]+=/, '');  // "user=ana", without "attr.".
+  const hint = name => link(changed({contains: null, [`attr.${name}`]: value}),
+    `attr.${name}=${value}`);
+  page.hints.replaceChildren(...[...names].slice(0, 20).flatMap(name => [hint(name), ' ']));
 }
 async function reveal(id) {  // Opens a record. One of another page is shown above this one.
-  const read = async () => JSON.parse(await (await ask(`logs/${id}`)).text(), exact);
-  if (!sameId({id})) page.list.prepend(row(await read()));
+  const answer = sameId({id}) ? null : await ask(`logs/${id}`).catch(() => null);
+  if (answer) page.list.prepend(row(JSON.parse(await answer.text(), exact)));
+  if (!sameId({id})) return page.list.prepend('‹This record is not there any more.›');
   sameId({id}).open = true;
   sameId({id}).firstChild.focus();
-  sameId({id}).scrollIntoView({block: 'center'});
 }
 const marked = text =>  // Gives the parts of a text, with marks on what is searched for.
   text.split(wanted).map((part, n) => n % 2 ? make('mark', {}, part) : part);
@@ -5628,7 +5601,8 @@ function row(record) {  // Makes the row of a record; its details follow when it
   const cells = [time, make('b', {}, severity), make('i', {}, service),
     make('span', {}, ...marked(text)), make('small', {}, size)];
   const summary = make('summary', {}, ...cells.flatMap(cell => [cell, ' ']));
-  return make('details', {id, record, className: severity}, summary);
+  const ontoggle = ({target}) => target.children[1] ?? target.append(...facts(record));
+  return make('details', {id, className: severity, ontoggle}, summary);
 }
 function facts(record) {  // Makes a record's details.
   const {id, timestamp, received_at, service, message, attributes} = record;
@@ -5649,7 +5623,8 @@ function fact([name, value]) {  // Makes a name and its value, with links to fil
   const text = value instanceof Object ? JSON.stringify(value, null, 2) : String(value);
   // In all services: an id often leads from one to another.
   const same = link(changed({service: null, not_service: null, [name]: text}), text);
-  const others = make('a', {href: toggled(`not_${name}`, text), title: '‹All but this›'}, ' ≠');
+  const not = new URLSearchParams({[`not_${name}`]: text});
+  const others = link(`${changed({[name]: null})}&${not}`, ' ≠');
   const isFilter = /^(service$|attr\.)/.test(name) && !(value instanceof Object);
   return [make('dt', {}, name), make('dd', {}, ...isFilter ? [same, others] : [text])];
 }
@@ -5660,42 +5635,44 @@ async function count(mayMove) {  // Shows the counts of the chips, and the histo
   const stats = changes => once(changed({...LIST, ...changes}, 'stats'));
   const groups = [{}, {severity: null, min_severity: null}, {service: null, not_service: null}];
   const [all, {by_severity}, {by_service}] = await Promise.all(groups.map(stats));
-  // A service that is known stays where it is, so that no chip moves.
-  const known = Object.fromEntries(Object.keys(counts.service).map(name => [name, 0]));
-  counts = {severity: by_severity, service: {...known, ...by_service}};
-  chips();
-  const {first_timestamp: first, last_timestamp: last} = all;
-  const severeNow = all.by_severity.ERROR + all.by_severity.CRITICAL;
-  errors += Math.max(0, severeNow - (severe ?? severeNow));
-  severe = severeNow;
+  Object.keys(by_service).forEach(value => chip('service', value));
+  for (const small of page.filters.querySelectorAll('nav small')) {
+    const {name, value} = small.parentNode.control;
+    const number = {severity: by_severity, service: by_service}[name][value];
+    small.textContent = number?.toLocaleString() ?? '';
+  }
+  const severe = all.by_severity.ERROR + all.by_severity.CRITICAL;
+  if (!document.hidden) seen = severe;
+  document.title = severe > seen ? `(${severe - seen}) Logs` : 'Logs';
   if (mayMove) total = all.total;
-  waiting = all.total - total;
-  report();
+  const waiting = all.total - total;
+  const text = waiting > 0 ? `‹show ${waiting} more›` : '';
+  page.state.textContent = isOver() ? '‹not live: what comes now is not in this list›' : text;
+  page.live.disabled = isOver();
   // Records of the future, by wrong clocks, are not in the list. A link shows them.
-  const begin = iso(Math.max(Date.now(), new Date(last)) + 60000);
-  const future = {...TIMES, timestamp_start: begin, timestamp_end: '9999-12-31T23:59:59.999999Z'};
+  const {first_timestamp: first, last_timestamp: last} = all;
+  const future = {...TIMES, timestamp_start: iso(Date.now() + 60000), timestamp_end: '9999-12-31'};
   const later = query.has('timestamp_end') ? 0 : (await stats(future)).total;
-  page.later.hidden = !later;
-  page.later.textContent = `‹${later.toLocaleString()} with a later time›`;
+  page.later.textContent = later ? `‹${later.toLocaleString()} with a later time›` : '';
   page.later.href = changed(future);
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
   const ends = last ? `, ${local(first)} – ${local(last)} (${zone})` : '';
   page.caption.textContent = `‹${all.total.toLocaleString()} found›${ends}`;
-  // The bars, 80 at most, show all of the time that is asked for. "since" is a number and a unit.
-  const [, number, unit] = /^(\d+)([smhdw])$/.exec(query.get('since')) ?? [];
-  const back = number * {s: 1e3, m: 6e4, h: 36e5, d: 864e5, w: 6048e5}[unit];
-  const start = back ? iso(Date.now() - back) : query.get('timestamp_start') ?? first;
-  const end = back ? iso(Date.now()) : query.get('timestamp_end') ?? last;
-  const ms = back || (ending() || Date.parse(last)) - Date.parse(start);
+  // The bars, 80 at most, show the time that is asked for, or that of the records.
+  const start = query.get('timestamp_start') ?? first;
+  const end = query.get('timestamp_end') ?? last;
+  const ms = Math.max(Date.parse(end), Date.parse(last)) - Date.parse(start);
   const step = STEPS.find(step => !(ms >= 80000 * step));  // NaN: 1 s.
   const name = step % 86400 ? `${step}s` : `${step / 86400}d`;
   const range = {since: null, timestamp_start: start, timestamp_end: end, step: name};
   const {histogram} = last ? await stats(range) : {histogram: []};
   const sums = histogram.map(item => SEVERITIES.reduce((sum, name) => sum + item[name], 0));
-  fill(page.bars, histogram.map(item => bar(item, step, 100 / Math.max(...sums))));
-  page.bars.lastChild?.setAttribute('tabindex', 0);
-  const cut = step < 60 ? [11, 19] : step < 86400 ? [5, 16] : [0, 10];
-  const label = part => local(histogram.at(part * (histogram.length - 1))?.start).slice(...cut);
+  const bars = histogram.map(item => bar(item, step, 100 / Math.max(...sums)));
+  bars.at(-1)?.setAttribute('tabindex', 0);
+  const {activeElement} = document;
+  if (!page.bars.matches(':active')) page.bars.replaceChildren(...bars);  // It may be dragged over.
+  sameId(activeElement)?.focus({preventScroll: true});
+  const label = part => local(histogram.at(part * (histogram.length - 1))?.start).slice(0, 16);
   const labels = new Set([0, .25, .5, .75, 1].map(label));
   page.axis.replaceChildren(...[...labels].map(text => make('small', {}, text)));
 }
@@ -5703,109 +5680,72 @@ function bar({start, ...counts}, step, scale) {  // Makes a bar, a link to the r
   const names = SEVERITIES.filter(name => counts[name]);
   const numbers = names.map(name => `${counts[name]} ${name}`).join(', ');
   const end = iso(Date.parse(start) + 1000 * step - 1).replace('Z', '999Z');
-  const ariaLabel = `${local(start)} – ${local(end)}: ${numbers || 0}`;
+  const title = `${local(start)} – ${local(end)}: ${numbers || 0}`;
   const href = changed({since: null, timestamp_start: start, timestamp_end: end});
   const box = name => make('span', {className: name, style: `height: ${scale * counts[name]}%`});
-  const properties = {id: start, href, start, end, ariaLabel, tabIndex: -1, draggable: false};
+  const properties = {id: start, href, start, end, title, tabIndex: -1, draggable: false};
   return make('a', properties, ...names.map(box));
 }
-function chips() {  // Shows each filter that no field shows, each severity and each service.
-  const severities = SEVERITIES.map(value => ['severity', value]);
-  const services = Object.keys(counts.service).map(value => ['service', value]);
-  const filters = [...query].filter(([name, value]) => taken[name] !== value)
-    .map(([name, value]) => [name.replace(/^not_/, ''), value]);
-  const others = filters.filter(([name]) => !(name in counts));
-  // At the end once more, for a service without a record. A Map keeps the first place of a key.
-  const pairs = [...others, ...severities, ...services, ...filters];
-  const unique = [...new Map(pairs.map(pair => [pair.join('='), pair])).values()];
-  fill(page.kinds, unique.filter(([name]) => name !== 'service').map(chip));
-  fill(page.services, unique.filter(([name]) => name === 'service').map(chip));
-}
-function toggled(name, value) {  // Gives the query with this filter, or without it.
-  const next = new URLSearchParams(query);
-  next.delete(name, value);
-  next.delete(name.startsWith('not_') ? name.slice(4) : `not_${name}`, value);
-  if (!query.has(name, value)) next.append(name, value);
-  if (name === 'severity') next.delete('min_severity');  // It could leave out the chip's own.
-  return `?${next}`;
-}
-function chip([name, value]) {  // Makes a link that turns a filter on or off, and one to exclude.
-  const isOut = query.has(`not_${name}`, value);
-  const text = name in counts ? value : `${name}=${value}`;
-  const number = make('small', {}, counts[name]?.[value]?.toLocaleString() ?? '');
-  const className = name === 'severity' ? `chip ${value}` : 'chip';
-  const part = (filter, properties, ...children) => {
-    const ariaCurrent = query.has(filter, value) || null;
-    const element = make('a', {id: `${filter}=${value}`, className, ariaCurrent, ...properties},
-      ...children);
-    // Again at the click: the press took the focus from the search, which called `put`.
-    element.onclick = () => element.href = toggled(filter, value);
-    element.onclick();
-    return element;
-  };
-  if (isOut) return make('span', {}, part(`not_${name}`, {}, `≠ ${text} `, number));
-  const others = () => part(`not_${name}`, {title: '‹All but this›'}, '≠');
-  const canExclude = /^(service|contains|attr\.)/.test(name);
-  return make('span', {}, part(name, {}, `${text} `, number), canExclude ? others() : '');
+function chip(name, value) {  // Gives the checkbox of a filter; makes one that is not there.
+  const known = sameId({id: `${name}=${value}`});
+  if (known) return known;
+  const part = (name, properties, ...text) => make('label', properties,
+    make('input', {type: 'checkbox', id: `${name}=${value}`, name, value}), ...text);
+  const [, not, base] = /^(not_)?(.*)$/s.exec(name);
+  const isCounted = /^(severity|service)$/.test(base);
+  const text = isCounted ? [`${value} `, make('small')] : [`${base}=${value}`];
+  const parts = [part(base, {className: value}, ...text)];
+  if (not || /^(service|contains|attr\.)/.test(base))
+    parts.push(part(`not_${base}`, {title: '‹All but this›'}, '≠'));
+  page[base === 'service' ? 'services' : 'kinds'].append(make('span', {}, ...parts));
+  return chip(name, value);
 }
 function visit() {  // Shows what the address asks for: its query holds all filters.
-  query = new URLSearchParams();
-  for (const [name, text] of new URLSearchParams(location.search)) {
-    const values = /^(severity|(not_)?service)$/.test(name) ? text.split(',') : [text];
-    values.forEach(value => query.append(name, name === 'severity' ? value.toUpperCase() : value));
-  }
+  query = new URLSearchParams(location.search);
   for (const name of ['cursor', 'format', 'follow', 'after']) query.delete(name);
   if (query.get('limit') === '0') query.set('limit', 10000);
   page.filters.reset();
-  page.kinds.scrollLeft = page.services.scrollLeft = 0;
-  taken = {};
   for (const [name, value] of query) {  // A field takes the first value that it can hold.
-    const isTime = /^timestamp.*T.*Z$/.test(name + value);
+    const isUTC = /^timestamp_.*T[\d:.]+Z?$/.test(name + value);
     const field = page[name];
-    if (field?.name !== name || field.value) continue;
-    field.value = isTime ? local(value).replace(' ', 'T') : value;
-    if (field.value) taken[name] = value;
+    const isFree = field?.form && !field.value;
+    if (isFree) field.value = isUTC ? local(value.replace(/Z?$/, 'Z')).replace(' ', 'T') : value;
+    if (!isFree || !field.value) chip(name, value).checked = true;
   }
-  const texts = query.getAll('contains').map(text => text.replace(/[$()*+.?[\\\]^{|}]/g, '\\$&'));
-  wanted = RegExp(`(${texts.join('|') || '(?!)'})`, 'iu');
+  const unused = page.kinds.querySelectorAll('span:not(:has(:checked, [name=severity]))');
+  unused.forEach(part => part.remove());
+  wanted = RegExp(`(${query.getAll('contains').map(RegExp.escape).join('|') || '(?!)'})`, 'iu');
   page.list.classList.toggle('filtered', location.search);
   page.out.hidden = !Object.keys(TIMES).some(name => query.has(name));
-  const hasTime = taken.timestamp_start || taken.timestamp_end;
-  page.since.options[0].label = hasTime ? '‹From› – ‹Until›' : '';
   page.out.href = changed(TIMES);
   page.json.href = changed({...LIST, limit: 0}, 'logs');
   page.csv.href = changed({...LIST, limit: 0, format: 'csv'}, 'logs');
   const token = sessionStorage.token ? " -H 'Authorization: Bearer TOKEN'" : '';
   page.curl.value = `curl${token} '${page.json.href}'`;
   page.curl.textContent = 'curl';
-  chips();
   if (!location.hash) scrollTo(0, 0);
-  load();
+  work.abort();
+  work = new AbortController();
+  page.list.ariaBusy = true;
+  latest = null;
+  look();
 }
-function put(field, name = field.name) {  // Puts what a field holds into the query.
-  const next = new URLSearchParams(query);
-  next.delete(field.name, taken[field.name]);  // Where that is undefined, all of this name.
-  // "attr.x=1" is a filter of its own, all else is a text to search for.
-  const pair = /^\s*(service|attr\..+?)\s*=\s*(.*?)\s*$/.exec(field.value);
-  let value = pair ? pair[2] : field.value;
-  if (pair) name = name.replace('contains', pair[1]);
-  if (field === page.since) Object.keys(TIMES).forEach(name => next.delete(name));
-  if (field.type === 'datetime-local') {
-    next.delete('since');
-    value &&= iso(value);
+function search(not = '') {  // Asks for what the fields and the chips say: the whole query.
+  const next = new URLSearchParams();
+  for (let [name, value] of new FormData(page.filters)) {
+    if (/^timestamp_.*T[\d:]+$/.test(name + value)) value = iso(value);
     if (name === 'timestamp_end') value = value.replace('000Z', '999999Z');
+    if (value || name.includes('attr.')) next.append(name, value);
   }
-  if (field === page.token) sessionStorage.token = value.replace(/[^!-~]/g, '');
-  else if (value) next.append(name, value);
-  if (field !== page.token && `${next}` === `${query}`) return;
-  query = next;  // At once: the press that left the field may be on a chip.
-  location.search = query;
+  // "attr.x=1" is a filter of its own, all else is a text to search for.
+  const text = page.contains.value;
+  const pair = /^\s*(service|attr\..+?)\s*=\s*(.*?)\s*$/.exec(text) ?? [, 'contains', text];
+  if (text) next.append(not + pair[1], pair[2]);
+  location.href = `?${next}`;
 }
 function copy({target}) {  // Copies the value of a button. Without TLS a browser only shows it.
   navigator.clipboard?.writeText(target.value) ?? prompt('', target.value);
-  const text = target.textContent;
-  target.textContent = '✓';
-  setTimeout(() => target.textContent = text, 2000);
+  target.replaceChildren(target.firstChild, ' ✓');
 }
 async function save(event) {  // A link sends no token: with one, the page fetches the file.
   if (!sessionStorage.token) return;
@@ -5820,70 +5760,59 @@ window.navigation?.addEventListener('navigate', event => {  // Older browsers lo
     event.intercept({handler: visit, focusReset: 'manual', scroll: 'manual'});
 });
 page.filters.onchange = ({target}) => {
+  const {name, type} = target;
+  const others = name === 'since' ? '[name^=timestamp_], input[name=since]' : '[name=since]';
+  if (name in TIMES) page.filters.querySelectorAll(others).forEach(field => field.value = '');
+  if (name === 'severity') page.min_severity.value = '';  // It could leave out the chip's own.
+  // Of a chip and its "≠", one can be on.
+  target.closest('span')?.querySelectorAll(':checked').forEach(box => box.checked = box === target);
   clearTimeout(typing);
-  if (target.type === 'datetime-local') typing = setTimeout(put, 1000, target);
-  else put(target);
+  typing = setTimeout(search, type === 'datetime-local' ? 1000 : 0);
 };
-page.contains.oninput = ({target}) => target.value || put(target);  // Its × empties it.
-page.exclude.onclick = () => put(page.contains, 'not_contains');
+page.contains.oninput = ({target}) => target.value || search();  // Its × empties it.
 page.exclude.onmousedown = event => event.preventDefault();  // The field keeps what is typed.
+page.exclude.onclick = () => search('not_');
+page.token.onchange = () => sessionStorage.token = page.token.value.replace(/[^!-~]/g, '');
 document.onpointerdown = ({target}) => grip = target.closest('#bars a');
-document.onpointerup = ({clientX}) => {  // A drag over the bars asks for their time.
-  const {top} = page.bars.getBoundingClientRect();
-  const last = document.elementFromPoint(clientX, top + 20)?.closest('#bars a');
+document.onpointerup = ({clientX, clientY}) => {  // A drag over the bars asks for their time.
+  const last = document.elementFromPoint(clientX, clientY)?.closest('#bars a');
   if (!grip || !last || grip === last) return;
   // The least and the greatest of four times.
   const [start, , , end] = [grip.start, grip.end, last.start, last.end].sort();
-  location.search = changed({since: null, timestamp_start: start, timestamp_end: end});
+  location.href = changed({since: null, timestamp_start: start, timestamp_end: end});
 };
 document.onkeydown = event => {  // "/" searches, "j" and "k" move, Escape closes.
   const {key, target} = event;
-  const here = target.closest('#list > *, #bars > *');
-  const place = key === 'Escape' && !here?.open ? opened() : here;
   const isTyped = target.matches('select, input:not([type=checkbox])');
-  if (key !== 'Escape' && isTyped || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (key === 'Escape' && isTyped) {  // It only takes the focus away.
-    event.preventDefault();
-    target.blur();
-    return;
-  }
-  if (key === 'Escape' && place) place.open = false;
-  const after = place ? place.nextSibling : page.list.firstChild;
-  const before = place?.previousSibling;
-  const next = {'/': page.contains, Escape: place, j: after, k: before, ArrowRight: after,
-    ArrowLeft: before}[key];
+  if (event.ctrlKey || event.metaKey || event.altKey || isTyped && key !== 'Escape') return;
+  const here = target.closest('#list > *, #bars > *');
+  const after = here ? here.nextSibling : page.list.firstChild;
+  const before = here?.previousSibling;
+  const open = here?.open ? here : page.list.querySelector('[open]');
+  const next = {'/': page.contains, Escape: isTyped ? target : open, j: after, k: before,
+    ArrowRight: after, ArrowLeft: before}[key];
   if (!next) return;
   event.preventDefault();
-  const part = next.querySelector('summary') ?? next;
-  part.focus();
-  part.scrollIntoView({block: 'nearest'});
-  part.select?.();
+  next.open = next.open && key !== 'Escape';
+  (next.querySelector('summary') ?? next).focus();
+  next.select?.();
+  if (isTyped) target.blur();  // Escape only takes the focus away.
 };
-window.onkeydown = window.onpointerdown = () => {  // The reader is here: what came is not new.
-  errors = 0;
-  report();
-};
-document.onvisibilitychange = () => wake?.();
+document.onvisibilitychange = () => look();
 page.state.onclick = () => {
-  isWanted = true;
   scrollTo(0, 0);
-  wake?.();
+  look(true);
 };
-window.onscroll = () => waiting > 0 && !isHeld() && wake?.();
-page.list.onclick = event => {  // A text that was selected with the mouse opens no record.
-  if (event.detail && !getSelection().isCollapsed) event.preventDefault();
-};
-page.list.addEventListener('toggle', ({target}) => {
-  if (!target.children[1]) target.append(...facts(target.record));
-  if (!isHeld()) wake?.();
-}, true);
-page.live.onchange = load;
+// A text that was selected with the mouse opens no record.
+page.list.onclick = event => event.detail === 0 || !isSelected() || event.preventDefault();
+page.live.onchange = () => look();
 page.wrap.onchange = () => localStorage.wrap = page.wrap.checked;
 page.wrap.checked = localStorage.wrap === 'true';
 page.more.onclick = () => ask(page.more.value).then(answer => show(answer, true)).catch(tell);
 page.curl.onclick = copy;
 page.json.onclick = page.csv.onclick = event => save(event).catch(tell);
 page.sample.prepend('curl ', new URL('logs', location));
+SEVERITIES.forEach(value => chip('severity', value));
 visit();
 """
 
@@ -5891,17 +5820,17 @@ HTML = """\
 <title>Logs</title><meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="icon" href="data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 8 8'>
 <path stroke='%23d9822b' d='M0 1.5h8M0 4h5M0 6.5h7'/></svg>">
-<div id="top"><header><h1><a href=".">Logs</a></h1> <output id="state"></output>
+<div id="top"><header><h1><a href=".">Logs</a></h1> <button id="state"></button>
   <label><input type="checkbox" id="wrap">‹Wrap lines›</label>
   <label><input type="checkbox" id="live" checked>‹Live›</label></header>
 <form id="filters">
-  <input type="search" name="contains" placeholder="‹Search messages, or attr.name=value›"
+  <input type="search" id="contains" placeholder="‹Search messages, or attr.name=value›"
     title="‹/ searches, j and k move, Enter opens, Esc closes›">
   <!-- This button does nothing: who presses it leaves the field, and that is enough. -->
   <button type="button" id="search">‹Search›</button>
   <button type="button" id="exclude">‹Exclude›</button>
   <div><select name="since" aria-label="‹Time›">
-      <option value="">‹Any time›<option value="15m">≤ 15 min<option value="1h">≤ 1 h
+      <option value="">‹Time›<option value="15m">≤ 15 min<option value="1h">≤ 1 h
       <option value="6h">≤ 6 h<option value="1d">≤ 1 d<option value="7d">≤ 7 d</select>
     <select name="min_severity" aria-label="‹Least severity›">
       <option value="">‹Any severity›<option label="≥ INFO">INFO<option label="≥ WARNING">WARNING
@@ -5936,7 +5865,6 @@ SPANISH = {
     "Exclude": "Excluir",
     "All but this": "Todos menos este",
     "Time": "Tiempo",
-    "Any time": "Cualquier fecha",
     "From": "Desde",
     "Until": "Hasta",
     "Least severity": "Gravedad mínima",

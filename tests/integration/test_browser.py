@@ -62,11 +62,12 @@ BARS = "[...document.querySelectorAll('#bars a')]"
 NOTICE = "document.querySelector('#notice').textContent"
 STATE = "document.querySelector('#state').textContent"
 CAPTION = "document.querySelector('#caption').textContent"
+HIDDEN = "getComputedStyle(document.querySelector('#list')).visibility === 'hidden'"
 LATER = "document.querySelector('#later').textContent"
 MARKS = "[...document.querySelectorAll('summary mark')].map(mark => mark.textContent)"
 LOADED = "document.querySelector('#list').ariaBusy === 'false'"
 COUNTED = "document.querySelector('form nav small:not(:empty)')"
-CHIPS = "[...document.querySelectorAll('form nav .chip:not([title])')]"
+CHIPS = "[...document.querySelectorAll('form nav label:not([title])')]"
 
 
 def chip(name: str, value: str) -> str:
@@ -434,15 +435,15 @@ class Filters(Page):
             *({"message": f"{name} {n}", "severity": name} for name in SEVERITIES for n in range(3))
         )
         self.store({"message": "ERROR 1 elsewhere", "severity": "ERROR", "service": "web"})
-        self.open("/?severity=ERROR,CRITICAL&service=app&contains=+1&since=1h")
+        self.open("/?severity=ERROR&severity=CRITICAL&service=app&contains=+1&since=1h")
         self.assertEqual(
             browser.until(f"{ROWS}.length === 2 && {MESSAGES}.sort()"), ["CRITICAL 1", "ERROR 1"]
         )
         checked = browser.value(
-            f"{CHIPS}.filter(chip => chip.ariaCurrent).map(chip => chip.id)"
+            "[...document.querySelectorAll('form nav :checked')].map(chip => chip.id)"
         )
         self.assertEqual(checked, ["severity=CRITICAL", "severity=ERROR", "service=app"])
-        self.assertEqual(browser.value("document.querySelector('[name=contains]').value"), " 1")
+        self.assertEqual(browser.value("document.querySelector('#contains').value"), " 1")
         self.assertEqual(browser.value("document.querySelector('[name=since]').value"), "1h")
 
     def test_what_a_reader_types_into_the_address_by_hand_is_understood(self) -> None:
@@ -481,7 +482,7 @@ class Filters(Page):
         self.assertEqual(self.query(), [("severity", "ERROR")])
         browser.click(chip("severity", "INFO"))
         browser.until(f"{ROWS}.length === 3")
-        browser.type("[name=contains]", "news" + KEYS["Enter"])
+        browser.type("#contains", "news" + KEYS["Enter"])
         self.assertEqual(browser.until(f"{ROWS}.length === 1 && {MESSAGES}"), ["bad news"])
         self.assertEqual(
             sorted(self.query()),
@@ -489,10 +490,10 @@ class Filters(Page):
         )
         browser.back()
         browser.until(f"{ROWS}.length === 3")
-        self.assertEqual(browser.value("document.querySelector('[name=contains]').value"), "")
+        self.assertEqual(browser.value("document.querySelector('#contains').value"), "")
         browser.back()
         browser.back()
-        browser.until(f"{ROWS}.length === 3 && !document.querySelector('form nav [aria-current]')")
+        browser.until(f"{ROWS}.length === 3 && !document.querySelector('form nav :checked')")
         self.assertEqual(self.query(), [])
         browser.click(chip("severity", "ERROR"))
         browser.until(f"{ROWS}.length === 1")
@@ -543,7 +544,7 @@ class Filters(Page):
     def test_a_bar_of_the_histogram_zooms_into_its_time(self) -> None:
         self.store_hours()
         self.open()
-        labels = browser.until(f"{BARS}.length && {BARS}.map(bar => bar.ariaLabel)")
+        labels = browser.until(f"{BARS}.length && {BARS}.map(bar => bar.title)")
         self.assertEqual(sum("1 ERROR" in label for label in labels), 1)
         self.assertEqual(sum("1 INFO" in label for label in labels), 23)
         place = next(n for n, label in enumerate(labels, 1) if "1 ERROR" in label)
@@ -593,7 +594,7 @@ class Times(Page):
         self.assertEqual(
             browser.until(f"{ROWS}.length === 3 && {MESSAGES}"), ["at 15", "at 14", "at 13"]
         )
-        times = ["2026-03-05T13:00:00Z", "2026-03-05T15:00:00.999999Z"]
+        times = ["2026-03-05T13:00:00.000Z", "2026-03-05T15:00:00.999999Z"]
         self.assertEqual(
             self.query(), list(zip(("timestamp_start", "timestamp_end"), times))
         )
@@ -604,19 +605,15 @@ class Times(Page):
         self.assertEqual(browser.until(f"{ROWS}.length && {MESSAGES}"), ["old"])
         options = "[...document.querySelector('[name=since]').options].map(one => one.value)"
         self.assertEqual(browser.value(options), ["", "15m", "1h", "6h", "1d", "7d"])
-        first = "document.querySelector('[name=since]').options[0]"
-        self.assertEqual(browser.value(f"{first}.label"), "From – Until")
         browser.click("[name=since] option[value='6h']")
         self.assertEqual(browser.until(f"{MESSAGES}[0] === 'now' && {MESSAGES}"), ["now"])
         self.assertEqual(self.query(), [("since", "6h")])
-        browser.click("h1 a")
-        browser.until(f"!{first}.label && {first}.text.trim() === 'Any time'")
 
     def test_a_drag_over_the_histogram_chooses_a_range_and_a_link_goes_back_out(self) -> None:
         self.store_hours()
         self.open()
         browser.until(f"{ROWS}.length === 24 && {BARS}.length > 40")
-        labels = browser.value(f"{BARS}.map(bar => bar.ariaLabel)")
+        labels = browser.value(f"{BARS}.map(bar => bar.title)")
         hours = [n for n, label in enumerate(labels, 1) if "1 " in label]
         ends = f"#bars a:nth-child({hours[12]})", f"#bars a:nth-child({hours[10]})"
         self.assertTrue(browser.value("document.querySelector('#out').hidden"))
@@ -634,7 +631,7 @@ class Times(Page):
         browser.until(f"{BARS}.length > 40")
         labels = browser.value("[...document.querySelectorAll('#axis *')].map(t => t.textContent)")
         self.assertEqual(len(labels), 5)
-        self.assertEqual(labels[0], "03-04 19:00")
+        self.assertEqual(labels[0], "2026-03-04 19:00")
         self.assertEqual(labels, sorted(labels))
 
     def test_a_false_future_is_told_and_does_not_come_first(self) -> None:
@@ -717,11 +714,11 @@ class OneRecord(Page):
     def test_a_link_to_a_record_that_is_not_there_says_so_and_the_others_show(self) -> None:
         self.store("m")
         self.open("/#77")
-        self.assertEqual(browser.until(NOTICE), "This record is not there any more.")
-        browser.until(f"{ROWS}.length === 1")
+        text = "document.querySelector('#list').innerText"
+        browser.until(f"{text}.startsWith('This record is not there any more.')")
+        self.assertEqual(browser.value(f"{ROWS}.length"), 1)
         self.store("another")
         browser.until(f"{ROWS}.length === 2")
-        self.assertEqual(browser.value(NOTICE), "This record is not there any more.")
 
     def test_a_record_is_copied_as_it_was_stored(self) -> None:
         self.store({"message": "\x1b[31mred\x1b[0m", "user": "bob"})
@@ -730,7 +727,7 @@ class OneRecord(Page):
         copied = json.loads(browser.copied("#list nav button"))
         self.assertEqual(copied, self.server.get("/logs/1").json)
         self.assertEqual(
-            browser.value("document.querySelector('#list nav button').textContent"), "✓"
+            browser.value("document.querySelector('#list nav button').textContent"), "copy as JSON ✓"
         )
 
     def test_an_attribute_searches_all_services(self) -> None:
@@ -792,8 +789,8 @@ class Exclude(Page):
         browser.click(chip("not_service", "web"))
         browser.until(f"{ROWS}.length === 4")
         self.assertEqual(self.query(), [("not_service", "web")])
-        label = browser.value(f"document.querySelector(`{chip('not_service', 'web')}`).innerText")
-        self.assertRegex(label, r"^≠ web\s*3$")
+        excluded = browser.value(f"document.querySelector(`{chip('not_service', 'web')}`).checked")
+        self.assertTrue(excluded)
         browser.click(chip("service", "chat"))
         browser.until(f"{ROWS}.length === 2")
         browser.back()
@@ -806,7 +803,7 @@ class Exclude(Page):
         self.store_services()
         self.open()
         browser.until(f"{ROWS}.length === 7")
-        browser.type("[name=contains]", "OF")
+        browser.type("#contains", "OF")
         browser.run("window.same = true")
         browser.click("#exclude")
         self.assertEqual(browser.until(f"{ROWS}.length === 1 && {MESSAGES}"), ["bad"])
@@ -818,7 +815,7 @@ class Exclude(Page):
         self.store({"message": "a", "request_id": "c0ffee"}, {"message": "b", "request_id": "b"})
         self.open()
         browser.until(f"{ROWS}.length === 2")
-        browser.type("[name=contains]", "attr.request_id=c0ffee\n")
+        browser.type("#contains", "attr.request_id=c0ffee\n")
         self.assertEqual(browser.until(f"{ROWS}.length === 1 && {MESSAGES}"), ["a"])
         self.assertEqual(self.query(), [("attr.request_id", "c0ffee")])
 
@@ -834,10 +831,10 @@ class Exclude(Page):
         self.store({"message": "bad a", "severity": "ERROR"}, {"message": "a"}, {"message": "b"})
         self.open()
         browser.until(f"{ROWS}.length === 3 && {COUNTED}")
-        browser.type("[name=contains]", "a")
+        browser.type("#contains", "a")
         browser.click(chip("severity", "ERROR"))
         browser.until(f"{ROWS}.length === 1")
-        self.assertEqual(self.query(), [("contains", "a"), ("severity", "ERROR")])
+        self.assertEqual(self.query(), [("severity", "ERROR"), ("contains", "a")])
 
     def test_the_least_severity_is_a_control(self) -> None:
         self.store(*({"message": name, "severity": name} for name in SEVERITIES))
@@ -861,7 +858,7 @@ class Exclude(Page):
         self.assertIn("INFO1", texts)
         browser.click(chip("severity", "INFO"))
         browser.until(f"{ROWS}.length === 1 && {COUNTED}")
-        self.assertEqual(self.query(), [("service", "chat"), ("severity", "INFO")])
+        self.assertEqual(self.query(), [("severity", "INFO"), ("service", "chat")])
         self.open("/?severity=INFO&service=chat")
         browser.until(f"{ROWS}.length === 1 && {COUNTED}")
         texts = [re.sub(r"\s+", "", text) for text in browser.value(shown)]
@@ -873,7 +870,7 @@ class Exclude(Page):
             browser.look(size)
             self.open()
             browser.until(f"{ROWS}.length === 100 && {COUNTED} && {BARS}.length")
-            services = "document.querySelectorAll('form nav .chip').length"
+            services = "document.querySelectorAll('form nav label').length"
             self.assertEqual(browser.until(services), 265)  # A service has two, its name and ≠.
             top = browser.value(f"{ROWS}[0].getBoundingClientRect().top")
             self.assertLess(top, size[1] * 0.6)
@@ -936,7 +933,7 @@ class Live(Page):
             browser.until(f"{ROWS}.length === 3 && {MESSAGES}"), ["third", "second", "first"]
         )
         browser.until(
-            f"document.querySelector(`{chip('severity', 'INFO')} small`).textContent === '3'"
+            f"document.querySelector(`{chip('severity', 'INFO')} + small`).textContent === '3'"
         )
         self.assert_quiet()
 
@@ -1009,25 +1006,25 @@ class Live(Page):
         browser.until(f"{text}.includes('web 2')")
         self.assertEqual(browser.value(f"{ROWS}.length"), 1)
 
-    def test_the_title_counts_errors_until_the_reader_does_something(self) -> None:
+    def hide(self, is_hidden: bool) -> None:
+        """Puts the page out of sight, or back, as far as its script knows."""
+        value = json.dumps(is_hidden)
+        browser.run(f"""
+            Object.defineProperty(document, 'hidden', {{value: {value}, configurable: true}});
+            document.dispatchEvent(new Event('visibilitychange'));
+        """)
+
+    def test_the_title_counts_the_errors_that_come_while_the_page_is_out_of_sight(self) -> None:
         self.store({"message": "old", "severity": "ERROR"})
         self.open()
-        browser.until(f"{ROWS}.length === 1")
+        browser.until(f"{ROWS}.length === 1 && {COUNTED}")
         self.assertEqual(browser.value("document.title"), "Logs")
+        self.hide(True)
         self.store({"message": "new", "severity": "ERROR"}, "m")
         self.store({"message": "worse", "severity": "CRITICAL"})
-        browser.until("document.title === '(2) Logs'")
-        browser.press("j")
+        eventually(lambda: browser.value("document.title") == "(2) Logs", 30)
+        self.hide(False)
         browser.until("document.title === 'Logs'")
-
-    def test_a_hidden_page_counts_errors_too_and_holds_no_connection_for_long(self) -> None:
-        self.store("m")
-        self.open()
-        browser.until(f"{ROWS}.length === 1")
-        hide = "Object.defineProperty(document, 'hidden', {value: true})"
-        browser.run(f"{hide}; document.dispatchEvent(new Event('visibilitychange'))")
-        self.store({"message": "new", "severity": "ERROR"})
-        eventually(lambda: browser.value("document.title") == "(1) Logs", 30)
 
     def test_the_address_sets_the_order_and_the_length_of_a_page(self) -> None:
         self.store("first", "second", "third")
@@ -1092,7 +1089,7 @@ class Trouble(Page):
         self.assertIn("severity=INFO", browser.value("location.search"))
         browser.until("!document.querySelector('#hints').textContent")
         self.open("/?contains=user%3Dana")
-        self.assertEqual(browser.until(f"{offers}.length && {offers}"), ["attr.user=ana"])
+        self.assertIn("attr.user=ana", browser.until(f"{offers}.length && {offers}"))
 
     def test_what_was_there_before_is_gone_when_the_server_is_away(self) -> None:
         self.store("m")
@@ -1100,7 +1097,7 @@ class Trouble(Page):
         browser.until(f"{ROWS}.length === 1")
         self.server.stop()
         browser.click("h1 a")
-        browser.until(f"{NOTICE}.includes('does not answer') && {ROWS}.length === 0")
+        browser.until(f"{NOTICE}.includes('does not answer') && {HIDDEN}")
 
     def test_a_server_that_is_gone_is_told_and_the_page_goes_on_when_it_is_back(self) -> None:
         self.store("before")
@@ -1168,7 +1165,7 @@ class Language(Page):
 
     def test_the_page_is_short(self) -> None:
         parts = (server.STYLE, server.HTML, server.SCRIPT)
-        self.assertLessEqual(sum(len(part.strip().splitlines()) for part in parts), 515)
+        self.assertLessEqual(sum(len(part.strip().splitlines()) for part in parts), 444)
 
 
 class Token(Page):
@@ -1223,7 +1220,7 @@ class Looks(Page):
         browser.until(f"!{ROWS}[1].open")
         self.assertEqual(browser.value(place), 1)
         browser.press("j", "/", "j", "k", "/")
-        self.assertEqual(browser.value("document.activeElement.name"), "contains")
+        self.assertEqual(browser.value("document.activeElement.id"), "contains")
         self.assertEqual(browser.value("document.activeElement.value"), "jk/")
 
     def test_escape_leaves_the_search_as_it_is_and_a_slash_replaces_it(self) -> None:
@@ -1232,7 +1229,7 @@ class Looks(Page):
         browser.until(f"{ROWS}.length === 11 && {COUNTED}")
         browser.press("/", "Escape")
         self.assertEqual(browser.value("document.activeElement.tagName"), "BODY")
-        self.assertEqual(browser.value("document.querySelector('[name=contains]').value"), "at 1")
+        self.assertEqual(browser.value("document.querySelector('#contains').value"), "at 1")
         self.assertEqual(browser.value(f"{ROWS}.length"), 11)
         browser.press("/", "7", "Enter")
         browser.until(f"{ROWS}.length === 2 && location.search.includes('contains=7')")
@@ -1254,7 +1251,7 @@ class Looks(Page):
             browser.until(f"{ROWS}.length === 100 && {COUNTED}")
             browser.run(f"{ROWS}[60].firstChild.focus()")
             browser.press("j", "k", "k", "k")
-            search = "document.querySelector('[name=contains]').getBoundingClientRect()"
+            search = "document.querySelector('#contains').getBoundingClientRect()"
             self.assertGreater(browser.value("scrollY"), 500)
             self.assertGreaterEqual(browser.value(f"{search}.top"), 0)
             focus = "document.activeElement.getBoundingClientRect().top"
@@ -1279,9 +1276,9 @@ class Looks(Page):
         self.store("good", "bad")
         self.open()
         browser.until(f"{ROWS}.length === 2 && {COUNTED}")
-        browser.type("[name=contains]", "nothing" + KEYS["Enter"])
+        browser.type("#contains", "nothing" + KEYS["Enter"])
         browser.until(f"{LOADED} && {ROWS}.length === 0")
-        browser.run("const field = document.querySelector('[name=contains]'); field.value = '';"
+        browser.run("const field = document.querySelector('#contains'); field.value = '';"
                     "field.dispatchEvent(new Event('input', {bubbles: true}))")  # Its cross.
         browser.until(f"{LOADED} && {ROWS}.length === 2 && {COUNTED}")
         browser.click("#list summary")
@@ -1291,7 +1288,7 @@ class Looks(Page):
         self.store("mine")
         self.open()
         browser.until(f"{ROWS}.length === 1 && {COUNTED}")
-        browser.type("[name=contains]", "service=app")
+        browser.type("#contains", "service=app")
         browser.click("#exclude")
         browser.until(f"{LOADED} && {ROWS}.length === 0")
         self.assertEqual(self.query(), [("not_service", "app")])
@@ -1334,10 +1331,10 @@ class Looks(Page):
         browser.until(f"{ROWS}[0].open && {ROWS}[0].querySelector('pre').textContent === 'at 23'")
         browser.press("Enter")
         browser.value(f"document.querySelector(`{chip('severity', 'ERROR')}`).focus()")
-        browser.press("Enter")
+        browser.press("Space")
         browser.until(f"{ROWS}.length === 1")
         self.assertEqual(browser.value(f"{focus}.id"), "severity=ERROR")
-        browser.press("Enter")
+        browser.press("Space")
         browser.until(f"{ROWS}.length === 24")
         browser.value("document.querySelector('#bars a:last-child').focus()")
         browser.press("ArrowLeft", "Enter")
