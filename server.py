@@ -5410,12 +5410,8 @@ html { scroll-padding: 15rem 0 3rem; scrollbar-gutter: stable; }
 body { margin: auto; padding: 0 1rem 4rem; background: Canvas; font: 14px/1.5 system-ui; }
 #top { top: 0; z-index: 1; padding-bottom: .4rem; background: Canvas; }
 @media (min-height: 500px) { #top { position: sticky; } }
-header, form, form div, nav, figcaption {
-  display: flex;
-  flex-wrap: wrap;
-  gap: .4rem;
-  align-items: center;
-}
+header, form, form div, nav, figcaption { display: flex; flex-wrap: wrap; gap: .4rem; }
+header, form, form div, figcaption { align-items: center; }
 h1 { margin: .3rem auto .3rem 0; font-size: 1.25rem; }
 a { color: inherit; }
 input, select, button { max-width: 100%; background: Canvas; color: inherit; font: inherit; }
@@ -5427,12 +5423,9 @@ form nav { flex: 0 0 100%; max-height: 6rem; overflow: auto; }
 form nav span { display: flex; }
 form nav label { position: relative; color: var(--tone); }
 /* The checkbox of a chip is all of it. */
-form nav input { position: absolute; inset: -1px; margin: 0; background: #0000; appearance: none; }
-form nav :checked {
-  border-color: var(--tone);
-  background: color-mix(in srgb, var(--tone) 9%, #0000);
-}
-label:has(+ label :checked) { text-decoration: line-through; }
+form nav input { position: absolute; inset: 0; border: 0; background: #0000; appearance: none; }
+form nav label:has(:checked) { border-color: var(--tone); background: #8882; }
+span > label:has(+ label :checked) { text-decoration: line-through; }
 output:not(:empty) { padding: .2rem .6rem; border-left: 3px solid #d9822b; }
 small, time, i, dt, figcaption, ::placeholder { color: var(--dim); font-style: normal; }
 mark { background: light-dark(#ffe28a, #6a5200); color: inherit; }
@@ -5452,10 +5445,11 @@ main:is(:not(:empty), [aria-busy=true]) ~ :is(p, section),
 main.filtered ~ section, main:not(.filtered) ~ p { display: none; }
 main, pre { font: 12px/1.65 ui-monospace, Menlo, Consolas, monospace; white-space: pre-wrap; }
 details { padding-left: 10px; border-left: 3px solid var(--tone); }
-summary { white-space: pre; cursor: pointer; }
-:has(#wrap:checked) summary { white-space: pre-wrap; }
+summary { white-space: nowrap; cursor: pointer; }
+summary span { white-space: pre; }
+:has(#wrap:checked) :is(summary, summary span) { white-space: pre-wrap; }
 time, b, i { display: inline-block; width: 8ch; vertical-align: bottom; white-space: nowrap; }
-summary, i { overflow: hidden; text-overflow: ellipsis; }
+summary, summary span, i { overflow: hidden; text-overflow: ellipsis; }
 time { width: 23ch; }
 i { width: 14ch; }
 b { color: var(--tone); }
@@ -5464,8 +5458,8 @@ dl { display: grid; grid: auto / fit-content(40%) 1fr; gap: 0 2ch; }
 @media (max-width: 640px) {
   form nav, form div { flex: 0 0 100%; flex-wrap: nowrap; overflow: auto; scrollbar-width: none; }
   form div *, form span { flex: none; }
-  :has(> * > :checked) { order: -1; }
-  summary span { display: block; overflow: hidden; text-overflow: ellipsis; }
+  span:has(:checked) { order: -1; }
+  summary span { display: block; }
   b, i { width: auto; }
   i { max-width: calc(100vw - 17rem); }
 }
@@ -5497,8 +5491,8 @@ const sameId = ({id}) => document.getElementById(id);  // The element on the pag
 const exact = (name, value, part) =>  // A number that JavaScript would round stays a text.
   Number.isInteger(value) && !Number.isSafeInteger(value) ? part?.source ?? value : value;
 const isSelected = () => !getSelection().isCollapsed;
-// Nothing moves while one reads, presses or selects.
-const isHeld = () => scrollY > 300 || page.list.querySelector('[open], :active') || isSelected();
+const isHeld = () =>  // Nothing moves while one reads, presses or selects.
+  scrollY > 300 || isSelected() || page.list.querySelector('[open], :active, :focus-visible');
 // An end may be a date alone: then that day is in it, as "~" comes after "T".
 const isOver = () => query.get('order') === 'asc'
   || (query.get('timestamp_end') ?? '').padEnd(11, '~') < iso(Date.now());
@@ -5560,24 +5554,21 @@ async function update(isWanted) {  // Shows what there is now; gives whether to 
 async function show(answer, isMore) {  // Shows a page of records: below the others, or alone.
   const records = JSON.parse(await answer.text(), exact);
   if (page.list.ariaBusy === 'true') page.list.replaceChildren();  // These have other marks.
-  const {activeElement} = document;
   const rows = records.map(record => sameId(record) ?? row(record));
   if (!isMore) page.list.replaceChildren();
   page.list.append(...rows);
-  activeElement.focus({preventScroll: true});  // A row that stays keeps it.
   page.more.value = answer.headers.get('Link')?.split(/[<>]/)[1] ?? '';
   page.more.hidden = !page.more.value;
   page.list.ariaBusy = false;
 }
 async function suggest() {  // If no message has the text, offers to look for it in attributes.
-  const text = query.get('contains')?.trim();
+  const text = query.get('contains')?.trim().replace(/^[^ =]+=/, '');  // Of "user=ana", "ana".
   const isNeeded = text && !page.list.firstChild;
   const records = isNeeded ? await (await ask('logs?limit=1000')).json() : [];
   const names = new Set(records.flatMap(({attributes}) => Object.keys(attributes)));
-  const value = text?.replace(/^[^ =]+=/, '');  // "user=ana", without "attr.".
-  const hint = name => link(changed({contains: null, [`attr.${name}`]: value}),
-    `attr.${name}=${value}`);
-  page.hints.replaceChildren(...[...names].slice(0, 20).flatMap(name => [hint(name), ' ']));
+  const hint = name => link(changed({contains: null, [name]: text}), `${name}=${text}`);
+  const hints = [...names].slice(0, 20).flatMap(name => [hint(`attr.${name}`), ' ']);
+  page.hints.replaceChildren(...hints);
 }
 async function reveal(id) {  // Opens a record. One of another page is shown above this one.
   const answer = sameId({id}) ? null : await ask(`logs/${id}`).catch(() => null);
@@ -5591,10 +5582,8 @@ const marked = text =>  // Gives the parts of a text, with marks on what is sear
 function row(record) {  // Makes the row of a record; its details follow when it is opened.
   const {id, timestamp, severity, service, message} = record;
   const lines = message.replace(ANSI, '').split('\n');
-  const lastLine = lines.findLast(line => line.trim());  // Of a traceback of Python: what it says.
-  const line = lines.find(line => line.search(wanted) >= 0)
-    ?? (lines[0].startsWith('Traceback') ? lastLine : lines[0]);
-  const start = line.search(wanted) > 100 ? line.search(wanted) - 40 : 0;
+  const line = lines.find(line => line.search(wanted) >= 0) ?? lines[0];
+  const start = Math.max(0, line.search(wanted) - 40);
   const text = (start ? '…' : '') + line.slice(start, start + 2000);
   const size = lines.length > 1 ? `‹${lines.length} lines›` : '';
   const time = make('time', {title: timestamp}, local(timestamp) + timestamp.slice(19, 23));
@@ -5609,15 +5598,13 @@ function facts(record) {  // Makes a record's details.
   const near = seconds => iso(Date.parse(timestamp) + 1000 * seconds);
   const around = `?timestamp_start=${near(-60)}&timestamp_end=${near(60)}#${id}`;
   const itself = `${changed({...TIMES, ...LIST, timestamp_end: timestamp})}#${id}`;
-  const json = {onclick: copy, value: JSON.stringify(record)};
-  const fields = Object.entries(attributes).map(([name, value]) => [`attr.${name}`, value]);
-  const cells = [...Object.entries({id, timestamp, received_at, service}), ...fields].map(fact);
   const context = link(around, '‹one minute around, all services›');
   context.onclick = () => history.replaceState(null, '', `#${id}`);  // Back opens it again.
-  const links = [context, link(itself, '‹link to this record›'),
-    make('button', json, '‹copy as JSON›')];
-  return [make('nav', {}, ...links), make('dl', {}, ...cells.flat()),
-    make('pre', {}, ...marked(message.replace(ANSI, '')))];
+  const json = make('button', {onclick: copy, value: JSON.stringify(record)}, '‹copy as JSON›');
+  const fields = Object.entries(attributes).map(([name, value]) => [`attr.${name}`, value]);
+  const cells = [...Object.entries({id, timestamp, received_at, service}), ...fields].flatMap(fact);
+  return [make('nav', {}, context, link(itself, '‹link to this record›'), json),
+    make('dl', {}, ...cells), make('pre', {}, ...marked(message.replace(ANSI, '')))];
 }
 function fact([name, value]) {  // Makes a name and its value, with links to filter by it.
   const text = value instanceof Object ? JSON.stringify(value, null, 2) : String(value);
@@ -5648,7 +5635,6 @@ async function count(mayMove) {  // Shows the counts of the chips, and the histo
   const waiting = all.total - total;
   const text = waiting > 0 ? `‹show ${waiting} more›` : '';
   page.state.textContent = isOver() ? '‹not live: what comes now is not in this list›' : text;
-  page.live.disabled = isOver();
   // Records of the future, by wrong clocks, are not in the list. A link shows them.
   const {first_timestamp: first, last_timestamp: last} = all;
   const future = {...TIMES, timestamp_start: iso(Date.now() + 60000), timestamp_end: '9999-12-31'};
@@ -5668,13 +5654,12 @@ async function count(mayMove) {  // Shows the counts of the chips, and the histo
   const {histogram} = last ? await stats(range) : {histogram: []};
   const sums = histogram.map(item => SEVERITIES.reduce((sum, name) => sum + item[name], 0));
   const bars = histogram.map(item => bar(item, step, 100 / Math.max(...sums)));
-  bars.at(-1)?.setAttribute('tabindex', 0);
   const {activeElement} = document;
   if (!page.bars.matches(':active')) page.bars.replaceChildren(...bars);  // It may be dragged over.
   sameId(activeElement)?.focus({preventScroll: true});
-  const label = part => local(histogram.at(part * (histogram.length - 1))?.start).slice(0, 16);
-  const labels = new Set([0, .25, .5, .75, 1].map(label));
-  page.axis.replaceChildren(...[...labels].map(text => make('small', {}, text)));
+  const label = part => local(histogram.at(part * (bars.length - 1))?.start).slice(0, 16);
+  const labels = [...new Set([0, .25, .5, .75, 1].map(label))];
+  page.axis.replaceChildren(...labels.map(text => make('small', {}, text)));
 }
 function bar({start, ...counts}, step, scale) {  // Makes a bar, a link to the records of its time.
   const names = SEVERITIES.filter(name => counts[name]);
@@ -5683,7 +5668,7 @@ function bar({start, ...counts}, step, scale) {  // Makes a bar, a link to the r
   const title = `${local(start)} – ${local(end)}: ${numbers || 0}`;
   const href = changed({since: null, timestamp_start: start, timestamp_end: end});
   const box = name => make('span', {className: name, style: `height: ${scale * counts[name]}%`});
-  const properties = {id: start, href, start, end, title, tabIndex: -1, draggable: false};
+  const properties = {id: start, href, start, end, title, draggable: false};
   return make('a', properties, ...names.map(box));
 }
 function chip(name, value) {  // Gives the checkbox of a filter; makes one that is not there.
@@ -5785,12 +5770,11 @@ document.onkeydown = event => {  // "/" searches, "j" and "k" move, Escape close
   const {key, target} = event;
   const isTyped = target.matches('select, input:not([type=checkbox])');
   if (event.ctrlKey || event.metaKey || event.altKey || isTyped && key !== 'Escape') return;
-  const here = target.closest('#list > *, #bars > *');
+  const here = target.closest('#list > *');
   const after = here ? here.nextSibling : page.list.firstChild;
-  const before = here?.previousSibling;
   const open = here?.open ? here : page.list.querySelector('[open]');
-  const next = {'/': page.contains, Escape: isTyped ? target : open, j: after, k: before,
-    ArrowRight: after, ArrowLeft: before}[key];
+  const escape = isTyped ? target : open;
+  const next = {'/': page.contains, j: after, k: here?.previousSibling, Escape: escape}[key];
   if (!next) return;
   event.preventDefault();
   next.open = next.open && key !== 'Escape';
@@ -5834,15 +5818,14 @@ HTML = """\
       <option value="6h">≤ 6 h<option value="1d">≤ 1 d<option value="7d">≤ 7 d</select>
     <select name="min_severity" aria-label="‹Least severity›">
       <option value="">‹Any severity›<option label="≥ INFO">INFO<option label="≥ WARNING">WARNING
-      <option label="≥ ERROR">ERROR</select>
-    <small>‹From›</small>
+      <option label="≥ ERROR">ERROR</select> <small>‹From›</small>
     <input type="datetime-local" name="timestamp_start" step="1" aria-label="‹From›">
     <small>‹Until›</small>
     <input type="datetime-local" name="timestamp_end" step="1" aria-label="‹Until›"></div>
   <nav id="kinds"></nav> <nav id="services"></nav> <output id="notice"></output>
   <input type="password" id="token" placeholder="Token" autocomplete="off" hidden>
 </form></div>
-<figure><div id="bars"></div><div id="axis"></div><figcaption><span id="caption"></span>
+<figure><div id="bars" focusgroup="toolbar"></div><div id="axis"></div><figcaption><span id="caption"></span>
   <a id="out">‹All times›</a> <a id="later"></a> <a id="json" download="logs.json">JSON</a>
   <a id="csv" download="logs.csv">CSV</a> <button id="curl">curl</button></figcaption></figure>
 <main id="list" aria-busy="true"></main>

@@ -993,7 +993,6 @@ class Live(Page):
         self.store("m")
         self.open("/?timestamp_end=2026-01-01T00:00:00Z")
         self.assertEqual(browser.until(STATE), "not live: what comes now is not in this list")
-        self.assertTrue(browser.value("document.querySelector('#live').disabled"))
         browser.click("h1 a")
         browser.until(f"{ROWS}.length === 1 && {STATE} === ''")
 
@@ -1165,7 +1164,7 @@ class Language(Page):
 
     def test_the_page_is_short(self) -> None:
         parts = (server.STYLE, server.HTML, server.SCRIPT)
-        self.assertLessEqual(sum(len(part.strip().splitlines()) for part in parts), 444)
+        self.assertLessEqual(sum(len(part.strip().splitlines()) for part in parts), 427)
 
 
 class Token(Page):
