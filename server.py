@@ -5421,6 +5421,7 @@ input, select, button, label { padding: .2em .5em; border: 1px solid #8886; }
 [type=datetime-local]:focus-within { outline: 2px solid Highlight; }
 form nav { flex: 0 0 100%; max-height: 6rem; overflow: auto; }
 form nav span { display: flex; }
+#kinds span:not(:has(:checked, [name=severity])) { display: none; }
 form nav label { position: relative; color: var(--tone); }
 /* The checkbox of a chip is all of it. */
 form nav input { position: absolute; inset: 0; border: 0; background: #0000; appearance: none; }
@@ -5436,22 +5437,17 @@ figure { padding: .5rem 0; font-size: 12px; }
 #bars:empty, #bars:empty + #axis { display: none; }
 #bars a { display: flex; flex: 1; flex-direction: column-reverse; }
 /* In a drag, the bars from the one that is pressed (:active) to the pointer, either way. */
-#bars :is(a:hover, :active, :active ~ :has(~ :hover), :hover ~ :has(~ :active)) { background: #8884; }
+#bars a:is(:hover, :active, :active ~ :has(~ :hover), :hover ~ :has(~ :active)) { opacity: .5; }
 #bars span { min-height: 1px; background: var(--tone); }
 /* What was found before does not stay for long when other things are asked for. */
 :has(> [aria-busy=true]) :is(figure, main) { visibility: hidden; transition: visibility 0s .5s; }
-/* Without rows, <p> (with filters) or <section> (without) says why. Else neither shows. */
-main:is(:not(:empty), [aria-busy=true]) ~ :is(p, section),
-main.filtered ~ section, main:not(.filtered) ~ p { display: none; }
+main:is(:not(:empty), [aria-busy=true]) ~ p { display: none; }
 main, pre { font: 12px/1.65 ui-monospace, Menlo, Consolas, monospace; white-space: pre-wrap; }
 details { padding-left: 10px; border-left: 3px solid var(--tone); }
-summary { white-space: nowrap; cursor: pointer; }
-summary span { white-space: pre; }
-:has(#wrap:checked) :is(summary, summary span) { white-space: pre-wrap; }
-time, b, i { display: inline-block; width: 8ch; vertical-align: bottom; white-space: nowrap; }
+summary { white-space: pre; tab-size: 9; cursor: pointer; }
+:has(#wrap:checked) summary { white-space: pre-wrap; }
 summary, summary span, i { overflow: hidden; text-overflow: ellipsis; }
-time { width: 23ch; }
-i { width: 14ch; }
+i { display: inline-block; width: 14ch; vertical-align: bottom; }
 b { color: var(--tone); }
 :is(.ERROR, .CRITICAL, :hover) > summary { background: color-mix(in srgb, var(--tone) 9%, #0000); }
 dl { display: grid; grid: auto / fit-content(40%) 1fr; gap: 0 2ch; }
@@ -5459,9 +5455,9 @@ dl { display: grid; grid: auto / fit-content(40%) 1fr; gap: 0 2ch; }
   form nav, form div { flex: 0 0 100%; flex-wrap: nowrap; overflow: auto; scrollbar-width: none; }
   form div *, form span { flex: none; }
   span:has(:checked) { order: -1; }
+  summary { tab-size: 1; }
   summary span { display: block; }
-  b, i { width: auto; }
-  i { max-width: calc(100vw - 17rem); }
+  i { width: auto; max-width: calc(100vw - 17rem); }
 }
 """
 
@@ -5529,10 +5525,10 @@ function tell({name, status, error = '', hint = ''}) {  // Shows an error; gives
   page.token.hidden = status !== 401;
   return !(status < 429);
 }
-async function look(isWanted) {  // Shows what there is now, and looks again after a pause.
+async function look(isWanted) {  // Shows what there is now, from the top if that is wanted, and
+  // looks again after a pause. What costs the server much is asked seldom.
   const start = Date.now();
   const isLive = await update(isWanted).catch(tell);
-  // What costs the server much is asked seldom.
   const ms = document.hidden ? 20000 : 1000 + 4 * (Date.now() - start);
   clearTimeout(timer);
   if (isLive) timer = setTimeout(look, ms);
@@ -5543,6 +5539,7 @@ async function update(isWanted) {  // Shows what there is now; gives whether to 
   const isFirst = page.list.ariaBusy === 'true';
   const mayMove = isFirst || isWanted || !isHeld();
   tell({status: 200});  // Takes the notice away.
+  if (isWanted) scrollTo(0, 0);
   if (text !== latest && mayMove) await show(answer);
   if (isFirst) await suggest();
   if (isFirst && location.hash) await reveal(location.hash.slice(1));
@@ -5585,11 +5582,10 @@ function row(record) {  // Makes the row of a record; its details follow when it
   const line = lines.find(line => line.search(wanted) >= 0) ?? lines[0];
   const start = Math.max(0, line.search(wanted) - 40);
   const text = (start ? '…' : '') + line.slice(start, start + 2000);
-  const size = lines.length > 1 ? `‹${lines.length} lines›` : '';
+  const size = lines.length > 1 ? ` ‹${lines.length} lines›` : '';
   const time = make('time', {title: timestamp}, local(timestamp) + timestamp.slice(19, 23));
-  const cells = [time, make('b', {}, severity), make('i', {}, service),
-    make('span', {}, ...marked(text)), make('small', {}, size)];
-  const summary = make('summary', {}, ...cells.flatMap(cell => [cell, ' ']));
+  const summary = make('summary', {}, time, '\t', make('b', {}, severity), '\t',
+    make('i', {}, service), '\t', make('span', {}, ...marked(text)), make('small', {}, size));
   const ontoggle = ({target}) => target.children[1] ?? target.append(...facts(record));
   return make('details', {id, className: severity, ontoggle}, summary);
 }
@@ -5629,7 +5625,7 @@ async function count(mayMove) {  // Shows the counts of the chips, and the histo
     small.textContent = number?.toLocaleString() ?? '';
   }
   const severe = all.by_severity.ERROR + all.by_severity.CRITICAL;
-  if (!document.hidden) seen = severe;
+  seen = document.hidden ? seen ?? severe : severe;
   document.title = severe > seen ? `(${severe - seen}) Logs` : 'Logs';
   if (mayMove) total = all.total;
   const waiting = all.total - total;
@@ -5648,7 +5644,7 @@ async function count(mayMove) {  // Shows the counts of the chips, and the histo
   const start = query.get('timestamp_start') ?? first;
   const end = query.get('timestamp_end') ?? last;
   const ms = Math.max(Date.parse(end), Date.parse(last)) - Date.parse(start);
-  const step = STEPS.find(step => !(ms >= 80000 * step));  // NaN: 1 s.
+  const step = STEPS.find(step => ms < 80000 * step) ?? 1;
   const name = step % 86400 ? `${step}s` : `${step / 86400}d`;
   const range = {since: null, timestamp_start: start, timestamp_end: end, step: name};
   const {histogram} = last ? await stats(range) : {histogram: []};
@@ -5657,9 +5653,9 @@ async function count(mayMove) {  // Shows the counts of the chips, and the histo
   const {activeElement} = document;
   if (!page.bars.matches(':active')) page.bars.replaceChildren(...bars);  // It may be dragged over.
   sameId(activeElement)?.focus({preventScroll: true});
-  const label = part => local(histogram.at(part * (bars.length - 1))?.start).slice(0, 16);
-  const labels = [...new Set([0, .25, .5, .75, 1].map(label))];
-  page.axis.replaceChildren(...labels.map(text => make('small', {}, text)));
+  const label = part => bars.at(part * (bars.length - 1))?.title.slice(0, 16);
+  const labels = new Set([0, .25, .5, .75, 1].map(label));
+  page.axis.replaceChildren(...[...labels].map(text => make('small', {}, text)));
 }
 function bar({start, ...counts}, step, scale) {  // Makes a bar, a link to the records of its time.
   const names = SEVERITIES.filter(name => counts[name]);
@@ -5668,8 +5664,7 @@ function bar({start, ...counts}, step, scale) {  // Makes a bar, a link to the r
   const title = `${local(start)} – ${local(end)}: ${numbers || 0}`;
   const href = changed({since: null, timestamp_start: start, timestamp_end: end});
   const box = name => make('span', {className: name, style: `height: ${scale * counts[name]}%`});
-  const properties = {id: start, href, start, end, title, draggable: false};
-  return make('a', properties, ...names.map(box));
+  return make('a', {id: start, href, start, end, title, draggable: false}, ...names.map(box));
 }
 function chip(name, value) {  // Gives the checkbox of a filter; makes one that is not there.
   const known = sameId({id: `${name}=${value}`});
@@ -5697,10 +5692,7 @@ function visit() {  // Shows what the address asks for: its query holds all filt
     if (isFree) field.value = isUTC ? local(value.replace(/Z?$/, 'Z')).replace(' ', 'T') : value;
     if (!isFree || !field.value) chip(name, value).checked = true;
   }
-  const unused = page.kinds.querySelectorAll('span:not(:has(:checked, [name=severity]))');
-  unused.forEach(part => part.remove());
   wanted = RegExp(`(${query.getAll('contains').map(RegExp.escape).join('|') || '(?!)'})`, 'iu');
-  page.list.classList.toggle('filtered', location.search);
   page.out.hidden = !Object.keys(TIMES).some(name => query.has(name));
   page.out.href = changed(TIMES);
   page.json.href = changed({...LIST, limit: 0}, 'logs');
@@ -5708,12 +5700,11 @@ function visit() {  // Shows what the address asks for: its query holds all filt
   const token = sessionStorage.token ? " -H 'Authorization: Bearer TOKEN'" : '';
   page.curl.value = `curl${token} '${page.json.href}'`;
   page.curl.textContent = 'curl';
-  if (!location.hash) scrollTo(0, 0);
   work.abort();
   work = new AbortController();
   page.list.ariaBusy = true;
   latest = null;
-  look();
+  look(!location.hash);
 }
 function search(not = '') {  // Asks for what the fields and the chips say: the whole query.
   const next = new URLSearchParams();
@@ -5771,10 +5762,11 @@ document.onkeydown = event => {  // "/" searches, "j" and "k" move, Escape close
   const isTyped = target.matches('select, input:not([type=checkbox])');
   if (event.ctrlKey || event.metaKey || event.altKey || isTyped && key !== 'Escape') return;
   const here = target.closest('#list > *');
-  const after = here ? here.nextSibling : page.list.firstChild;
+  const after = here ? here.nextElementSibling : page.list.firstElementChild;
+  const before = here?.previousElementSibling;
   const open = here?.open ? here : page.list.querySelector('[open]');
   const escape = isTyped ? target : open;
-  const next = {'/': page.contains, j: after, k: here?.previousSibling, Escape: escape}[key];
+  const next = {'/': page.contains, j: after, k: before, Escape: escape}[key];
   if (!next) return;
   event.preventDefault();
   next.open = next.open && key !== 'Escape';
@@ -5782,11 +5774,8 @@ document.onkeydown = event => {  // "/" searches, "j" and "k" move, Escape close
   next.select?.();
   if (isTyped) target.blur();  // Escape only takes the focus away.
 };
-document.onvisibilitychange = () => look();
-page.state.onclick = () => {
-  scrollTo(0, 0);
-  look(true);
-};
+document.onvisibilitychange = () => page.live.checked && look();
+page.state.onclick = () => look(true);
 // A text that was selected with the mouse opens no record.
 page.list.onclick = event => event.detail === 0 || !isSelected() || event.preventDefault();
 page.live.onchange = () => look();
@@ -5795,7 +5784,6 @@ page.wrap.checked = localStorage.wrap === 'true';
 page.more.onclick = () => ask(page.more.value).then(answer => show(answer, true)).catch(tell);
 page.curl.onclick = copy;
 page.json.onclick = page.csv.onclick = event => save(event).catch(tell);
-page.sample.prepend('curl ', new URL('logs', location));
 SEVERITIES.forEach(value => chip('severity', value));
 visit();
 """
@@ -5807,7 +5795,7 @@ HTML = """\
 <div id="top"><header><h1><a href=".">Logs</a></h1> <button id="state"></button>
   <label><input type="checkbox" id="wrap">‹Wrap lines›</label>
   <label><input type="checkbox" id="live" checked>‹Live›</label></header>
-<form id="filters">
+<form id="filters" autocomplete="off">
   <input type="search" id="contains" placeholder="‹Search messages, or attr.name=value›"
     title="‹/ searches, j and k move, Enter opens, Esc closes›">
   <!-- This button does nothing: who presses it leaves the field, and that is enough. -->
@@ -5825,15 +5813,15 @@ HTML = """\
   <nav id="kinds"></nav> <nav id="services"></nav> <output id="notice"></output>
   <input type="password" id="token" placeholder="Token" autocomplete="off" hidden>
 </form></div>
-<figure><div id="bars" focusgroup="toolbar"></div><div id="axis"></div><figcaption><span id="caption"></span>
-  <a id="out">‹All times›</a> <a id="later"></a> <a id="json" download="logs.json">JSON</a>
-  <a id="csv" download="logs.csv">CSV</a> <button id="curl">curl</button></figcaption></figure>
+<figure><div id="bars" focusgroup="toolbar"></div><div id="axis"></div><figcaption>
+  <span id="caption"></span> <a id="out">‹All times›</a> <a id="later"></a>
+  <a id="json" download="logs.json">JSON</a> <a id="csv" download="logs.csv">CSV</a>
+  <button id="curl">curl</button></figcaption></figure>
 <main id="list" aria-busy="true"></main>
 <p>‹No record matches. The search reads messages: for an attribute, type attr.name=value.›
+  ‹Are there none yet? In another terminal, “python simulator.py” sends some.›
   <span id="hints"></span></p>
 <button id="more" hidden>‹More records›</button>
-<section>‹No records yet. In another terminal, try› <pre>python simulator.py</pre>
-  <pre id="sample"> -H "Authorization: Token demo-pagos" -d '{"message": "hello"}'</pre></section>
 """
 
 # What stands between ‹ and › above, for readers whose browser prefers Spanish.
@@ -5873,7 +5861,9 @@ SPANISH = {
     "copy as JSON": "copiar como JSON",
     "${later.toLocaleString()} with a later time": "${later.toLocaleString()} con hora posterior",
     "${all.total.toLocaleString()} found": "Encontrados: ${all.total.toLocaleString()}",
-    "No records yet. In another terminal, try": "Aún no hay registros. En otra terminal, pruebe",
+    "Are there none yet? In another terminal, “python simulator.py” sends some.": (
+        "¿Aún no hay ninguno? En otra terminal, «python simulator.py» envía algunos."
+    ),
 }
 
 

@@ -358,7 +358,7 @@ class Records(Page):
         )
         self.open()
         self.assertEqual(browser.until(MESSAGES), ["first"])
-        self.assertEqual(browser.value(f"{ROWS}[0].querySelector('small').textContent"), "3 lines")
+        self.assertEqual(browser.value(f"{ROWS}[0].querySelector('small').textContent"), " 3 lines")
         browser.click("#list summary")
         self.assertEqual(
             browser.until(f"{ROWS}[0].querySelector('pre').textContent"), "first\n  second\n\tthird"
@@ -753,7 +753,7 @@ class OneRecord(Page):
         self.assertTrue(shown[1].startswith("TimeOut* of"), shown[1])
         self.assertEqual(shown[0], "…" + "y" * 37 + " a timeout* here")
         size = browser.value(f"{ROWS}[1].querySelector('small').textContent")
-        self.assertEqual(size, "4 lines")
+        self.assertEqual(size, " 4 lines")
         browser.click("#list details:nth-child(2) summary")
         marked = browser.until(f"{ROWS}[1].querySelector('pre mark').textContent")
         self.assertEqual(marked, "TimeOut*")
@@ -912,7 +912,7 @@ class Away(Page):
         lines = browser.value("getSelection().toString()").splitlines()
         self.assertEqual(len(lines), 3)
         for line, n in zip(lines, (2, 1, 0)):
-            self.assertRegex(line, rf"^\d{{4}}-\d\d-\d\d .*\.000 INFO app m {n}\s*$")
+            self.assertRegex(line, rf"^\d{{4}}-\d\d-\d\d .*\.000\tINFO\tapp\tm {n}\s*$")
 
     def test_a_selection_opens_no_record(self) -> None:
         self.store("something to select")
@@ -1065,17 +1065,15 @@ class Live(Page):
 class Trouble(Page):
     def test_an_empty_store_says_what_to_try(self) -> None:
         self.open()
-        text = browser.until(f"{LOADED} && document.querySelector('section').innerText")
+        text = browser.until(f"{LOADED} && document.querySelector('p').innerText")
         self.assertIn("python simulator.py", text)
-        self.assertIn(f"curl {self.server.url}/logs", text)
         self.store("the first")
-        browser.until(f"{ROWS}.length === 1 && !document.querySelector('section').offsetHeight")
+        browser.until(f"{ROWS}.length === 1 && !document.querySelector('p').offsetHeight")
 
     def test_filters_that_nothing_matches_say_so(self) -> None:
         self.store("m")
         self.open("/?contains=nothing+like+it")
         self.assertIn("No record matches", browser.until(f"{LOADED} && document.body.innerText"))
-        self.assertNotIn("simulator", browser.value("document.body.innerText"))
 
     def test_a_text_that_no_message_has_is_offered_as_the_value_of_an_attribute(self) -> None:
         self.store("m", {"message": "paid", "request id": "7f3a"}, {"message": "n", "user": "ana"})
@@ -1152,7 +1150,7 @@ class Language(Page):
                 self.assertIn(switch, browser.value("document.querySelector('header').innerText"))
                 self.assertTrue(browser.value(CAPTION).startswith(found), browser.value(CAPTION))
                 size = browser.value("document.querySelector('summary small').textContent")
-                self.assertEqual(size, lines)
+                self.assertEqual(size.strip(), lines)
         self.assert_quiet()
 
     def test_the_table_of_words_is_that_of_the_page(self) -> None:
@@ -1164,7 +1162,7 @@ class Language(Page):
 
     def test_the_page_is_short(self) -> None:
         parts = (server.STYLE, server.HTML, server.SCRIPT)
-        self.assertLessEqual(sum(len(part.strip().splitlines()) for part in parts), 427)
+        self.assertLessEqual(sum(len(part.strip().splitlines()) for part in parts), 415)
 
 
 class Token(Page):
