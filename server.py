@@ -5429,7 +5429,6 @@ form nav label:has(:checked) { border-color: var(--tone); background: #8882; }
 span > label:has(+ label :checked) { text-decoration: line-through; }
 output:not(:empty) { padding: .2rem .6rem; border-left: 3px solid #d9822b; }
 small, time, i, dt, figcaption, ::placeholder { color: var(--dim); font-style: normal; }
-mark { background: light-dark(#ffe28a, #6a5200); color: inherit; }
 figure, dd { margin: 0; }
 figure { padding: .5rem 0; font-size: 12px; }
 #bars, #axis { display: flex; justify-content: space-between; }
@@ -5633,7 +5632,8 @@ async function count(mayMove) {  // Shows the counts of the chips, and the histo
   page.state.textContent = isOver() ? '‹not live: what comes now is not in this list›' : text;
   // Records of the future, by wrong clocks, are not in the list. A link shows them.
   const {first_timestamp: first, last_timestamp: last} = all;
-  const future = {...TIMES, timestamp_start: iso(Date.now() + 60000), timestamp_end: '9999-12-31'};
+  const begin = iso(Math.max(Date.now(), new Date(last)) + 60000);
+  const future = {...TIMES, timestamp_start: begin, timestamp_end: '9999-12-31'};
   const later = query.has('timestamp_end') ? 0 : (await stats(future)).total;
   page.later.textContent = later ? `‹${later.toLocaleString()} with a later time›` : '';
   page.later.href = changed(future);
@@ -5761,16 +5761,16 @@ document.onkeydown = event => {  // "/" searches, "j" and "k" move, Escape close
   const {key, target} = event;
   const isTyped = target.matches('select, input:not([type=checkbox])');
   if (event.ctrlKey || event.metaKey || event.altKey || isTyped && key !== 'Escape') return;
-  const here = target.closest('#list > *');
-  const after = here ? here.nextElementSibling : page.list.firstElementChild;
-  const before = here?.previousElementSibling;
+  const rows = [...page.list.querySelectorAll('summary')];
+  const here = target.closest('details');
+  const at = rows.indexOf(here?.firstChild);
   const open = here?.open ? here : page.list.querySelector('[open]');
-  const escape = isTyped ? target : open;
-  const next = {'/': page.contains, j: after, k: before, Escape: escape}[key];
+  const closed = isTyped ? target : open?.firstChild;
+  const next = {'/': page.contains, j: rows[at + 1], k: rows[at - 1], Escape: closed}[key];
   if (!next) return;
   event.preventDefault();
-  next.open = next.open && key !== 'Escape';
-  (next.querySelector('summary') ?? next).focus();
+  if (key === 'Escape' && !isTyped) open.open = false;
+  next.focus();
   next.select?.();
   if (isTyped) target.blur();  // Escape only takes the focus away.
 };

@@ -726,9 +726,8 @@ class OneRecord(Page):
         browser.click("#list summary")
         copied = json.loads(browser.copied("#list nav button"))
         self.assertEqual(copied, self.server.get("/logs/1").json)
-        self.assertEqual(
-            browser.value("document.querySelector('#list nav button').textContent"), "copy as JSON ✓"
-        )
+        label = browser.value("document.querySelector('#list nav button').textContent")
+        self.assertEqual(label, "copy as JSON ✓")
 
     def test_an_attribute_searches_all_services(self) -> None:
         self.store({"message": "one", "trace": "t1"}, {"message": "no", "trace": "t2"})
