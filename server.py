@@ -5415,14 +5415,14 @@ header, form, form div, figcaption { align-items: center; }
 h1 { margin: .3rem auto .3rem 0; font-size: 1.25rem; }
 a { color: inherit; }
 input, select, button { max-width: 100%; background: Canvas; color: inherit; font: inherit; }
-input, select, button, label { padding: .2em .5em; border: 1px solid #8886; }
+input, select, button, label { position: relative; padding: .2em .5em; border: 1px solid #8886; }
 :is(button, figcaption a):empty { display: none; }
 [type=search] { flex: 1 12rem; }
 [type=datetime-local]:focus-within { outline: 2px solid Highlight; }
 form nav { flex: 0 0 100%; max-height: 6rem; overflow: auto; }
 form nav span { display: flex; }
 #kinds span:not(:has(:checked, [name=severity])) { display: none; }
-form nav label { position: relative; color: var(--tone); }
+form nav label, b { color: var(--tone); }
 /* The checkbox of a chip is all of it. */
 form nav input { position: absolute; inset: 0; border: 0; background: #0000; appearance: none; }
 form nav label:has(:checked) { border-color: var(--tone); background: #8882; }
@@ -5447,7 +5447,6 @@ summary { white-space: pre; tab-size: 9; cursor: pointer; }
 :has(#wrap:checked) summary { white-space: pre-wrap; }
 summary, summary span, i { overflow: hidden; text-overflow: ellipsis; }
 i { display: inline-block; width: 14ch; vertical-align: bottom; }
-b { color: var(--tone); }
 :is(.ERROR, .CRITICAL, :hover) > summary { background: color-mix(in srgb, var(--tone) 9%, #0000); }
 dl { display: grid; grid: auto / fit-content(40%) 1fr; gap: 0 2ch; }
 @media (max-width: 640px) {
@@ -5479,13 +5478,13 @@ let seen;  // The errors when the page was last in sight.
 let timer;  // Of the next look.
 let typing;  // Of a field for a time, which waits for more digits.
 let grip;  // The bar where the pointer was pressed.
-const iso = time => new Date(time).toISOString();
+const iso = time => new Date(time).toISOString();  // 2026-11-24T02:14:12.000Z
 const local = time => new Date(time).toLocaleString('sv');  // 2026-11-24 03:14:12 in local time
-const link = (href, text) => make('a', {href}, text);
+const link = (href, text) => make('a', {href}, text);  // Makes a link.
 const sameId = ({id}) => document.getElementById(id);  // The element on the page with this id.
 const exact = (name, value, part) =>  // A number that JavaScript would round stays a text.
   Number.isInteger(value) && !Number.isSafeInteger(value) ? part?.source ?? value : value;
-const isSelected = () => !getSelection().isCollapsed;
+const isSelected = () => !getSelection().isCollapsed;  // Whether a text is.
 const isHeld = () =>  // Nothing moves while one reads, presses or selects.
   scrollY > 300 || isSelected() || page.list.querySelector('[open], :active, :focus-visible');
 // An end may be a date alone: then that day is in it, as "~" comes after "T".
@@ -5617,12 +5616,10 @@ async function count(mayMove) {  // Shows the counts of the chips, and the histo
   const stats = changes => once(changed({...LIST, ...changes}, 'stats'));
   const groups = [{}, {severity: null, min_severity: null}, {service: null, not_service: null}];
   const [all, {by_severity}, {by_service}] = await Promise.all(groups.map(stats));
-  Object.keys(by_service).forEach(value => chip('service', value));
-  for (const small of page.filters.querySelectorAll('nav small')) {
-    const {name, value} = small.parentNode.control;
-    const number = {severity: by_severity, service: by_service}[name][value];
-    small.textContent = number?.toLocaleString() ?? '';
-  }
+  page.services.querySelectorAll('small').forEach(small => small.replaceChildren());
+  const put = (box, number) => box.nextElementSibling.textContent = number.toLocaleString();
+  for (const value in by_severity) put(chip('severity', value), by_severity[value]);
+  for (const value in by_service) put(chip('service', value), by_service[value]);
   const severe = all.by_severity.ERROR + all.by_severity.CRITICAL;
   seen = document.hidden ? seen ?? severe : severe;
   document.title = severe > seen ? `(${severe - seen}) Logs` : 'Logs';
@@ -5735,7 +5732,7 @@ window.navigation?.addEventListener('navigate', event => {  // Older browsers lo
   if (isOurs && ['push', 'traverse'].includes(event.navigationType))
     event.intercept({handler: visit, focusReset: 'manual', scroll: 'manual'});
 });
-page.filters.onchange = ({target}) => {
+page.filters.onchange = ({target}) => {  // Takes out what the choice excludes, and searches.
   const {name, type} = target;
   const others = name === 'since' ? '[name^=timestamp_], input[name=since]' : '[name=since]';
   if (name in TIMES) page.filters.querySelectorAll(others).forEach(field => field.value = '');
