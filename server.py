@@ -5704,6 +5704,7 @@ function visit() {  // Shows what the address asks for: its query holds all filt
   look(!location.hash);
 }
 function search(not = '') {  // Asks for what the fields and the chips say: the whole query.
+  if (page.token.value) return visit();  // Nothing else has changed.
   const next = new URLSearchParams();
   for (let [name, value] of new FormData(page.filters)) {
     if (/^timestamp_.*T[\d:]+$/.test(name + value)) value = iso(value);
