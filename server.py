@@ -368,11 +368,8 @@ class Config:
         It compares every token to its end, so that the time it takes tells nothing
         (https://docs.python.org/3/library/hmac.html#hmac.compare_digest).
         """
-        found = None
-        for token in self.tokens:
-            if hmac.compare_digest(token.secret.encode(), secret) and token.role in roles:
-                found = token
-        return found
+        equal = [t for t in self.tokens if hmac.compare_digest(t.secret.encode(), secret)]
+        return next((token for token in equal if token.role in roles), None)
 
 
 @functools.lru_cache(256)
@@ -387,15 +384,15 @@ def is_loopback(host: str) -> bool:
     return host.lower() == "localhost"
 
 
-REQUIRED = object()  # In place of a default: the key must be there.
-
-
 class Setting(NamedTuple):
-    """What the value of a key must be, in words and as a test; and its default."""
+    """What the value of a key must be, in words and as a test; and its default.
+
+    A default that fails the test means that the key is required.
+    """
 
     words: str
     is_right: Callable[[Json], bool]
-    default: Json = REQUIRED
+    default: Json = None
 
 
 def is_word(value: Json) -> bool:
@@ -403,9 +400,10 @@ def is_word(value: Json) -> bool:
     return isinstance(value, str) and re.fullmatch("[!-~]+", value) is not None
 
 
-def is_whole(value: Json, most: int) -> bool:
-    """Whether a value is a whole number from 0 to `most`. True does not count as one here."""
-    return type(value) is int and 0 <= value <= most
+def whole_number(most: int, default: int | None = None) -> Setting:
+    """The setting of a whole number from 0 to `most`. True does not count as one here."""
+    words = f"a whole number from 0 to {most}"
+    return Setting(words, lambda value: type(value) is int and 0 <= value <= most, default)
 
 
 TEXT = Setting(
@@ -422,24 +420,23 @@ WORDS = Setting(
 BOUND = Setting(
     "a number above 0, or null for no bound",
     lambda value: value is None or (type(value) in (int, float) and 0 < value <= 1e15),
-    None,
 )
 SECTION = Setting("an object", lambda value: isinstance(value, dict), {})
-ANY = Setting("anything", lambda value: True, None)  # The simulator checks it.
+ANY = Setting("anything", lambda value: True)  # The simulator checks it.
 SETTINGS: dict[str, dict[str, Setting]] = {
     "": {"server": SECTION, "services": SECTION, "simulator": SECTION},
     "server": {
         "host": TEXT,
-        "port": Setting("a whole number from 0 to 65535", lambda value: is_whole(value, 65535)),
+        "port": whole_number(65535),
         "store": TEXT,
-        "number": Setting("a whole number from 0 to 15", lambda value: is_whole(value, 15), 0),
+        "number": whole_number(15, 0),
         "read_tokens": WORDS,
         "shipper_tokens": WORDS,
         "admin_tokens": WORDS,
         "retention": SECTION,
         "max_records_per_second": BOUND,
         "allowed_hosts": WORDS,
-        "tls": SECTION._replace(default=None),
+        "tls": SECTION,
     },
     "server.retention": {
         "max_age_days": BOUND._replace(default=30),
@@ -451,29 +448,27 @@ SETTINGS: dict[str, dict[str, Setting]] = {
 }
 
 
-def read_section(values: Json, path: str, mistakes: list[str], shape: str = "") -> dict[str, Json]:
+def read_section(values: Json, path: str, mistakes: list[str]) -> dict[str, Json]:
     """The settings in an object of the file; the default where one is missing or wrong.
 
-    `path` is where the object stands; `shape` is its key in SETTINGS where that is not the path.
-    `mistakes` gets a line for each mistake. A required key that is missing or wrong has the value
-    REQUIRED.
+    `path` is where the object stands. `mistakes` gets a line for each mistake.
     """
-    settings = SETTINGS[shape or path]
-    place = f"{path}." if path else ""
+    settings = SETTINGS.get(path, SETTINGS["services.NAME"])
     read = {key: setting.default for key, setting in settings.items()}
     if not isinstance(values, dict):
         mistakes.append(f"{path or 'the file'}: must be an object")
         return read
-    for key, value in values.items():
+    place = f"{path}." if path else ""
+    for key in values:
         if key not in settings:
             mistakes.append(f"{place}{key}: unknown key; known are {', '.join(settings)}")
-        elif settings[key].is_right(value):
+    for key, setting in settings.items():
+        value = values.get(key, setting.default)
+        if setting.is_right(value):
             read[key] = value
         else:  # The value itself is not shown: it may be a token.
-            mistakes.append(f"{place}{key}: must be {settings[key].words}")
-    for key, value in read.items():
-        if value is REQUIRED and key not in values:  # A wrong one has its line already.
-            mistakes.append(f"{place}{key}: missing")
+            must = "must" if key in values else "missing: it must"
+            mistakes.append(f"{place}{key}: {must} be {setting.words}")
     return read
 
 
@@ -483,8 +478,9 @@ def read_tokens(server: Json, services: Json, mistakes: list[str]) -> list[Token
     for role in ("read", "shipper", "admin"):
         tokens += [Token(secret, role) for secret in server[f"{role}_tokens"]]
     for name, values in services.items():
-        service = read_section(values, f"services.{name}", mistakes, "services.NAME")
-        tokens.append(Token(service["token"], "service", name))
+        service = read_section(values, f"services.{name}", mistakes)
+        if service["token"]:
+            tokens.append(Token(service["token"], "service", name))
         if not 0 < len(name) <= MAX_SERVICE_CHARS or not name.isprintable():
             words = f"must have a name of 1 to {MAX_SERVICE_CHARS} printable characters"
             mistakes.append(f"services.{name}: {words}")
@@ -494,14 +490,14 @@ def read_tokens(server: Json, services: Json, mistakes: list[str]) -> list[Token
 def unsafe_tokens(tokens: list[Token], host: str) -> Iterator[str]:
     """A line for each reason not to start with these tokens."""
     for secret, uses in Counter(token.secret for token in tokens).items():
-        if uses > 1 and secret is not REQUIRED:
+        if uses > 1:
             owners = [token.service or token.role for token in tokens if token.secret == secret]
             yield f"the tokens of {', '.join(owners)} are the same: each must differ"
     if is_loopback(host):
         return
     if not any(token.role == "read" for token in tokens):
         yield f"server.read_tokens: must not be empty while the host is {host}: all could read"
-    if any(str(token.secret).startswith("demo-") for token in tokens):
+    if any(token.secret.startswith("demo-") for token in tokens):
         yield f"the sample tokens (demo-...) are public: replace them while the host is {host}"
 
 
@@ -531,10 +527,10 @@ def load_config(path: pathlib.Path, **overrides: Json) -> Config:
     server = read_section(top["server"] | given, "server", mistakes)
     retention = read_section(server["retention"], "server.retention", mistakes)
     read_section(top["simulator"], "simulator", mistakes)
-    tls = server["tls"]
-    tls = {} if tls is None else read_section(tls, "server.tls", mistakes)
+    has_tls = "tls" in top["server"]
+    tls = read_section(server["tls"], "server.tls", mistakes) if has_tls else {}
     tokens = read_tokens(server, top["services"], mistakes)
-    if isinstance(server["host"], str):
+    if server["host"]:
         mistakes += unsafe_tokens(tokens, server["host"])
     if mistakes:
         raise StartError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
