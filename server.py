@@ -710,29 +710,19 @@ def to_json(field: str, value: Json) -> str:
 
 # -------- 4b. Names and values *
 # The core uses `parse_timestamp`, `parse_severity`, `find_aliases`, `pop_alias`, `find_service`,
-# `drop_id_and_receipt`, `is_service`, `check_size` and `nesting`. `parse_timestamp` and
-# `parse_severity` know all usual forms of a time and of a severity. `find_aliases` finds the fields
+# `drop_id_and_receipt`, `is_service`, `check_size` and `nesting`. `find_aliases` finds the fields
 # that have another logger's name, such as "msg" or "level", and `pop_alias` takes one out of the
-# record. `find_service` gives the service, and refuses one that the token may not write.
-# `drop_id_and_receipt` removes what GET has added. The last three are bounds on values.
+# record. `find_service` refuses a service that the token may not write. `drop_id_and_receipt`
+# removes what GET has added. The last three are bounds on values.
 
 # As a text, 20261124 is a date, and 2026 is refused: it may be a year. As numbers of JSON they are
-# seconds since 1970.
-EPOCH_NUMBER = re.compile(r"(?!\d{4}(\d{4})?\Z)-?\d+(\.\d+)?")
-# 20261124021412. In milliseconds such a number would be of the year 2572 or later: it is a date.
+# seconds since 1970. PowerShell writes /Date(1795486452123)/.
+EPOCH_NUMBER = re.compile(r"\s*(?:/Date\()?(?!\d{4}(?:\d{4})?\s*\Z)(-?\d+(?:\.\d+)?)(?:\)/)?\s*")
+# 20261124021412, with a fraction (.5, or 3 or 6 more digits) and an offset where they are there.
+# Without seconds, only an offset shows that it is a date. In milliseconds such a number would be of
+# the year 2572 or later.
 DATE_OF_DIGITS = re.compile(
-    r"""
-    ((?:19|20)\d\d (?:0[1-9]|1[0-2]) (?:0[1-9]|[12]\d|3[01]))  # Year, month and day.
-    ((?:[01]\d|2[0-3]) [0-5]\d)                                # Hour and minute.
-    (?:
-        ([0-5]\d)                                              # Second.
-        (?:[.,](\d+) | (\d{3}|\d{6}))?                         # Fraction: .5, or 3 or 6 digits.
-    |
-        (?=[Z+-])                             # No second: only an offset shows that it is a date.
-    )
-    (Z|[+-]\d\d(?::?\d\d)?)?                                  # Offset.
-    """,
-    re.VERBOSE,
+    r"((?:19|20)\d{6})(\d{6}|\d{4}(?=[Z+-]))([.,]\d+|\d{3}|\d{6})?(Z|[+-]\d\d(?::?\d\d)?)?"
 )
 
 
@@ -757,13 +747,13 @@ def parse_timestamp(value: Json) -> int:
             nanoseconds = value.get("nanoOfSecond", value.get("nanos")) or 0
             microseconds = int(seconds) * SECOND + int(nanoseconds) // 1000
         elif digits := DATE_OF_DIGITS.fullmatch(str(value).strip()):
-            date, time_of_day, second, fraction, digits_after, zone = digits.groups("")
-            fraction = fraction or digits_after or "0"
-            microseconds = parse_date(f"{date}T{time_of_day}{second or '00'}.{fraction}{zone}")
+            date, clock, fraction, zone = digits.groups("")
+            fraction = fraction.lstrip(".,") or "0"
+            microseconds = parse_date(f"{date}T{clock:0<6}.{fraction}{zone}")
         elif not isinstance(value, str):
             microseconds = parse_epoch(value)
-        elif EPOCH_NUMBER.fullmatch(text := strip_number(value)):
-            microseconds = parse_epoch(float(text) if "." in text else int(text))
+        elif epoch := EPOCH_NUMBER.fullmatch(value):
+            microseconds = parse_epoch(float(epoch[1]) if "." in epoch[1] else int(epoch[1]))
         elif re.match(r"\d{9}", value):
             # Other rows of digits: fromisoformat would take 2026112402141Z for 20261124, any
             # character in place of "T", and 21:41.
@@ -775,11 +765,6 @@ def parse_timestamp(value: Json) -> int:
     except (ValueError, TypeError, OverflowError):
         raise ValueError(f"must be ISO 8601 or an epoch number, not {shorten(value)}") from None
     return microseconds
-
-
-def strip_number(text: str) -> str:
-    """A number without blanks, and without what PowerShell adds: /Date(1795486452123)/."""
-    return text.strip().removeprefix("/Date(").removesuffix(")/")
 
 
 # Forms that datetime.fromisoformat does not take. A blank can stand for the "+" of an offset: a "+"
@@ -904,11 +889,23 @@ TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # Colours, for example.
 ONE_WORD = re.compile(
     r"[^a-z]*([a-z]{2,})[^a-z]*|[^a-z0-9]*([a-z])[^a-z0-9]*|(D)[1-5]", re.IGNORECASE
 )
-SYSLOG_SEVERITIES = (50, 50, 50, 40, 30, 20, 20, 10)  # RFC 5424, table 2: 0 is emergency.
+# What a number means. The scales of syslog (RFC 5424, table 2: 0 is emergency), of pino and bunyan
+# (10 is trace, 20 debug, 60 fatal) and of Monolog do not overlap. {"severity": 30} is INFO, though
+# we store 30 for WARNING: a client that sends numbers is more often pino than Python.
+SYSLOG_SEVERITIES = dict(enumerate((50, 50, 50, 40, 30, 20, 20, 10)))
+PINO_SEVERITIES = {number: max(number // 10 * 10 - 10, 10) for number in (10, *range(20, 70))}
 MONOLOG_SEVERITIES = {100: 10, 200: 20, 250: 20, 300: 30, 400: 40, 500: 50, 550: 50, 600: 50}
-OTEL_SEVERITIES = (10, 10, 20, 30, 40, 50)  # For four numbers each, from 1 on.
+SEVERITY_OF_NUMBER = SYSLOG_SEVERITIES | PINO_SEVERITIES | MONOLOG_SEVERITIES
+OTEL_SEVERITIES = {number: (10, 10, 20, 30, 40, 50)[(number - 1) // 4] for number in range(1, 25)}
 WINDOWS_LEVEL = "level of an event of windows"
-WINDOWS_SEVERITIES = (20, 50, 40, 30, 20, 10)  # 0 is logged always, 1 critical, 5 verbose.
+# Under these names numbers mean something else.
+SEVERITY_OF_NUMBER_BY_NAME = {
+    "levelno": {number: max(number // 10 * 10, 10) for number in range(1, 60)},  # Python's logging.
+    "severity_number": OTEL_SEVERITIES,
+    "severitynumber": OTEL_SEVERITIES,
+    WINDOWS_LEVEL: dict(enumerate((20, 50, 40, 30, 20, 10))),  # 0 is logged always, 5 is verbose.
+    "priority": {},  # That of a ticket or a job.
+}
 
 
 def parse_severity(value: Json, name: str = "severity") -> int:
@@ -922,43 +919,18 @@ def parse_severity(value: Json, name: str = "severity") -> int:
     Raises ValueError.
     """
     if isinstance(value, str):
-        severity = SEVERITY_OF_WORD.get(value.upper())
-        if severity:
-            return severity
-        match = ONE_WORD.fullmatch(TERMINAL_CODE.sub("", value))
-        word = "".join(match.groups("")).upper() if match else ""
+        word = value.upper()
+        if word not in SEVERITY_OF_WORD:
+            match = ONE_WORD.fullmatch(TERMINAL_CODE.sub("", value))
+            word = "".join(match.groups("")).upper() if match else ""
         if word in SEVERITY_OF_WORD:
             return SEVERITY_OF_WORD[word]
-        if re.fullmatch(r"\s*[0-9]{1,3}\s*", value):
-            return severity_of_number(int(value), name)
-    elif type(value) in (int, float):
-        return severity_of_number(value, name)
+        value = int(value) if re.fullmatch(r"\s*[0-9]{1,3}\s*", value) else value
+    meanings = SEVERITY_OF_NUMBER_BY_NAME.get(name, SEVERITY_OF_NUMBER)
+    if type(value) in (int, float) and value in meanings:
+        return meanings[value]
     names = ", ".join(SEVERITIES)
     raise ValueError(f"must be one of {names} or a usual alias, not {shorten(value)}")
-
-
-def severity_of_number(number: float, name: str) -> int:
-    """The severity that a number means. Where scales overlap, the name decides.
-
-    {"severity": 30} is INFO, though we store 30 for WARNING: a client that sends numbers is more
-    often pino than Python, whose own name is "levelno". Raises ValueError.
-    """
-    if name in ("severity_number", "severitynumber"):
-        if 1 <= number <= 24:
-            return OTEL_SEVERITIES[(int(number) - 1) // 4]
-    elif name == "levelno":  # Python's logging. Between two levels: the lower.
-        if 1 <= number < 60:
-            return max(int(number) // 10 * 10, 10)
-    elif name == WINDOWS_LEVEL:
-        if number in range(6):
-            return WINDOWS_SEVERITIES[int(number)]
-    elif number in range(8):
-        return SYSLOG_SEVERITIES[int(number)]
-    elif number == 10 or 20 <= number < 70:  # pino and bunyan: 10 is trace, 20 debug, 60 fatal.
-        return max(int(number) // 10 * 10 - 10, 10)
-    elif number in MONOLOG_SEVERITIES:
-        return MONOLOG_SEVERITIES[int(number)]
-    raise ValueError(f"has no meaning as the number {shorten(number)}")
 
 
 # The names under which loggers send our fields, in upper or lower case: "Message" and "MSG" too.
@@ -1094,7 +1066,7 @@ def timestamp_of(alias: Alias, fields: dict[str, Json]) -> int:
     if has_clock and alias.name.lower() == "date" and ":" not in str(value):
         value = f"{value}T{clock}"
     timestamp = parse_timestamp(value)
-    is_number = not isinstance(value, str) or EPOCH_NUMBER.fullmatch(strip_number(value))
+    is_number = not isinstance(value, str) or EPOCH_NUMBER.fullmatch(value)
     if is_number and abs(timestamp) < LEAST_EPOCH:
         raise ValueError("a duration")
     return timestamp
@@ -1116,13 +1088,9 @@ def message_of(alias: Alias, _fields: dict[str, Json]) -> str:
 
 def severity_of(alias: Alias, fields: dict[str, Json]) -> int:
     """The severity that an alias means. Raises ValueError."""
-    name = alias.name.lower()
+    name = alias.name if alias.name == "PRIORITY" else alias.name.lower()  # Journald's.
     if name == "level" and "ProviderName" in fields:
         name = WINDOWS_LEVEL
-    # "PRIORITY" in capitals is journald's. Else, as a number, it is that of a ticket or a job.
-    is_journald = alias.name == "PRIORITY"
-    if name == "priority" and not is_journald and not re.search("[A-Za-z]", shorten(alias.value)):
-        raise ValueError("no level")
     return parse_severity(alias.value, name)
 
 
@@ -1405,8 +1373,7 @@ def replace_surrogates(value: Json) -> Json:
     if isinstance(value, list):
         return list(map(replace_surrogates, value))
     if isinstance(value, dict):
-        names = map(replace_surrogates, value)
-        return dict(zip(names, map(replace_surrogates, value.values()), strict=True))
+        return {replace_surrogates(key): replace_surrogates(item) for key, item in value.items()}
     return value
 
 
@@ -1486,39 +1453,28 @@ def parse_form(text: str, charset: str) -> dict[str, Json] | None:
     Raises TooLarge, ValueError, and UnicodeDecodeError, which is one.
     """
     if text.startswith("--") and MULTIPART.search(text, 0, 1000):
-        fields = parse_multipart(text)
+        lists = parse_multipart(text)
     elif FORM.fullmatch(text):
         if text.count("%") > MAX_FORM_ESCAPES:
             raise TooLarge("The form has too many escapes: %XX.", "Send JSON, or a shorter form.")
-        pairs = urllib.parse.parse_qsl(
+        lists = urllib.parse.parse_qs(
             text, keep_blank_values=True, max_num_fields=1000, encoding=charset, errors="strict"
         )
-        fields = collect(pairs)
     else:
         return None
+    # A name that comes again has a list of its values.
+    fields = {name: values[0] if len(values) == 1 else values for name, values in lists.items()}
     # `format_message` evaluates a repr() that the client sent: it can write half a surrogate pair.
     form: dict[str, Json] = replace_surrogates(clean_form(fields))
     return form
 
 
-def collect(pairs: Iterable[tuple[str, str]]) -> dict[str, Json]:
-    """The fields of a form. A name that comes again has a list of its values.
-
-    >>> collect([("tag", "a"), ("message", "hi"), ("tag", "b")])
-    {'tag': ['a', 'b'], 'message': 'hi'}
-    """
-    lists: dict[str, list[str]] = {}
-    for name, value in pairs:
-        lists.setdefault(name, []).append(value)
-    return {name: values[0] if len(values) == 1 else values for name, values in lists.items()}
-
-
-def parse_multipart(text: str) -> dict[str, Json]:
-    r"""The fields of a multipart form (RFC 7578), which curl -F and FormData send.
+def parse_multipart(text: str) -> dict[str, list[str]]:
+    r"""The values of each field of a multipart form (RFC 7578), which curl -F and FormData send.
 
     >>> head = 'Content-Disposition: form-data; name="message"'
     >>> parse_multipart(f"--x\r\n{head}\r\n\r\nhello\r\n--x--\r\n")
-    {'message': 'hello'}
+    {'message': ['hello']}
 
     Raises ValueError for more than 1,000 fields.
     """
@@ -1526,13 +1482,13 @@ def parse_multipart(text: str) -> dict[str, Json]:
     boundary = "\n" + boundary.rstrip("\r")
     if rest.count(boundary) > 1000:
         raise ValueError
-    pairs = []
+    lists: dict[str, list[str]] = {}
     for part in rest.split(boundary):
         head, *content = re.split(r"\r?\n\r?\n", part, maxsplit=1)
         name = PART_NAME.search(head)
         if name and content:
-            pairs.append((name[1] or name[2], content[0].removesuffix("\r")))
-    return collect(pairs)
+            lists.setdefault(name[1] or name[2], []).append(content[0].removesuffix("\r"))
+    return lists
 
 
 # Fields in a form of logging.handlers.HTTPHandler that repeat others or say nothing to a reader.
@@ -1548,17 +1504,18 @@ def clean_form(fields: dict[str, Json]) -> dict[str, Json]:
     >>> clean_form(form)
     {'levelname': 'INFO', 'message': '3 rows'}
     """
-    if "msg" not in fields or "levelno" not in fields:
-        return fields
-    if not all(isinstance(value, str) for value in fields.values()):  # It sends no name twice.
+    # It sends no name twice: each value is a text.
+    is_of_handler = "msg" in fields and "levelno" in fields
+    if not is_of_handler or not all(isinstance(value, str) for value in fields.values()):
         return fields
     message = fields.pop("msg")
-    arguments = fields.pop("args", "()")
-    fields["message"] = format_message(message, arguments)
-    if fields["message"] == message and arguments not in ("()", "None", ""):
-        # They are not in the message: it could not be formatted.
-        fields["arguments"] = arguments[: MAX_ATTRIBUTES_BYTES // 8]
-    if str(fields.get("levelname")).upper() in SEVERITY_OF_WORD:
+    arguments = fields.pop("args", "")
+    fields["message"] = message
+    if arguments not in ("()", "None", ""):
+        fields["message"] = format_message(message, arguments)
+        if fields["message"] == message:  # They are not in it: it could not be formatted.
+            fields["arguments"] = arguments[: MAX_ATTRIBUTES_BYTES // 8]
+    if fields.get("levelname", "").upper() in SEVERITY_OF_WORD:
         del fields["levelno"]  # Else the name is the program's own, and the number is kept.
     for name in ("exc_info", "exc_text", "stack_info"):
         if fields.get(name) == "None":
@@ -1570,16 +1527,14 @@ def clean_form(fields: dict[str, Json]) -> dict[str, Json]:
 CONVERSION = re.compile(r"%(?:\([^()%]*\))?[-#0 +]*\d{0,3}(?:\.\d{0,3})?[hlL]?[diouxXeEfFgGcrsa%]")
 
 
-def format_message(message: Json, arguments: Json) -> Json:
+def format_message(message: str, arguments: str) -> str:
     """The text that logging would make of a message and the repr() of its arguments.
 
     HTTPHandler sends both apart. The message stays as it is where they do not fit each other, or
     where the result could be large: each conversion can write all the arguments, %a makes up to ten
     characters of one ("\\U0001f600"), and a width adds up to 999 blanks.
     """
-    if "%" not in message or len(message) > MAX_MESSAGE_BYTES:
-        return message
-    if arguments in ("", "()", "None") or len(arguments) > MAX_ATTRIBUTES_BYTES:
+    if len(message) > MAX_MESSAGE_BYTES or len(arguments) > MAX_ATTRIBUTES_BYTES:
         return message
     largest = message.count("%") * (10 * len(arguments) + 999)
     if largest > 16 * MAX_MESSAGE_BYTES or "%" in CONVERSION.sub("", message):
