@@ -767,37 +767,30 @@ def parse_timestamp(value: Json) -> int:
     return microseconds
 
 
-# Forms that datetime.fromisoformat does not take. A blank can stand for the "+" of an offset: a "+"
-# in a URL arrives so. Go writes "2026-11-24 02:14:12 +0000 UTC m=+0.1", with a second zone and its
-# monotonic clock.
-TIME_FORM = (
-    r"[ ]*(?P<hour>\d\d?)(?P<rest>:\d\d(?::\d\d(?:[.,]\d+)?)?)(?:[ \u202f]?(?P<half>[AaPp])[Mm])?"
+# What datetime.fromisoformat does not take: "2026/1/4 02:14:12 UTC"; mails' "Tue, 24 Nov 2026
+# 02:14:12 +0000" and Apache's "24/Nov/2026:02:14:12 +0000"; Java's "Nov 24, 2026, 2:14:12 AM",
+# JavaScript's "Tue Nov 24 2026 02:14:12 GMT+0100 (CET)" and, with the year at its end, "Tue Nov 24
+# 02:14:12 CET 2026". Go adds a second zone and its clock: "+0000 UTC m=+0.1". A blank can stand for
+# the "+" of an offset: a "+" in a URL arrives so.
+LOOSE_DATE = re.compile(
+    r"""
+    (?:[A-Za-z]{3,9},?[ ]+)?                                      # The day of the week.
+    (?: (?P<year_1>\d{4})[-/.]?(?P<month_1>\d\d|\d(?=[-/.]))[-/.]?(?P<day_1>\d\d|(?<=[-/.])\d)
+      | (?P<day_2>\d\d?)[-/ ](?P<month_2>[A-Za-z]{3})[a-z]*[-/ ](?P<year_2>\d{4}|\d\d(?!:))
+      | (?P<month_3>[A-Za-z]{3})[a-z]*[ ]+(?P<day_3>\d\d?)(?:,?[ ](?P<year_3>\d{4}))?
+    )
+    (?:[tT,_: ]|,[ ]|[ ]@[ ]|[ ]at[ ])[ ]*
+    (?P<hour>\d\d?)(?P<rest>:\d\d(?::\d\d(?:[.,]\d+)?)?)(?:[ \u202f]?(?P<half>[AaPp])[Mm])?
+    (?:
+        [ ]? (?:GMT(?=[+-]))?
+        (?P<zone>(?:[+-]\d\d|[ ](?:0\d|1[0-4])):?(?:\d\d)?|[A-Za-z]{1,4})
+        Z? (?:[ ]\(.*\))?                                         # Some write +00:00Z.
+    )?
+    (?:[ ](?P<year_4>\d{4}))? (?:[ ](?:[A-Z]{3,4}|[+-]\d\d(?:\d\d)?))? (?:[ ]m=.*)?
+    """,
+    re.VERBOSE,
 )
-ZONE_FORM = (
-    r"(?:[ ]?(?P<zone>[+ -]\d\d:?(?:\d\d)?|[A-Za-z]{1,4})Z?)?"  # Some write +00:00Z.
-    r"(?:[ ](?:[A-Z]{3,4}|[+-]\d\d(?:\d\d)?))?(?:[ ]m=.*)?"
-)
-# "2026-11-24, 02:14:12.5" or "2026/1/4 02:14:12 UTC", for example.
-LOOSE_ISO_FORM = (
-    r"(?P<year>\d{4})[-/.]?(?P<month>\d\d|\d(?=[-/.]))[-/.]?(?P<day>\d\d|(?<=[-/.])\d)"
-    rf"[tT,_ ]{TIME_FORM}{ZONE_FORM}"
-)
-# Tue, 24 Nov 2026 02:14:12 +0000 (RFC 2822) and 24/Nov/2026:02:14:12 +0000 (Apache)
-MAIL_FORM = (
-    r"(?:[A-Za-z]{3,9},?[ ]+)?(?P<day>\d\d?)[-/ ](?P<month>[A-Za-z]{3})[a-z]*[-/ ]"
-    rf"(?P<year>\d{{4}}|\d\d)[: ]{TIME_FORM}{ZONE_FORM}"
-)
-# Tue Nov 24 02:14:12 2026 (ctime) and Tue Nov 24 02:14:12 CET 2026 (date)
-CTIME_FORM = (
-    rf"(?:[A-Za-z]{{3}}[ ]+)?(?P<month>[A-Za-z]{{3}})[ ]+(?P<day>\d\d?)[ ]{TIME_FORM}"
-    r"(?:[ ](?P<zone>[A-Z]{3,4}|[+-]\d{4}))?[ ](?P<year>\d{4})"
-)
-# Nov 24, 2026, 2:14:12 AM (Java), and Tue Nov 24 2026 02:14:12 GMT+0100 (CET) (JavaScript)
-AMERICAN_FORM = (
-    r"(?:[A-Za-z]{3,9},?[ ])?(?P<month>[A-Za-z]{3})[a-z]*[ ](?P<day>\d\d?),?[ ](?P<year>\d{4})"
-    rf"(?:,|[ ]@|[ ]at)?[ ]{TIME_FORM}(?:[ ]GMT(?=[+-]))?{ZONE_FORM}(?:[ ]\(.*\))?"
-)
-DATE_FORMS = [re.compile(form) for form in (LOOSE_ISO_FORM, MAIL_FORM, CTIME_FORM, AMERICAN_FORM)]
+MAX_DATE_CHARS = 100  # LOOSE_DATE can take as many steps as the square of the length.
 # fromisoformat would take the sign for the "T", and the offset for a time of the day.
 DATE_WITH_ZONE = re.compile(r"(\d{4}-?\d\d-?\d\d)([+-]\d\d:?\d\d|Z)")
 MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
@@ -843,11 +836,14 @@ def parse_date(text: str) -> int:
         moment = datetime.fromisoformat(text)
     except ValueError:
         text = text.strip(" []\r\n").partition("[")[0]  # Java ends with "+01:00[Europe/Paris]".
-        matches = (form.fullmatch(text) for form in DATE_FORMS)
-        parts = next(filter(None, matches), None)
-        if not parts:
+        match = LOOSE_DATE.fullmatch(text) if len(text) <= MAX_DATE_CHARS else None
+        if not match:
             raise
-        year, month, day, hour, rest = parts.group("year", "month", "day", "hour", "rest")
+        parts = match.groupdict("")  # Of each field, one is there. More of them make no date.
+        year = parts["year_1"] + parts["year_2"] + parts["year_3"] + parts["year_4"]
+        month = parts["month_1"] + parts["month_2"] + parts["month_3"]
+        day = parts["day_1"] + parts["day_2"] + parts["day_3"]
+        hour = parts["hour"]
         if len(year) == 2:
             year = f"{'19' if year > '68' else '20'}{year}"  # As strptime takes it.
         if parts["half"]:  # AM or PM.
@@ -856,7 +852,9 @@ def parse_date(text: str) -> int:
             month = str(MONTHS.index(month.lower()) + 1)
         zone = (parts["zone"] or "Z").replace(" ", "+")
         zone = ZONES.get(zone.upper(), zone)
-        moment = datetime.fromisoformat(f"{year}-{month:0>2}-{day:0>2}T{hour:0>2}{rest}{zone}")
+        moment = datetime.fromisoformat(
+            f"{year}-{month:0>2}-{day:0>2}T{hour:0>2}{parts['rest']}{zone}"
+        )
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=timezone.utc)
     return (moment - EPOCH) // MICROSECOND

@@ -179,6 +179,7 @@ NOT_UNDERSTOOD: tuple[dict[str, Json], ...] = (
     {"time": "soon"}, {"time": ""}, {"time": 35}, {"ts": 0.25}, {"date": "24.11.2026"},
     {"datetime": "2026-11-24 02:14:12 XYZ"}, {"asctime": "Nov 24 02:14:12"}, {"t": 1795486452},
     {"instant": {"a": 1}}, {"created": True}, {"date": "2026-11-24 02:14:12 XM"},
+    {"time": "24 Nov 02:14:12"}, {"time": "Tue Nov 24 2026 02:14:12 (CET)"},
     {"time": "35\n"}, {"datetime": {"date": MOMENT, "timezone": "Europe/Madrid"}},
     {"id": 7}, {"id": "a", "received_at": "2026-11-24T02:14:12.000000Z"},
     {"id": 7, "received_at": "2026-11-24"}, {"id": 7, "received_at": 5},
@@ -197,6 +198,7 @@ TIMES: tuple[tuple[Json, str], ...] = (
     ("2026-11-23 21:14:12-05", f"{MOMENT}.000000Z"),
     ("Tue, 24 Nov 2026 02:14:12 +0000", f"{MOMENT}.000000Z"),
     ("Tue, 24 Nov 2026 03:14:12 CET", f"{MOMENT}.000000Z"),
+    ("Tue, 24 Nov 2026 03:14:12 +0100 (CET)", f"{MOMENT}.000000Z"),
     ("24 Nov 2026 02:14 GMT", "2026-11-24T02:14:00.000000Z"),
     ("Tuesday, 24-Nov-26 02:14:12 GMT", f"{MOMENT}.000000Z"),
     ("24/Nov/2026:02:14:12 +0000", f"{MOMENT}.000000Z"),
@@ -531,6 +533,7 @@ class Bodies(ServerTests):
             ("a name of a form", b"a" * (9 * mib) + b"="),
             ("brackets", b"[" * (10 * mib)),
             ("digits", b"[" + b"1" * (9 * mib)),
+            ("a time", b'{"time": "Nov 24 2026 02:14:12 m=' + b" (" * (4 * mib) + rb'\n"}'),
         ):
             with self.subTest(name):
                 began = seconds_at_work(self.server)
