@@ -363,11 +363,8 @@ class Config:
         return not any(token.role == "read" for token in self.tokens)
 
     def find_token(self, secret: bytes, *roles: str) -> Token | None:
-        """The token of one of these roles with that secret.
-
-        It compares every token to its end, so that the time it takes tells nothing
-        (https://docs.python.org/3/library/hmac.html#hmac.compare_digest).
-        """
+        """The token of one of these roles with that secret."""
+        # All are compared, each to its end, so that the time it takes tells nothing.
         equal = [t for t in self.tokens if hmac.compare_digest(t.secret.encode(), secret)]
         return next((token for token in equal if token.role in roles), None)
 
@@ -385,14 +382,11 @@ def is_loopback(host: str) -> bool:
 
 
 class Setting(NamedTuple):
-    """What the value of a key must be, in words and as a test; and its default.
-
-    A default that fails the test means that the key is required.
-    """
+    """What the value of a key must be, in words and as a test; and its default."""
 
     words: str
     is_right: Callable[[Json], bool]
-    default: Json = None
+    default: Json = None  # A key whose default fails the test must be there.
 
 
 def is_word(value: Json) -> bool:
@@ -729,12 +723,12 @@ DATE_OF_DIGITS = re.compile(
 def parse_timestamp(value: Json) -> int:
     """A moment in any usual form, in microseconds. Without an offset it is UTC.
 
+    Raises ValueError for all else, and outside of the years 1 to 9999.
+
     >>> parse_timestamp("2026-11-24T03:14:12.123456+01:00")
     1795486452123456
     >>> {parse_timestamp(n) for n in (1795486452, "1795486452000", 1795486452000000)}
     {1795486452000000}
-
-    Raises ValueError for all else, and outside of the years 1 to 9999.
     """
     try:
         if isinstance(value, str) and value[4:5] == "-":  # 2026-..., as most have it.
@@ -794,41 +788,19 @@ MAX_DATE_CHARS = 100  # LOOSE_DATE can take as many steps as the square of the l
 # fromisoformat would take the sign for the "T", and the offset for a time of the day.
 DATE_WITH_ZONE = re.compile(r"(\d{4}-?\d\d-?\d\d)([+-]\d\d:?\d\d|Z)")
 MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
-ZONE_NAMES = {  # The American ones as RFC 2822, 4.3 has them.
-    "+00": "Z UT UTC GMT WET",
-    "+01": "CET WEST BST WAT",
-    "+02": "CEST EET SAST CAT",
-    "+03": "EEST MSK EAT IDT",
-    "+05": "PKT",
-    "+05:30": "IST",
-    "+07": "WIB ICT",
-    "+08": "HKT SGT AWST WITA",
-    "+09": "JST KST WIT",
-    "+09:30": "ACST",
-    "+10": "AEST",
-    "+10:30": "ACDT",
-    "+11": "AEDT",
-    "+12": "NZST",
-    "+13": "NZDT",
-    "-02:30": "NDT",
-    "-03": "BRT ART UYT CLST",
-    "-03:30": "NST",
-    "-04": "EDT CLT VET BOT",
-    "-05": "EST CDT COT PET ECT",
-    "-06": "CST MDT",
-    "-07": "MST PDT",
-    "-08": "PST AKDT",
-    "-09": "AKST",
-    "-10": "HST",
-}
-ZONES = {name: offset for offset, names in ZONE_NAMES.items() for name in names.split()}
+ZONE_NAMES = """
+    Z=+00 UT=+00 UTC=+00 GMT=+00 WET=+00 WEST=+01 BST=+01 CET=+01 CEST=+02 EET=+02 EEST=+03 MSK=+03
+    WAT=+01 CAT=+02 SAST=+02 EAT=+03 IDT=+03 PKT=+05 IST=+05:30 WIB=+07 ICT=+07 WITA=+08 HKT=+08
+    SGT=+08 JST=+09 KST=+09 WIT=+09 AWST=+08 ACST=+09:30 ACDT=+10:30 AEST=+10 AEDT=+11 NZST=+12
+    NZDT=+13 NDT=-02:30 NST=-03:30 EDT=-04 EST=-05 CDT=-05 CST=-06 MDT=-06 MST=-07 PDT=-07 PST=-08
+    AKDT=-08 AKST=-09 HST=-10 BRT=-03 ART=-03 UYT=-03 CLST=-03 CLT=-04 VET=-04 BOT=-04 COT=-05
+    PET=-05 ECT=-05
+"""  # The American ones as RFC 2822, 4.3 has them.
+ZONES = dict(name.split("=") for name in ZONE_NAMES.split())
 
 
 def parse_date(text: str) -> int:
-    """Microseconds of a moment in ISO 8601, or as mails and web servers write it.
-
-    Raises ValueError.
-    """
+    """Microseconds of a moment in ISO 8601 or a form of LOOSE_DATE. Raises ValueError."""
     # 16: as long as "2026-11-24+01:00".
     if len(text) <= 16 and (date := DATE_WITH_ZONE.fullmatch(text)):
         text = f"{date[1]}T00:00:00{date[2]}"
@@ -902,19 +874,17 @@ SEVERITY_OF_NUMBER_BY_NAME = {
     "severity_number": OTEL_SEVERITIES,
     "severitynumber": OTEL_SEVERITIES,
     WINDOWS_LEVEL: dict(enumerate((20, 50, 40, 30, 20, 10))),  # 0 is logged always, 5 is verbose.
-    "priority": {},  # That of a ticket or a job.
+    "priority": {},  # Nothing: it is that of a ticket or a job.
 }
 
 
 def parse_severity(value: Json, name: str = "severity") -> int:
-    """The number of a severity. The name under which it came can tell what its numbers mean.
+    """The number of a severity. `name` can tell what its numbers mean. Raises ValueError.
 
     >>> [parse_severity(text) for text in ("warn", " [Error]: ", "\x1b[31mfatal\x1b[0m", "INFO+2")]
     [30, 40, 50, 20]
     >>> [parse_severity(3), parse_severity(30), parse_severity(30, "levelno"), parse_severity(400)]
     [40, 20, 30, 40]
-
-    Raises ValueError.
     """
     if isinstance(value, str):
         word = value.upper()
@@ -999,13 +969,12 @@ def find_aliases(fields: dict[str, Json], path: str = "") -> Aliases:
     for key, value in fields.items():
         name = path + key
         lower = name.lower()
-        # "s" is a level only in MongoDB, which also has {"t": {"$date": ...}}. Who means a time by
-        # "t" sends no number.
-        means_other = (lower == "s" and not isinstance(fields.get("t"), dict)) or (
-            lower == "t" and isinstance(value, int | float)
-        )
         is_known = lower in KNOWN_NAMES and BESIDE.get(lower, key) in fields
-        if is_known and value is not None and not means_other:
+        if lower == "t" and isinstance(value, int | float):  # Who means a time sends no number.
+            is_known = False
+        if lower == "s" and not isinstance(fields.get("t"), dict):  # {"$date": ...}, of MongoDB.
+            is_known = False
+        if is_known and value is not None:
             field, rank = KNOWN_NAMES[lower]
             # A text counts before any other value, except for times. A level of digits is no text:
             # the same number is another level in another logger, and in a form all is text.
@@ -1030,7 +999,7 @@ def pop_alias(fields: dict[str, Json], aliases: Aliases, field: str) -> Json:
         found.sort(key=operator.attrgetter("rank"))
     for alias in found:
         try:
-            value = MEANINGS[field](alias, fields)
+            value = understand(field, alias, fields)
         except ValueError:
             continue
         # Only a flat member whose value is this very object is removed. One inside an object stays
@@ -1051,8 +1020,6 @@ def drop_id_and_receipt(fields: dict[str, Json]) -> None:
         del fields["id"], fields["received_at"]
 
 
-# What an alias means can depend on other fields of the record: these functions get it too.
-
 LEAST_EPOCH = 100_000_000 * SECOND  # March 1973. A smaller number under an alias is a duration.
 
 
@@ -1070,7 +1037,7 @@ def timestamp_of(alias: Alias, fields: dict[str, Json]) -> int:
     return timestamp
 
 
-def message_of(alias: Alias, _fields: dict[str, Json]) -> str:
+def message_of(alias: Alias) -> str:
     """The message that an alias means. Raises ValueError, RecordError."""
     message = alias.value
     if alias.name.lower() in ("log", "event", "record") and isinstance(message, dict):
@@ -1084,27 +1051,24 @@ def message_of(alias: Alias, _fields: dict[str, Json]) -> str:
     return check_message(alias.name.lower(), message)
 
 
-def severity_of(alias: Alias, fields: dict[str, Json]) -> int:
-    """The severity that an alias means. Raises ValueError."""
-    name = alias.name if alias.name == "PRIORITY" else alias.name.lower()  # Journald's.
+def understand(field: str, alias: Alias, fields: dict[str, Json]) -> Json:
+    """What an alias means for a field. It can depend on other fields of the record.
+
+    Raises ValueError, and RecordError for a message that can't be stored.
+    """
+    if field == "timestamp":
+        return timestamp_of(alias, fields)
+    if field == "message":
+        return message_of(alias)
+    if field == "service":
+        if is_service(alias.value):
+            return alias.value
+        raise ValueError("no name of a service")
+    # In capitals, "PRIORITY" is journald's, a level. Else it is that of a ticket or a job.
+    name = alias.name if alias.name == "PRIORITY" else alias.name.lower()
     if name == "level" and "ProviderName" in fields:
         name = WINDOWS_LEVEL
     return parse_severity(alias.value, name)
-
-
-def service_of(alias: Alias, _fields: dict[str, Json]) -> str:
-    """The service that an alias means. Raises ValueError."""
-    if not is_service(alias.value):
-        raise ValueError("no name of a service")
-    return str(alias.value)
-
-
-MEANINGS: dict[str, Callable[[Alias, dict[str, Json]], Json]] = {
-    "timestamp": timestamp_of,
-    "severity": severity_of,
-    "message": message_of,
-    "service": service_of,
-}
 
 
 def find_service(fields: dict[str, Json], aliases: Aliases, service: Json, token: Token) -> str:
@@ -1136,10 +1100,7 @@ def find_service(fields: dict[str, Json], aliases: Aliases, service: Json, token
 
 
 def check_size(field: str, text: str, most: int) -> None:
-    """Raises RecordError for a text of more bytes than `most` in UTF-8.
-
-    A character has at most 4 bytes, so it is called for long texts only: the call takes time.
-    """
+    """Raises RecordError for a text of more bytes than `most` in UTF-8."""
     if len(text.encode()) > most:
         raise RecordError(field, f"is longer than {most >> 10} KiB")
 
@@ -1381,9 +1342,7 @@ JSON_BEGIN = re.compile(r"(?:\[\s*\]\s*)*+(?:\{|\[\s*\{\s*[\"}]|\Z)")
 
 
 def is_json(text: str) -> bool:
-    """Whether a text is meant as JSON, well formed or not. Lines of a log can begin with "[" too.
-
-    Raises RecursionError for JSON that is nested too deep.
+    """Whether a text is meant as JSON, well formed or not. Raises RecursionError.
 
     >>> [is_json(text) for text in ('{"a', "[1, 2]", "[1] up", '[12] {"message": "a"}')]
     [True, True, False, False]
@@ -1446,10 +1405,7 @@ MULTIPART = re.compile(r"^content-disposition: *form-data", re.IGNORECASE | re.M
 
 
 def parse_form(text: str, charset: str) -> dict[str, Json] | None:
-    """The fields of a form; None for a text that is none. `charset` is that of %XX in it.
-
-    Raises TooLarge, ValueError, and UnicodeDecodeError, which is one.
-    """
+    """The fields of a form, or None. `charset` is that of %XX. Raises TooLarge and ValueError."""
     if text.startswith("--") and MULTIPART.search(text, 0, 1000):
         lists = parse_multipart(text)
     elif FORM.fullmatch(text):
@@ -1468,13 +1424,11 @@ def parse_form(text: str, charset: str) -> dict[str, Json] | None:
 
 
 def parse_multipart(text: str) -> dict[str, list[str]]:
-    r"""The values of each field of a multipart form (RFC 7578), which curl -F and FormData send.
+    r"""The values of each field of a multipart form (RFC 7578). Raises ValueError for over 1,000.
 
     >>> head = 'Content-Disposition: form-data; name="message"'
     >>> parse_multipart(f"--x\r\n{head}\r\n\r\nhello\r\n--x--\r\n")
     {'message': ['hello']}
-
-    Raises ValueError for more than 1,000 fields.
     """
     boundary, _, rest = text.partition("\n")
     boundary = "\n" + boundary.rstrip("\r")
@@ -1496,7 +1450,7 @@ FORM_NOISE = frozenset((
 
 
 def clean_form(fields: dict[str, Json]) -> dict[str, Json]:
-    """The fields of a form. Of those that logging.handlers.HTTPHandler posts, some say nothing.
+    """The fields of a form, without what says nothing in those of logging.handlers.HTTPHandler.
 
     >>> form = {"msg": "%s rows", "args": "(3,)", "levelname": "INFO", "levelno": "20"}
     >>> clean_form(form)
@@ -1766,18 +1720,16 @@ def check_follow(values: dict[str, Json], follow: bool) -> None:
     # id says nothing: they have a cursor.
     not_allowed = ("order", "cursor", "format") if follow else ("after",)
     for name in not_allowed:
-        # A follower gets NDJSON anyway: to ask for it is no mistake.
-        if name in values and (name, values[name]) != ("format", "ndjson"):
+        if name in values and values[name] != "ndjson":  # A follower gets NDJSON anyway.
             word = "with" if follow else "without"
-            problem = f"The parameter {name} does not go {word} follow=1."
-            raise BadQuery(problem, "Leave it out.")
+            raise BadQuery(f"The parameter {name} does not go {word} follow=1.", "Leave it out.")
 
 
 def check_filters(values: dict[str, Json]) -> None:
     """Raises BadQuery for more filters than one statement of SQL should have."""
     if sum(len(values.get(name, ())) for name in SEVERAL) > MAX_NAMES:
-        problem = f"There are over {MAX_NAMES:,} services, severities and texts."
-        raise BadQuery(problem, "Send fewer.")
+        error = f"There are over {MAX_NAMES:,} services, severities and texts."
+        raise BadQuery(error, "Send fewer.")
     pairs = values["attributes"] + values["not_attributes"]
     too_long = any(len(value) > MAX_TEXT_CHARS for _, value in pairs)
     if too_long or len(pairs) > MAX_ATTRIBUTE_FILTERS:
