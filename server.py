@@ -748,9 +748,7 @@ def parse_timestamp(value: Json) -> int:
             microseconds = parse_epoch(value)
         elif epoch := EPOCH_NUMBER.fullmatch(value):
             microseconds = parse_epoch(float(epoch[1]) if "." in epoch[1] else int(epoch[1]))
-        elif re.match(r"\d{9}", value):
-            # Other rows of digits: fromisoformat would take 2026112402141Z for 20261124, any
-            # character in place of "T", and 21:41.
+        elif re.match(r"\d{9}", value):  # fromisoformat would take 2026112402141Z for 20261124.
             raise ValueError
         else:
             microseconds = parse_date(value)
@@ -1304,9 +1302,8 @@ SIGNATURES = {
 def unreadable(body: bytes, error: ValueError | RecursionError) -> Refusal:
     """The refusal of a body, for the error with which it was read."""
     if isinstance(error, json.JSONDecodeError):
-        place = f"line {error.lineno} column {error.colno} (character {error.pos})"
-        hint = "Correct it and send it again; nothing was stored."
-        return BadBody(f"The body is not JSON: {error.msg}, {place}.", hint)
+        problem = f"The body is not JSON: {error}."  # It names line, column and character.
+        return BadBody(problem, "Correct it and send it again; nothing was stored.")
     if not isinstance(error, UnicodeError):
         problem = "The body has too long a number, is nested too deep or has too many fields."
         # Python does not convert a text of more than 4,300 digits to a number.
@@ -1394,8 +1391,7 @@ def split_lines(text: str) -> list[Json]:
             problem = "can't be read: not UTF-8, nested too deep, or too long a number"
             values.append(RecordError("record", problem))
         check_count(len(values))
-    has_good = not all(isinstance(value, RecordError) for value in values)
-    return values if has_good else []
+    return [] if all(isinstance(value, RecordError) for value in values) else values
 
 
 FORM = re.compile(r"[\w.%+*@\[\]-]+=[^\s\"']*")  # As browsers write one.
@@ -1444,9 +1440,7 @@ def parse_multipart(text: str) -> dict[str, list[str]]:
 
 
 # Fields in a form of logging.handlers.HTTPHandler that repeat others or say nothing to a reader.
-FORM_NOISE = frozenset((
-    "msecs", "relativeCreated", "thread", "process", "processName", "taskName", "filename",
-))  # fmt: skip
+NOISE = {"msecs", "relativeCreated", "thread", "process", "processName", "taskName", "filename"}
 
 
 def clean_form(fields: dict[str, Json]) -> dict[str, Json]:
@@ -1472,7 +1466,7 @@ def clean_form(fields: dict[str, Json]) -> dict[str, Json]:
     for name in ("exc_info", "exc_text", "stack_info"):
         if fields.get(name) == "None":
             del fields[name]
-    return {name: value for name, value in fields.items() if name not in FORM_NOISE}
+    return {name: value for name, value in fields.items() if name not in NOISE}
 
 
 # A conversion of a format, with a width and a precision of at most 3 digits.
@@ -1523,8 +1517,7 @@ def check_density(text: str) -> None:
 def check_count(records: int) -> None:
     """Raises TooLarge for more records than a batch may have."""
     if records > MAX_RECORDS:
-        error = f"The batch has more than {MAX_RECORDS:,} records."
-        raise TooLarge(error, "Send smaller batches.")
+        raise TooLarge(f"The batch has more than {MAX_RECORDS:,} records.", "Send smaller batches.")
 
 
 # -------- 6. Queries
@@ -1728,8 +1721,8 @@ def check_follow(values: dict[str, Json], follow: bool) -> None:
 def check_filters(values: dict[str, Json]) -> None:
     """Raises BadQuery for more filters than one statement of SQL should have."""
     if sum(len(values.get(name, ())) for name in SEVERAL) > MAX_NAMES:
-        error = f"There are over {MAX_NAMES:,} services, severities and texts."
-        raise BadQuery(error, "Send fewer.")
+        problem = f"There are over {MAX_NAMES:,} services, severities and texts."
+        raise BadQuery(problem, "Send fewer.")
     pairs = values["attributes"] + values["not_attributes"]
     too_long = any(len(value) > MAX_TEXT_CHARS for _, value in pairs)
     if too_long or len(pairs) > MAX_ATTRIBUTE_FILTERS:
@@ -1739,13 +1732,11 @@ def check_filters(values: dict[str, Json]) -> None:
 
 def parse_cursor(text: str) -> tuple[int, int]:
     """The cursor in a link to the next page, as `format_cursor` makes it."""
-    try:
+    with contextlib.suppress(ValueError):
         timestamp, last_id = map(int, base64.urlsafe_b64decode(text).decode("ascii").split(":"))
-    except ValueError:
-        timestamp = last_id = -1
-    if not (MIN_TIMESTAMP <= timestamp <= MAX_TIMESTAMP and 0 <= last_id <= MAX_ID):
-        raise ValueError('the cursor of a "next" link, as it was given')
-    return timestamp, last_id
+        if MIN_TIMESTAMP <= timestamp <= MAX_TIMESTAMP and 0 <= last_id <= MAX_ID:
+            return timestamp, last_id
+    raise ValueError('the cursor of a "next" link, as it was given')
 
 
 def format_cursor(last: StoredRecord) -> str:
