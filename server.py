@@ -711,12 +711,12 @@ def to_json(field: str, value: Json) -> str:
 
 # As a text, 20261124 is a date, and 2026 is refused: it may be a year. As numbers of JSON they are
 # seconds since 1970. PowerShell writes /Date(1795486452123)/.
-EPOCH_NUMBER = re.compile(r"\s*(?:/Date\()?(?!\d{4}(?:\d{4})?\s*\Z)(-?\d+(?:\.\d+)?)(?:\)/)?\s*")
+EPOCH_NUMBER = re.compile(r"(?:/Date\()?(?!\d{4}(?:\d{4})?\Z)(-?\d++(?:\.\d++)?)(?:\)/)?")
 # 20261124021412, with a fraction (.5, or 3 or 6 more digits) and an offset where they are there.
 # Without seconds, only an offset shows that it is a date. In milliseconds such a number would be of
 # the year 2572 or later.
 DATE_OF_DIGITS = re.compile(
-    r"((?:19|20)\d{6})(\d{6}|\d{4}(?=[Z+-]))([.,]\d+|\d{3}|\d{6})?(Z|[+-]\d\d(?::?\d\d)?)?"
+    r"((?:19|20)\d{6})(\d{6}|\d{4}(?=[Z+-]))([.,]\d++|\d{3}|\d{6})?(Z|[+-]\d\d(?::?\d\d)?)?"
 )
 
 
@@ -746,7 +746,7 @@ def parse_timestamp(value: Json) -> int:
             microseconds = parse_date(f"{date}T{clock:0<6}.{fraction}{zone}")
         elif not isinstance(value, str):
             microseconds = parse_epoch(value)
-        elif epoch := EPOCH_NUMBER.fullmatch(value):
+        elif epoch := EPOCH_NUMBER.fullmatch(value.strip()):
             microseconds = parse_epoch(float(epoch[1]) if "." in epoch[1] else int(epoch[1]))
         elif re.match(r"\d{9}", value):  # fromisoformat would take 2026112402141Z for 20261124.
             raise ValueError
@@ -1029,7 +1029,7 @@ def timestamp_of(alias: Alias, fields: dict[str, Json]) -> int:
     if has_clock and alias.name.lower() == "date" and ":" not in str(value):
         value = f"{value}T{clock}"
     timestamp = parse_timestamp(value)
-    is_number = not isinstance(value, str) or EPOCH_NUMBER.fullmatch(value)
+    is_number = not isinstance(value, str) or EPOCH_NUMBER.fullmatch(value.strip())
     if is_number and abs(timestamp) < LEAST_EPOCH:
         raise ValueError("a duration")
     return timestamp
