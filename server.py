@@ -1091,9 +1091,8 @@ def find_service(fields: dict[str, Json], aliases: Aliases, service: Json, token
     if service in (None, ""):
         service = pop_alias(fields, aliases, "service")
     if not is_service(service):
-        error = f"is missing, or no text of 1 to {MAX_SERVICE_CHARS} characters"
-        names = "service, logger, name or app"
-        raise RecordError("service", f"{error}: with a shipper's token, {names} must tell it")
+        must = f"must be a text of 1 to {MAX_SERVICE_CHARS} characters, with a shipper's token"
+        raise RecordError("service", f"{must}: in service, logger, name or app")
     return str(service)
 
 
