@@ -2975,15 +2975,17 @@ def count_records(db: sqlite3.Connection, parts: list[Part], step: int | None) -
 # -------- 10. Retention *
 # The core uses nothing of this chapter: main makes its `SQLiteStore`.
 
-UPKEEP_SECONDS = 0.25  # Between two looks. At the highest rate some 15 MB come in meanwhile.
-RUSH_SECONDS = 0.05  # Between two looks while there is room for RUSH_BYTES only.
-RUSH_BYTES = 64 << 20
+UPKEEP_SECONDS = 0.05  # Between two looks. At the highest rate some 3 MB come in meanwhile.
 UPKEEP_RECORDS = 2_000  # One step deletes so many, so that no writer waits long.
 WAL_PAUSE_SECONDS = 30  # After a checkpoint that could not end, since another process reads.
 SPARE_PAGES = 1_000  # Free pages that stay in the file for the next records.
 JUMP_SECONDS = 3600  # A clock that jumped ahead and stayed there for so long is believed.
 AGE_NOTES = 10_000  # So many notes are kept for max_age_days: for 30 days, one each 4 minutes.
-OLDEST = "id < (SELECT min(id) FROM logs) + :most"  # The lowest ids: a range of :most.
+# The keys of records up to an id, of those that came before a moment: so many of the oldest.
+DELETE_KEYS = """
+DELETE FROM keys WHERE first_id + records - 1 <= ?
+AND key IN (SELECT key FROM keys WHERE created_at < ? ORDER BY created_at LIMIT ?)
+"""
 
 
 class SQLiteStore(SQLiteCounts):
@@ -2998,12 +3000,11 @@ class SQLiteStore(SQLiteCounts):
 
     def __init__(self, config: Config):
         super().__init__(config)
-        self._shrunk = False  # Freed pages are in the WAL: a checkpoint is due.
-        self._pause = RUSH_SECONDS
         self._clock = (now(), time.monotonic())  # When the two clocks agreed last.
         self._notes: deque[tuple[float, int]] = deque()
         self._old_id = 0  # All ids up to it are too old by the notes.
-        self._start_id = -1  # The newest id when the first note was made.
+        self._start_id = 0  # The newest id when the first note was made.
+        self._shrunk = False  # Freed pages are in the WAL: a checkpoint is due.
         self._wal_pause_until = 0.0  # By the monotonic clock.
         threading.Thread(target=self.upkeep, daemon=True).start()
 
@@ -3011,8 +3012,7 @@ class SQLiteStore(SQLiteCounts):
         """Deletes, in small steps, what is older or larger than the configuration allows."""
         while not self.readers.closing:
             try:
-                self.bound_wal()
-                pause = 0.01 if self.upkeep_step() else self._pause  # Writers take their turn.
+                pause = 0.01 if self.upkeep_step() else UPKEEP_SECONDS  # Writers take their turn.
             except Exception as error:  # The next try may succeed.
                 if not self.readers.closing:  # `close` takes the files away in the middle of it.
                     log.error("retention: %s", error)
@@ -3020,45 +3020,54 @@ class SQLiteStore(SQLiteCounts):
             time.sleep(pause)
 
     def upkeep_step(self) -> bool:
-        """One step. It gives whether there may be more to do. Raises Unavailable."""
+        """One step. It gives whether there may be more to do. Raises Unavailable, sqlite3.Error."""
         moment = self.steady_now()
         most_bytes = (self.config.max_size_mb or float("inf")) * (1 << 20)
+        most_wal_bytes = min(MAX_WAL_BYTES, most_bytes / 8)
+        self.bound_wal(most_wal_bytes)
         with self.transaction() as db:
             [pages] = db.execute("PRAGMA page_count").fetchone()
             [free] = db.execute("PRAGMA freelist_count").fetchone()
+            low, high = db.execute(ID_RANGE).fetchone()
+            most_id = low + UPKEEP_RECORDS - 1
+            last_id = self.last_old_id(db, moment, most_id)
             used_bytes = (pages - free) * PAGE_BYTES
-            has_room = most_bytes - used_bytes > RUSH_BYTES
-            self._pause = UPKEEP_SECONDS if has_room else RUSH_SECONDS
-            deleted = self.delete_old(db, moment)
-            # The WAL may have a part (`most_wal_bytes`); of what is left, 5 % are for a rush.
-            excess = used_bytes - 0.95 * (most_bytes - self.most_wal_bytes())
-            if excess > 0 and not deleted:
-                deleted = self.delete_excess(db, excess / used_bytes)
-            sql = "SELECT key FROM keys WHERE created_at < ? ORDER BY created_at LIMIT ?"
-            values = [moment - KEY_LIFETIME, UPKEEP_RECORDS]
-            deleted += db.execute(f"DELETE FROM keys WHERE key IN ({sql})", values).rowcount
+            excess = used_bytes - 0.95 * (most_bytes - most_wal_bytes)  # 5 % are for a rush.
+            keys = [MAX_ID, moment - KEY_LIFETIME]  # All that are too old.
+            if excess > 0:  # That part of the records goes, and all keys that have none left.
+                last_id = max(last_id, min(most_id, low + int(excess / used_bytes * (high - low))))
+                keys = [last_id if high else MAX_ID, MAX_TIMESTAMP]
+            deleted = delete_where(db, "id <= ?", [last_id])
+            deleted += db.execute(DELETE_KEYS, [*keys, UPKEEP_RECORDS]).rowcount
         has_spare = free > SPARE_PAGES or (free > 0 and pages * PAGE_BYTES > most_bytes)
-        self.give_back(has_spare)
+        with self._write_lock:
+            if has_spare:  # executescript runs all steps of it; execute would take the first.
+                self._db.executescript("PRAGMA incremental_vacuum(500)")
+                self._shrunk = True
+            elif self._shrunk:  # The file gets smaller once the WAL is in it.
+                sql = "PRAGMA wal_checkpoint(PASSIVE)"  # It waits for no reader.
+                is_busy, frames, moved = self._db.execute(sql).fetchone()
+                self._shrunk = bool(is_busy) or moved < frames
         return bool(deleted) or has_spare
 
-    def delete_old(self, db: sqlite3.Connection, moment: int) -> int:
-        """Deletes some records that are older than max_age_days. Gives how many."""
+    def last_old_id(self, db: sqlite3.Connection, moment: int, most_id: int) -> int:
+        """The last id, up to `most_id`, whose record is older than max_age_days; or 0."""
         if self.config.max_age_days is None:
             return 0
         age = self.config.max_age_days * DAY
         seconds = age / SECOND
         clock = time.monotonic()
+        newest, _ = db.execute(LAST_RECORD).fetchone()
+        if not self._notes:
+            self._start_id = newest
         if not self._notes or clock - self._notes[-1][0] > seconds / AGE_NOTES:
-            newest, _ = db.execute(LAST_RECORD).fetchone()
             self._notes.append((clock, newest))
-            if self._start_id < 0:
-                self._start_id = newest
         while clock - self._notes[0][0] > seconds:  # The last one is younger: it stays.
             _, self._old_id = self._notes.popleft()
-        test = f"{OLDEST} AND (id <= :old_id OR (id <= :start_id AND received_at < :before))"
-        before = int(max(moment - age, 0))
-        ids = {"old_id": self._old_id, "start_id": self._start_id}
-        return delete_where(db, test, {"most": UPKEEP_RECORDS, "before": before, **ids})
+        sql = "SELECT ifnull(max(id), 0) FROM logs NOT INDEXED WHERE id <= ? AND received_at < ?"
+        values = [min(self._start_id, most_id), int(max(moment - age, 0))]
+        [last_id] = db.execute(sql, values).fetchone()
+        return max(last_id, min(self._old_id, most_id))
 
     def steady_now(self) -> int:
         """The present moment, for deleting by age: a jump ahead counts after JUMP_SECONDS only."""
@@ -3070,17 +3079,13 @@ class SQLiteStore(SQLiteCounts):
         self._clock = moment, clock
         return moment
 
-    def most_wal_bytes(self) -> float:
-        """What the WAL may have: an eighth of max_size_mb, and at most MAX_WAL_BYTES."""
-        return min(MAX_WAL_BYTES, (self.config.max_size_mb or float("inf")) * (1 << 20) / 8)
-
-    def bound_wal(self) -> None:
+    def bound_wal(self, most_bytes: float) -> None:
         """Makes queries wait, where the WAL is too large, until all of it is in the file.
 
         Queries that overlap without end would let it grow without end. Raises sqlite3.Error.
         """
         wal = pathlib.Path(f"{self.path}-wal")
-        if not wal.exists() or wal.stat().st_size < self.most_wal_bytes():
+        if not wal.exists() or wal.stat().st_size < most_bytes:
             self.warning = ""
             return
         if time.monotonic() < self._wal_pause_until:
@@ -3090,24 +3095,13 @@ class SQLiteStore(SQLiteCounts):
             self.readers.wait_until_idle()
             with self._write_lock:  # TRUNCATE waits for readers: LOCK_SECONDS at most.
                 [is_busy, *_] = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            if is_busy:  # Another process reads: each try keeps the writers waiting.
-                megabytes = wal.stat().st_size >> 20
-                self.warning = f"The WAL has {megabytes} MiB: another process reads and holds it."
-                log.error("%s", self.warning)
-                self._wal_pause_until = time.monotonic() + WAL_PAUSE_SECONDS
         finally:
             self.readers.may_begin.set()
-
-    def delete_excess(self, db: sqlite3.Connection, part: float) -> int:
-        """Deletes that part of the records, oldest first, and old keys without a record left."""
-        low, high = db.execute(ID_RANGE).fetchone()
-        most = min(UPKEEP_RECORDS, int(part * (high - low)) + 1)
-        deleted = delete_where(db, OLDEST, {"most": most})
-        sql = """
-            DELETE FROM keys WHERE key IN (SELECT key FROM keys ORDER BY created_at LIMIT ?)
-            AND first_id + records <= ifnull((SELECT min(id) FROM logs), ?)
-        """
-        return deleted + db.execute(sql, [UPKEEP_RECORDS, MAX_ID]).rowcount
+        if is_busy:  # Another process reads: each try keeps the writers waiting.
+            megabytes = wal.stat().st_size >> 20
+            self.warning = f"The WAL has {megabytes} MiB: another process reads and holds it."
+            log.error("%s", self.warning)
+            self._wal_pause_until = time.monotonic() + WAL_PAUSE_SECONDS
 
     def delete(self, query: Query) -> int:
         deleted = 0
@@ -3133,22 +3127,8 @@ class SQLiteStore(SQLiteCounts):
             wrong = before.symmetric_difference(db.execute("SELECT * FROM counts"))
             return len({tuple(key) for *key, _ in wrong})
 
-    def give_back(self, has_spare: bool) -> None:
-        """Gives free pages back to the file system, some at a time."""
-        with self._write_lock:
-            if has_spare:  # executescript runs all steps of it; execute would take the first.
-                self._db.executescript("PRAGMA incremental_vacuum(500)")
-                self._shrunk = True
-            elif self._shrunk:  # The file gets smaller once the WAL is in it.
-                sql = "PRAGMA wal_checkpoint(PASSIVE)"  # It waits for no reader.
-                is_busy, frames, moved = self._db.execute(sql).fetchone()
-                self._shrunk = bool(is_busy) or moved < frames
 
-
-SQLValues = list[int] | dict[str, int]  # For "?", or by name.
-
-
-def delete_where(db: sqlite3.Connection, test: str, values: SQLValues) -> int:
+def delete_where(db: sqlite3.Connection, test: str, values: list[int]) -> int:
     """Deletes records and takes them off the counts. Gives how many they were."""
     kinds = count_minutes(db, test, values)
     if kinds:
@@ -3158,7 +3138,7 @@ def delete_where(db: sqlite3.Connection, test: str, values: SQLValues) -> int:
     return sum(kinds.values())
 
 
-def count_minutes(db: sqlite3.Connection, test: str, values: SQLValues) -> dict[MinuteKind, int]:
+def count_minutes(db: sqlite3.Connection, test: str, values: list[int]) -> dict[MinuteKind, int]:
     """How many records each minute, service and severity has, by reading them."""
     sql = f"""
         SELECT {step_of("timestamp", MINUTE)}, service, severity, count(*)
