@@ -3478,9 +3478,8 @@ def nothing_stored(parsed: Parsed, batch: Batch) -> HTTPRefusal:
 
 def stream_response(content_type: str, pieces: Iterator[bytes]) -> Response:
     """A streamed answer. Its first piece is made now: an error there becomes a 4xx or 5xx."""
-    first = next(pieces, b"")
+    pieces = itertools.chain([next(pieces, b"")], pieces)
     headers = {"X-Accel-Buffering": "no"}  # nginx passes each piece on as it comes.
-    pieces = itertools.chain([first], pieces)
     return Response(200, pieces=pieces, content_type=content_type, headers=headers)
 
 
@@ -3743,15 +3742,18 @@ def get_health(app: App, _request: Request) -> Response:
     return json_response(200, {"status": "ok", **warning})
 
 
+Labels = tuple[tuple[str, str], ...]  # Of one counter: names and values.
+
+
 class Metrics:
     """Counters for Prometheus, by name and labels."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._services = {"other"}
-        self.values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+        self.values: dict[str, Counter[Labels]] = {name: Counter() for name in METRICS}
 
-    def add(self, name: str, amount: float, labels: dict[str, str]) -> None:
+    def add(self, name: str, amount: int, labels: dict[str, str]) -> None:
         """Adds to a counter. Services past MAX_METRIC_SERVICES share the label "other"."""
         with self._lock:
             service = labels.get("service", "other")
@@ -3759,8 +3761,7 @@ class Metrics:
                 self._services.add(service)
             if service not in self._services:
                 labels = {**labels, "service": "other"}
-            key = name, tuple(labels.items())
-            self.values[key] = self.values.get(key, 0) + amount
+            self.values[name][tuple(labels.items())] += amount
 
     def count(self, token: Token, parsed: Parsed, batch: Batch) -> None:
         """Counts what became of a batch. A repeat was counted before."""
@@ -3786,35 +3787,31 @@ METRICS = {  # https://prometheus.io/docs/instrumenting/exposition_formats/
     "logs_waiting_bytes": "Bodies that come in and large answers that go out.",
     "process_start_time_seconds": "When the server started, since 1970.",
 }
-
-
-def escape_label(text: str) -> str:
-    """A text as the value of a label in Prometheus' format."""
-    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+LABEL_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
 def get_metrics(app: App, request: Request) -> Response:
     """Gives numbers for Prometheus."""
     app.check_reader(request)
-    values = {
+    values: dict[str, Mapping[Labels, float]] = {
         **app.metrics.values,
-        ("logs_commits_total", ()): app.committer.commits,
-        ("logs_commit_seconds_total", ()): app.committer.seconds,
-        ("logs_store_records", ()): app.store.count(),
-        ("logs_store_bytes", ()): app.store.size(),
-        ("logs_waiting_batches", ()): len(app.committer.queue),
-        ("logs_waiting_bytes", ()): app.shares.held_bytes,
-        ("process_start_time_seconds", ()): app.started_at,
+        "logs_commits_total": {(): app.committer.commits},
+        "logs_commit_seconds_total": {(): app.committer.seconds},
+        "logs_store_records": {(): app.store.count()},
+        "logs_store_bytes": {(): app.store.size()},
+        "logs_waiting_batches": {(): len(app.committer.queue)},
+        "logs_waiting_bytes": {(): app.shares.held_bytes},
+        "process_start_time_seconds": {(): app.started_at},
     }
-    lines: dict[str, list[str]] = {}
+    lines: list[str] = []
     for name, explanation in METRICS.items():
         kind = "counter" if name.endswith("_total") else "gauge"
-        lines[name] = [f"# HELP {name} {explanation}", f"# TYPE {name} {kind}"]
-    for (name, labels), value in values.items():
-        quoted = ",".join(f'{label}="{escape_label(text)}"' for label, text in labels)
-        quoted = f"{{{quoted}}}" if labels else ""
-        lines[name].append(f"{name}{quoted} {value:.16g}")
-    text = "\n".join([*itertools.chain(*lines.values()), ""])
+        lines += [f"# HELP {name} {explanation}", f"# TYPE {name} {kind}"]
+        for labels, value in dict(values[name]).items():  # A copy: others add meanwhile.
+            pairs = [f'{label}="{text.translate(LABEL_ESCAPES)}"' for label, text in labels]
+            quoted = f"{{{','.join(pairs)}}}" if labels else ""
+            lines.append(f"{name}{quoted} {value:.16g}")
+    text = "\n".join([*lines, ""])
     return Response(200, text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
