@@ -3565,9 +3565,9 @@ class Shares:
     def large_body_slot(self, client: str) -> Iterator[None]:
         """One of two places for work on a large body. A client has one at most."""
         with self._turns.setdefault(client, threading.Lock()), self._large_bodies:
-            # The thread that commits must get the GIL back after each statement, from the thread
-            # that works here. Python makes that one release it after 0.005 s, which is long.
-            # While two work here, the first to end sets it back, and the next one sets it again.
+            # After each statement, the thread that commits must get the GIL back from the one that
+            # works here. By default Python makes that one release it after 0.005 s only. Where two
+            # work here, the first to end sets it back.
             sys.setswitchinterval(0.001)
             try:
                 yield
@@ -3627,11 +3627,10 @@ CSV_HEAD = "id,timestamp,received_at,service,severity,message,attributes\r\n"
 def csv_line(record: StoredRecord) -> str:
     """A line of CSV (RFC 4180). The attributes are JSON."""
     line = io.StringIO()
-    texts = [record.service, SEVERITY_NAMES[record.severity], record.message, record.attributes]
-    texts = [CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text) for text in texts]
     times = format_timestamp(record.timestamp), format_timestamp(record.received_at)
+    texts = [record.service, SEVERITY_NAMES[record.severity], record.message, record.attributes]
     csv.writer(line).writerow([record.id, *times, *texts])
-    return line.getvalue()
+    return CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", line.getvalue())
 
 
 FORMATS = {
@@ -3699,13 +3698,11 @@ def histogram(stats: Stats, query: Query, step: int) -> list[dict[str, Json]]:
     if len(begins) > MAX_STEPS:
         begins = sorted(stats.steps)
     nothing = [0] * len(SEVERITIES)
-    return [
-        {
-            "start": format_timestamp(max(begin, MIN_TIMESTAMP)),
-            **dict(zip(SEVERITIES, stats.steps.get(begin, nothing), strict=True)),
-        }
-        for begin in begins
-    ]
+    bars = []
+    for begin in begins:
+        counts = dict(zip(SEVERITIES, stats.steps.get(begin, nothing), strict=True))
+        bars.append({"start": format_timestamp(max(begin, MIN_TIMESTAMP)), **counts})
+    return bars
 
 
 class Health:
