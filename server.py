@@ -5014,6 +5014,7 @@ class ClickHouseStore(Store):
             "insert_distributed_sync": 1,  # and when all shards have them.
             "wait_end_of_query": 1,  # An error in the middle gets its status.
             "output_format_json_quote_64bit_integers": 0,
+            "allow_simdjson": 0,  # It reads no object with a number of more than 64 bits.
         }
         for number, value in enumerate(values):
             kind = "Int64" if isinstance(value, int) else "String"
@@ -5215,23 +5216,11 @@ class ClickHouseStore(Store):
         return int(self._ask(sql, [self._database])[0][0])
 
 
-# ClickHouse's functions for JSON take 1 and 1.0 for the same, and read no object with a number of
-# more than 64 bits. So a regular expression cuts the attributes into tokens: the member that is
-# wanted, with the "," or "}" after it; any other string; any bracket. Of {"a":{"k":1},"k":1}, where
-# "k":1 is wanted:
-#     token               {    "a"   {    "k":1}   "k":1}
-#     depth after it      1    1     2    1        0
-# A member at the top ends with "," and depth 1, or with the last "}" and depth 0: so the second
-# "k":1 counts, and not the first.
+# ClickHouse's functions for JSON take 1 and 1.0 for the same. So the text of the wanted member is
+# replaced: by a member with a name that no attribute has. JSONHas finds that name at the top only:
+# of {"a":{"k":1},"k":1}, where "k":1 is wanted, the second one counts.
 HAS_MEMBER = """
-multiSearchAny(attributes, [?, ?]) AND arrayExists(
-    (token, depth) -> length(token) > 1 AND (
-        (depth = 1 AND endsWith(token, ',')) OR (depth = 0 AND endsWith(token, '}'))),
-    extractAll(attributes, ?),
-    arrayCumSum(
-        token -> multiIf(
-            token IN ('{', '['), 1, endsWith(token, '}') OR endsWith(token, ']'), -1, 0),
-        extractAll(attributes, ?)))
+multiSearchAny(attributes, [?, ?]) AND JSONHas(replaceRegexpAll(attributes, ?, ?), ?)
 """
 
 
@@ -5257,8 +5246,8 @@ def member_values(key: str, value: str) -> list[str]:
         json.loads(value)
         members[1] = f"{encode_json(key)}:{value}"  # It is JSON.
     either = "|".join(map(re.escape, members))
-    pattern = rf'(?:{either})[,}}]|"(?:[^"\\]|\\.)*"|[\[\]{{}}]'
-    return [*members, pattern, pattern]
+    name = os.urandom(16).hex()
+    return [*members, f"(?:{either})([,}}])", rf'"{name}":0\1', name]
 
 
 # -------- 15. Page *
