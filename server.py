@@ -4947,7 +4947,6 @@ NUMBERS = 16  # Servers on one store. Ids stay below MAX_ID until 2043.
 # Two minutes, as a difference of ids: what is older than that and not committed never will be. The
 # clocks of the servers must differ by less.
 LATE = 2 * MINUTE * NUMBERS
-CLICKHOUSE_FOLLOW_SECONDS = 0.5
 CREATE_PROBES = """
 CREATE TABLE IF NOT EXISTS probes (at DateTime) ENGINE = MergeTree ORDER BY at
 TTL at + INTERVAL 1 HOUR SETTINGS fsync_after_insert = 1
@@ -5131,10 +5130,8 @@ class ClickHouseStore(Store):
         """As in the base class. For a follower: only ids after what `seen` has for their server."""
         test, values = clickhouse_where(query)
         if seen:
-            numbers = ", ".join(map(str, range(NUMBERS)))
-            marks = ", ".join("?" * NUMBERS)
             # The index of ids takes the first test.
-            test += f" AND id > ? AND id > transform(id % {NUMBERS}, [{numbers}], [{marks}], 0)"
+            test += f" AND id > ? AND id > [{', '.join('?' * NUMBERS)}][id % {NUMBERS} + 1]"
             values += [min(seen), *seen]
         sql = f"SELECT {COLUMNS} FROM logs WHERE {test} ORDER BY {order_by(query)}"
         rows = self._ask(f"{sql} LIMIT {query.limit + 1}", values)
@@ -5145,33 +5142,30 @@ class ClickHouseStore(Store):
         """As the base class has it. Commits of several servers overtake each other.
 
         So `seen` has an id for each server's number: all records of that server up to this id were
-        given. It begins at the oldest record of the first page; if there are no older ones, at the
-        floor. After a look that found everything, each id is raised to the floor that was computed
-        before the look: no smaller id can come any more.
+        given, or are older than the first page. After a look that found everything, each id is
+        raised to the floor that was computed before the look: no smaller id can come any more.
         """
-        floor = self._floor()
         seen = [query.after or 0] * NUMBERS
-        query = dataclasses.replace(query, by_id=True)
         records: list[StoredRecord] = []
         if query.after is None and query.limit:
-            records, more = self.page(query)
+            records, more = self.page(dataclasses.replace(query, by_id=True))
             records.reverse()
-            seen = [records[0].id if more else floor] * NUMBERS
+            if more:
+                seen = [records[0].id] * NUMBERS
             yield records
-        query = dataclasses.replace(query, after=None, order="asc", limit=STREAM_RECORDS)
+        query = dataclasses.replace(query, by_id=True, order="asc", limit=STREAM_RECORDS)
         while True:
             for record in records:
-                seen[record.id % NUMBERS] = max(record.id, seen[record.id % NUMBERS])
+                seen[record.id % NUMBERS] = record.id
             floor = self._floor()
-            try:
+            records = []
+            with contextlib.suppress(Unavailable):  # It looks again later.
                 records, more = self.page(query, seen)
-            except Unavailable:  # It looks again later.
-                records, more = [], True
+                if not more:
+                    seen = [max(floor, last_id) for last_id in seen]
             yield records
-            if not more:
-                seen = [max(floor, last_id) for last_id in seen]
             if not records:
-                time.sleep(CLICKHOUSE_FOLLOW_SECONDS)
+                time.sleep(IDLE_FOLLOW_SECONDS)
 
     def _floor(self) -> int:
         """An id: what is smaller and not committed yet never will be."""
