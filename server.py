@@ -4944,9 +4944,9 @@ def parse_loki(value: Json, token: Token) -> Record:
 
 IDS_BEGIN = (datetime(2026, 1, 1, tzinfo=timezone.utc) - EPOCH) // MICROSECOND
 NUMBERS = 16  # Servers on one store. Ids stay below MAX_ID until 2043.
-# Two minutes, as a difference of ids: what is older than that and not committed never will be. The
+# A record that is not committed so long after it got its id never will be: see `_insert`. The
 # clocks of the servers must differ by less.
-LATE = 2 * MINUTE * NUMBERS
+LATE = 2 * MINUTE
 CREATE_PROBES = """
 CREATE TABLE IF NOT EXISTS probes (at DateTime) ENGINE = MergeTree ORDER BY at
 TTL at + INTERVAL 1 HOUR SETTINGS fsync_after_insert = 1
@@ -4985,19 +4985,16 @@ class ClickHouseStore(Store):
                 raise ValueError(f"must be {form}, not {url.scheme}://...")
             self._address = (url.hostname, url.port or 8123)
             self._database = url.path.strip("/") or "default"
-            user = urllib.parse.unquote(url.username or "default")
-            password = urllib.parse.unquote(url.password or "")
             self._headers = {
-                "X-ClickHouse-User": user.encode().decode("latin-1"),
-                "X-ClickHouse-Key": password.encode().decode("latin-1"),
+                "X-ClickHouse-User": urllib.parse.unquote_to_bytes(url.username or "default"),
+                "X-ClickHouse-Key": urllib.parse.unquote_to_bytes(url.password or ""),
             }
             self._ask(CREATE_PROBES)
             days = min(config.max_age_days or 36500, 36500)  # A hundred years for no bound.
             self._ask(CREATE_LOGS.format(seconds=int(days * 86400)))
-            newest = self.newest()
+            self._next_id = (self.newest() // NUMBERS + 1) * NUMBERS + self._number
         except (ValueError, Unavailable) as error:
             raise StartError(f"server.store: {error}") from None
-        self._next = newest // NUMBERS + 1  # In microseconds since 2026.
 
     def _ask(self, sql: str, values: Iterable[Json] = (), rows: str = "", token: str = "") -> Any:
         """The rows that a statement gives. `rows` and `token` are an INSERT's. Raises Unavailable.
@@ -5005,25 +5002,25 @@ class ClickHouseStore(Store):
         Values go beside the statement, never into it
         (https://clickhouse.com/docs/en/interfaces/http#cli-queries-with-parameters).
         """
-        parameters = {
+        parameters: dict[str, Json] = {}
+        for number, value in enumerate(values):
+            kind = "Int64" if isinstance(value, int) else "String"
+            sql = sql.replace("?", f"{{p{number}:{kind}}}", 1)
+            text = str(value).replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n")
+            parameters[f"param_p{number}"] = text
+        parameters |= {
+            "query": sql,
             "database": self._database,
             "default_format": "JSONCompactEachRow",
             "max_execution_time": QUERY_SECONDS,
+            "insert_deduplication_token": token,
             "async_insert": 0,  # The answer comes when the rows are stored,
             "insert_distributed_sync": 1,  # and when all shards have them.
             "wait_end_of_query": 1,  # An error in the middle gets its status.
             "output_format_json_quote_64bit_integers": 0,
             "allow_simdjson": 0,  # It reads no object with a number of more than 64 bits.
         }
-        for number, value in enumerate(values):
-            kind = "Int64" if isinstance(value, int) else "String"
-            sql = sql.replace("?", f"{{p{number}:{kind}}}", 1)
-            text = str(value).replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n")
-            parameters[f"param_p{number}"] = text
-        if rows:
-            parameters |= {"query": sql, "insert_deduplication_token": token}
-        target = f"/?{urllib.parse.urlencode(parameters)}"
-        status, data = self._send(target, (rows or sql).encode())
+        status, data = self._send(f"/?{urllib.parse.urlencode(parameters)}", rows.encode())
         if status == 408:
             raise query_stopped()
         if status != 200:
@@ -5063,9 +5060,7 @@ class ClickHouseStore(Store):
         groups.append([batch for batch in batches if not batch.key])
         for group in filter(None, groups):
             try:
-                if time.monotonic() > deadline:
-                    raise Unavailable("ClickHouse takes too long.")
-                self._insert(group)
+                self._store(group, deadline)
             except Unavailable as outage:  # The other groups are still tried.
                 log.error("a batch was not stored: %s", outage)
                 fail(group, outage)
@@ -5073,50 +5068,54 @@ class ClickHouseStore(Store):
                 for batch in group:
                     batch.failure = error
 
-    def _insert(self, group: list[Batch]) -> None:
-        """Inserts the records of a group, which has one key or none. A known key adds nothing."""
+    def _store(self, group: list[Batch], deadline: float) -> None:
+        """Stores one batch with a key, or some without. A known key adds nothing.
+
+        ClickHouse may have been killed after it had noted a token, and before it had the records.
+        It ignores that token from then on: so another one is tried.
+        """
+        has_key = bool(group[0].key)
         token = (group[0].key or os.urandom(32)).hex()
-        received_at = now()
-        tick = max(received_at - IDS_BEGIN, self._next)  # A microsecond for each record.
-        rows = []
-        for batch in group:
-            batch.first_id = tick * NUMBERS + self._number
-            batch.stored = len(batch.records)
-            for timestamp, *values in batch.records:
-                times = [received_at, received_at if timestamp is None else timestamp]
-                ends = [token, batch.body_hash.hex()]
-                rows.append(encode_json([tick * NUMBERS + self._number, *times, *values, *ends]))
-                tick += 1
-            batch.last_id = (tick - 1) * NUMBERS + self._number
-        self._next = tick
-        insert = f"INSERT INTO logs ({COLUMNS}, batch, body) FORMAT JSONCompactEachRow"
-        if self._is_stored(group[0]):
-            return
         for attempt in ("", ".2", ".3"):
-            # Each INSERT begins within a minute after the ids were given, and ends after two tries
-            # of QUERY_SECONDS + 2 each: so all is over within LATE.
-            if now() - received_at > MINUTE:
+            if time.monotonic() > deadline:
                 raise Unavailable("ClickHouse takes too long.")
-            self._ask(insert, rows="\n".join(rows), token=token + attempt)
-            # ClickHouse may have been killed after it had noted the token, and before it had the
-            # records. It ignores that token from then on: so another one is tried.
-            if not group[0].key or self._is_stored(group[0]):
+            if has_key and self._is_stored(group[0]):
+                return
+            self._insert(group, token, attempt)
+            if not has_key or self._is_stored(group[0]):
                 return
         raise Unavailable("ClickHouse does not store this batch.")
 
+    def _insert(self, group: list[Batch], token: str, attempt: str) -> None:
+        """Gives ids to the records of a group, and inserts them.
+
+        The INSERT begins at once, and ends after two tries of QUERY_SECONDS + 2 each.
+        """
+        received_at = now()
+        record_id = max((received_at - IDS_BEGIN) * NUMBERS + self._number, self._next_id)
+        rows = []
+        for batch in group:
+            batch.first_id = record_id
+            batch.stored = len(batch.records)
+            for timestamp, *values in batch.records:
+                times = [received_at, received_at if timestamp is None else timestamp]
+                rows.append(encode_json([record_id, *times, *values, token, batch.body_hash.hex()]))
+                record_id += NUMBERS
+            batch.last_id = record_id - NUMBERS
+        self._next_id = record_id
+        insert = f"INSERT INTO logs ({COLUMNS}, batch, body) FORMAT JSONCompactEachRow"
+        self._ask(insert, rows="\n".join(rows), token=token + attempt)
+
     def _is_stored(self, batch: Batch) -> bool:
         """Whether the batch's key is there. Then the batch gets those ids, or a failure."""
-        if not batch.key:
-            return False
+        first_id = batch.first_id
         sql = "SELECT min(id), max(id), any(body), count() FROM logs WHERE batch = ?"
-        [[first_id, last_id, body, records]] = self._ask(sql, [batch.key.hex()])
-        if not records:
+        [row] = self._ask(sql, [batch.key.hex()])
+        batch.first_id, batch.last_id, body, batch.stored = row
+        if not batch.stored:
             return False
         # Other ids than ours: it was stored before, or just now by another server.
         batch.replayed = batch.first_id != first_id
-        batch.first_id = first_id
-        batch.last_id = last_id
-        batch.stored = records
         batch.failure = None if body == batch.body_hash.hex() else KeyReused()
         return True
 
@@ -5169,7 +5168,7 @@ class ClickHouseStore(Store):
 
     def _floor(self) -> int:
         """An id: what is smaller and not committed yet never will be."""
-        return (now() - IDS_BEGIN) * NUMBERS - LATE
+        return (now() - LATE - IDS_BEGIN) * NUMBERS
 
     def stats(self, query: Query, step: int | None = None) -> Stats:
         test, values = clickhouse_where(query)
@@ -5188,8 +5187,7 @@ class ClickHouseStore(Store):
         return stats
 
     def probe(self) -> None:
-        row = encode_json([now() // SECOND])
-        self._ask("INSERT INTO probes FORMAT JSONCompactEachRow", rows=row, token=row)
+        self._ask("INSERT INTO probes SELECT now()")
         self._ask("SELECT count() FROM logs WHERE id < 0")  # All shards answer, none searches.
 
     def delete(self, query: Query) -> int:
