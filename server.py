@@ -5054,13 +5054,18 @@ class ClickHouseStore(Store):
         raise Unavailable("ClickHouse at {}:{} can't be reached.".format(*self._address))
 
     def write(self, batches: list[Batch]) -> None:
-        """One INSERT for all batches without a key, and one for each with a key."""
+        """One INSERT for all batches without a key, and some for each with a key."""
         deadline = time.monotonic() + QUERY_SECONDS  # For all of them together.
         groups = [[batch] for batch in batches if batch.key]
         groups.append([batch for batch in batches if not batch.key])
         for group in filter(None, groups):
             try:
-                self._store(group, deadline)
+                if time.monotonic() > deadline:
+                    raise Unavailable("ClickHouse takes too long.")
+                if group[0].key:
+                    self._insert_once(group[0])
+                else:
+                    self._insert(group, os.urandom(32).hex())
             except Unavailable as outage:  # The other groups are still tried.
                 log.error("a batch was not stored: %s", outage)
                 fail(group, outage)
@@ -5068,26 +5073,21 @@ class ClickHouseStore(Store):
                 for batch in group:
                     batch.failure = error
 
-    def _store(self, group: list[Batch], deadline: float) -> None:
-        """Stores one batch with a key, or some without. A known key adds nothing.
+    def _insert_once(self, batch: Batch) -> None:
+        """Inserts a batch with a key. A known key adds nothing.
 
         ClickHouse may have been killed after it had noted a token, and before it had the records.
         It ignores that token from then on: so another one is tried.
         """
-        has_key = bool(group[0].key)
-        token = (group[0].key or os.urandom(32)).hex()
         for attempt in ("", ".2", ".3"):
-            if time.monotonic() > deadline:
-                raise Unavailable("ClickHouse takes too long.")
-            if has_key and self._is_stored(group[0]):
+            if self._is_stored(batch):
                 return
-            self._insert(group, token, attempt)
-            if not has_key or self._is_stored(group[0]):
-                return
-        raise Unavailable("ClickHouse does not store this batch.")
+            self._insert([batch], batch.key.hex(), attempt)
+        if not self._is_stored(batch):
+            raise Unavailable("ClickHouse does not store this batch.")
 
-    def _insert(self, group: list[Batch], token: str, attempt: str) -> None:
-        """Gives ids to the records of a group, and inserts them.
+    def _insert(self, group: list[Batch], key: str, attempt: str = "") -> None:
+        """Gives ids to the records of a group, and inserts them with one token.
 
         The INSERT begins at once, and ends after two tries of QUERY_SECONDS + 2 each.
         """
@@ -5099,12 +5099,12 @@ class ClickHouseStore(Store):
             batch.stored = len(batch.records)
             for timestamp, *values in batch.records:
                 times = [received_at, received_at if timestamp is None else timestamp]
-                rows.append(encode_json([record_id, *times, *values, token, batch.body_hash.hex()]))
+                rows.append(encode_json([record_id, *times, *values, key, batch.body_hash.hex()]))
                 record_id += NUMBERS
             batch.last_id = record_id - NUMBERS
         self._next_id = record_id
         insert = f"INSERT INTO logs ({COLUMNS}, batch, body) FORMAT JSONCompactEachRow"
-        self._ask(insert, rows="\n".join(rows), token=token + attempt)
+        self._ask(insert, rows="\n".join(rows), token=key + attempt)
 
     def _is_stored(self, batch: Batch) -> bool:
         """Whether the batch's key is there. Then the batch gets those ids, or a failure."""
@@ -5129,9 +5129,8 @@ class ClickHouseStore(Store):
         """As in the base class. For a follower: only ids after what `seen` has for their server."""
         test, values = clickhouse_where(query)
         if seen:
-            # The index of ids takes the first test.
-            test += f" AND id > ? AND id > [{', '.join('?' * NUMBERS)}][id % {NUMBERS} + 1]"
-            values += [min(seen), *seen]
+            test += f" AND id > [{', '.join('?' * NUMBERS)}][id % {NUMBERS} + 1]"
+            values += seen
         sql = f"SELECT {COLUMNS} FROM logs WHERE {test} ORDER BY {order_by(query)}"
         rows = self._ask(f"{sql} LIMIT {query.limit + 1}", values)
         records = [StoredRecord(*row) for row in rows]
@@ -5140,17 +5139,18 @@ class ClickHouseStore(Store):
     def follow(self, query: Query) -> Iterator[list[StoredRecord]]:
         """As the base class has it. Commits of several servers overtake each other.
 
-        So `seen` has an id for each server's number: all records of that server up to this id were
-        given, or are older than the first page. After a look that found everything, each id is
-        raised to the floor that was computed before the look: no smaller id can come any more.
+        So `seen` has the last id of each server's number. All records up to `after` were given, or
+        are older than the first page. After a look that found everything, it is raised to the floor
+        that was computed before the look: no smaller id can come any more.
         """
-        seen = [query.after or 0] * NUMBERS
+        seen = [0] * NUMBERS
+        after = query.after or 0
         records: list[StoredRecord] = []
         if query.after is None and query.limit:
             records, more = self.page(dataclasses.replace(query, by_id=True))
             records.reverse()
             if more:
-                seen = [records[0].id] * NUMBERS
+                after = records[0].id
             yield records
         query = dataclasses.replace(query, by_id=True, order="asc", limit=STREAM_RECORDS)
         while True:
@@ -5159,9 +5159,9 @@ class ClickHouseStore(Store):
             floor = self._floor()
             records = []
             with contextlib.suppress(Unavailable):  # It looks again later.
-                records, more = self.page(query, seen)
+                records, more = self.page(dataclasses.replace(query, after=after), seen)
                 if not more:
-                    seen = [max(floor, last_id) for last_id in seen]
+                    after = max(after, floor)
             yield records
             if not records:
                 time.sleep(IDLE_FOLLOW_SECONDS)
