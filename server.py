@@ -4944,8 +4944,8 @@ def parse_loki(value: Json, token: Token) -> Record:
 
 IDS_BEGIN = (datetime(2026, 1, 1, tzinfo=timezone.utc) - EPOCH) // MICROSECOND
 NUMBERS = 16  # Servers on one store. Ids stay below MAX_ID until 2043.
-# A record that is not committed so long after it got its id never will be: see `_insert`. The
-# clocks of the servers must differ by less.
+# A record that is not committed so long after it got its id never will be: its INSERT begins at
+# once, and ends after two tries of QUERY_SECONDS + 2 each. The rest is for clocks that differ.
 LATE = 2 * MINUTE
 CREATE_PROBES = """
 CREATE TABLE IF NOT EXISTS probes (at DateTime) ENGINE = MergeTree ORDER BY at
@@ -4981,13 +4981,13 @@ class ClickHouseStore(Store):
         try:
             url = urllib.parse.urlsplit(config.store)
             if url.scheme != "http" or not url.hostname:
-                form = "http://user:password@host:8123/database"
-                raise ValueError(f"must be {form}, not {url.scheme}://...")
+                raise ValueError("must be http://user:password@host:8123/database")
             self._address = (url.hostname, url.port or 8123)
-            self._database = url.path.strip("/") or "default"
+            unquote = urllib.parse.unquote_to_bytes
             self._headers = {
-                "X-ClickHouse-User": urllib.parse.unquote_to_bytes(url.username or "default"),
-                "X-ClickHouse-Key": urllib.parse.unquote_to_bytes(url.password or ""),
+                "X-ClickHouse-User": unquote(url.username or "default"),
+                "X-ClickHouse-Key": unquote(url.password or ""),
+                "X-ClickHouse-Database": unquote(url.path.strip("/") or "default"),
             }
             self._ask(CREATE_PROBES)
             days = min(config.max_age_days or 36500, 36500)  # A hundred years for no bound.
@@ -5010,7 +5010,6 @@ class ClickHouseStore(Store):
             parameters[f"param_p{number}"] = text
         parameters |= {
             "query": sql,
-            "database": self._database,
             "default_format": "JSONCompactEachRow",
             "max_execution_time": QUERY_SECONDS,
             "insert_deduplication_token": token,
@@ -5087,10 +5086,7 @@ class ClickHouseStore(Store):
             raise Unavailable("ClickHouse does not store this batch.")
 
     def _insert(self, group: list[Batch], key: str, attempt: str = "") -> None:
-        """Gives ids to the records of a group, and inserts them with one token.
-
-        The INSERT begins at once, and ends after two tries of QUERY_SECONDS + 2 each.
-        """
+        """Gives ids to the records of a group, and inserts them with one token."""
         received_at = now()
         record_id = max((received_at - IDS_BEGIN) * NUMBERS + self._number, self._next_id)
         rows = []
@@ -5204,8 +5200,8 @@ class ClickHouseStore(Store):
 
     def size(self) -> int:
         """Bytes of all tables of the database, on this node."""
-        sql = "SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND database = ?"
-        return int(self._ask(sql, [self._database])[0][0])
+        sql = "SELECT sum(total_bytes) FROM system.tables WHERE database = currentDatabase()"
+        return int(self._ask(sql)[0][0])
 
 
 # ClickHouse's functions for JSON take 1 and 1.0 for the same. So the text of the wanted member is
