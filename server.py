@@ -5053,7 +5053,7 @@ class ClickHouseStore(Store):
         raise Unavailable("ClickHouse at {}:{} can't be reached.".format(*self._address))
 
     def write(self, batches: list[Batch]) -> None:
-        """One INSERT for all batches without a key, and some for each with a key."""
+        """One INSERT for all batches without a key, and one for each with a key."""
         deadline = time.monotonic() + QUERY_SECONDS  # For all of them together.
         groups = [[batch] for batch in batches if batch.key]
         groups.append([batch for batch in batches if not batch.key])

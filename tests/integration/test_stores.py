@@ -128,6 +128,13 @@ def corpus() -> Iterator[Record]:
     yield record(
         "nested", BASE + 5 * DAY, "typed", "INFO", inner={"value": "deep", "other": "deep"}
     )
+    # The wanted text stands deeper, and another number of the same size at the top.
+    yield record("nested", BASE + 5 * DAY, "typed", "INFO", value=1.0, inner={"value": 1})
+    yield record("nested", BASE + 5 * DAY, "typed", "INFO", value=2**64, inner={"value": 2.0**64})
+    deep: Json = 1
+    for _ in range(400):
+        deep = {"value": deep}
+    yield record("nested", BASE + 5 * DAY, "typed", "INFO", inner=deep, value=True)
     yield record("x" * 200_000 + " the end of a long message", BASE + 6 * DAY, "long")
     yield record(
         "many attributes",
