@@ -106,7 +106,7 @@ def is_range(value: Any, *types: type) -> bool:
 
 
 def is_text(value: Any, pattern: str) -> bool:
-    """Returns whether a value is text that the pattern matches from its begin to its end."""
+    """Returns whether a value is text that the pattern matches from its start to its end."""
     return isinstance(value, str) and re.fullmatch(pattern, value, re.ASCII) is not None
 
 
