@@ -109,7 +109,6 @@ import contextlib
 import csv
 import dataclasses
 import difflib
-import email.utils
 import functools
 import gc
 import hashlib
@@ -3915,7 +3914,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """
         first: bytes = self.raw_requestline  # type: ignore[attr-defined]
         if first == b"\r\n":  # It counts for nothing (RFC 9112, 2.2): no request has begun.
-            first = self.rfile.readline(MAX_HEAD_BYTES)
+            first = self.rfile.readline(MAX_HEAD_BYTES + 1)
             if not first:
                 self.close_connection = True
                 return False
@@ -4010,7 +4009,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
         is_chunked = response.pieces is not None and self.request_version != "HTTP/1.0"
         self.send_response_only(response.status)
-        self.send_header("Date", http_date(int(time.time())))
+        self.send_header("Date", self.date_time_string())
         self.send_header("Content-Type", response.content_type)
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Cache-Control", "no-store")
@@ -4096,21 +4095,24 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 # -------- 12b. Heads and chunks *
-# The core uses `malformed`, `http_date`, `read_head`, `parse_head`, `parse_cached_head`,
-# `check_body_headers`, `read_exactly` and `read_chunks`: where a request ends, by RFC 9112.
+# The core uses `malformed`, `read_head`, `parse_head`, `parse_cached_head`, `check_body_headers`,
+# `read_exactly` and `read_chunks`: where a request ends, by RFC 9112.
 
+REQUEST_LINE = re.compile(
+    r"""
+    ([A-Za-z]+)[ ]                                               # Method.
+    (?: (?i:https?)://([\w.:-]+ | \[[\w.:]+\](?::\d+)?) | (?=/) )  # Host: as a proxy gets it.
+    (/[^? ]*)? (?:\?([^ ]*))?                                    # Path and query.
+    [ ]HTTP/(\d)\.(\d)                                           # Version.
+    """,
+    re.ASCII | re.VERBOSE,
+)
 HEADER_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")  # A token (RFC 9110, 5.6.2).
 
 
 def malformed(error: str, status: int = 400) -> HTTPRefusal:
     """The refusal of a request after which nobody can tell where the next one begins."""
     return HTTPRefusal(status, error, "Send HTTP/1.1 as RFC 9112 has it.")
-
-
-@functools.lru_cache(1)
-def http_date(second: int) -> str:
-    """The Date header of a second since 1970: it is made once a second."""
-    return email.utils.formatdate(second, usegmt=True)
 
 
 def parse_head(head: bytes) -> Request:
@@ -4123,39 +4125,24 @@ def parse_head(head: bytes) -> Request:
     could hide in another one's body (request smuggling, RFC 9112, 11.2). Raises HTTPRefusal.
     """
     first, _, rest = head.partition(b"\r\n")
-    method, target, version = parse_request_line(first.decode("utf-8", "replace"))
+    match = REQUEST_LINE.fullmatch(first.decode("utf-8", "replace"))
+    if not match:
+        raise malformed("The first line is not that of a request for a path.")
+    method, host, path, query, major, minor = match.groups("")
+    if major != "1":
+        raise malformed(f"HTTP/{major}.{minor} is not spoken here.", 505)
+    version = "HTTP/1.0" if minor == "0" else "HTTP/1.1"
     headers = parse_headers(rest)
-    if not target.startswith("/"):  # The whole URL: its host counts (RFC 9112, 3.2.2).
-        try:
-            parts = urllib.parse.urlsplit(target)
-        except ValueError:
-            raise malformed("The first line names no host.") from None
-        headers["host"] = parts.netloc
-        target = f"{parts.path or '/'}?{parts.query}"
+    if host:
+        headers["host"] = host  # It counts, not the header (RFC 9112, 3.2.2).
     if version == "HTTP/1.1" and "host" not in headers:
         raise malformed("The Host header is missing.")
-    path, _, query = target.partition("?")
-    length = body_length(headers, version)
-    path = urllib.parse.unquote(path)
-    return Request(method, path, query, version, headers, length)
+    path = urllib.parse.unquote(path or "/")
+    return Request(method, path, query, version, headers, body_length(headers, version))
 
 
 # Most clients send the same head again and again.
 parse_cached_head = functools.lru_cache(256)(parse_head)
-
-
-def parse_request_line(line: str) -> tuple[str, str, str]:
-    """Method, target and version of a request's first line. Raises HTTPRefusal."""
-    parts = line.split(" ")
-    is_version = re.fullmatch(r"HTTP/[0-9]\.[0-9]", parts[-1])
-    if len(parts) != 3 or not is_version or not (parts[0].isascii() and parts[0].isalpha()):
-        raise malformed("The first line is not that of a request.")
-    method, target, version = parts
-    if not version.startswith("HTTP/1."):
-        raise malformed(f"{version} is not spoken here.", 505)
-    if not re.match(r"/|https?://[^/?]", target, re.IGNORECASE):
-        raise malformed("The first line names no path.")
-    return method, target, "HTTP/1.0" if version == "HTTP/1.0" else "HTTP/1.1"
 
 
 def parse_headers(lines: bytes) -> dict[str, str]:
@@ -4219,21 +4206,21 @@ def check_body_headers(head: Request) -> tuple[bool, bool]:
 
 def read_head(handler: Handler, line: bytes) -> bytes:
     """The lines of a head, from this first one to an empty one. Raises Refusal, OSError."""
-    lines = [line]
-    size = len(line)
-    while line != b"\r\n":
-        if line[-2:] != b"\r\n":
-            if line[-1:] == b"\n":
-                raise malformed("A line of the head ends without CR.")
-            # No line end: the input has ended, or the bound is reached, which the test below finds.
-            if size < MAX_HEAD_BYTES:
-                raise cut_off(handler)
-        line = handler.rfile.readline(MAX_HEAD_BYTES + 1 - size)
+    lines: list[bytes] = []
+    size = 0
+    while True:
         lines.append(line)
         size += len(line)
         if size > MAX_HEAD_BYTES or len(lines) > MAX_HEADERS + 2:
             most = f"{MAX_HEADERS} headers of {MAX_HEAD_BYTES >> 10} KiB together"
             raise malformed(f"The head is larger than {most}.", 431)
+        if line[-1:] != b"\n":
+            raise cut_off(handler)
+        if line[-2:] != b"\r\n":
+            raise malformed("A line of the head ends without CR.")
+        if line == b"\r\n":
+            break
+        line = handler.rfile.readline(MAX_HEAD_BYTES + 1 - size)
     head = b"".join(lines)
     if head.count(b"\r") != len(lines) or b"\0" in head:
         raise malformed("The head has a NUL, or a CR alone.")
@@ -4273,7 +4260,9 @@ def read_chunks(handler: Handler) -> Iterator[bytes]:
             if small % 16 == 0:  # Many small chunks cost their sender, not the others.
                 handler.server.app.shares.brake(handler.client)
         if not size:
-            parse_headers(read_head(handler, handler.rfile.readline(MAX_HEAD_BYTES)))  # Trailers.
+            parse_headers(
+                read_head(handler, handler.rfile.readline(MAX_HEAD_BYTES + 1))
+            )  # Trailers.
             return
         yield from read_exactly(handler, size)
         if read_chunk_line(handler):
@@ -5795,37 +5784,35 @@ def start_log() -> queue.Queue[logging.LogRecord]:
 
 def end_log(lines: queue.Queue[logging.LogRecord], status: int) -> None:
     """Waits until the log is written. It ends the process where nobody reads stderr."""
-    ending = threading.Thread(target=lines.join, daemon=True)
-    ending.start()
-    ending.join(0.5)
-    if ending.is_alive():  # At its end Python would wait for a lock that the writing thread holds.
-        os._exit(status)
+    deadline = time.monotonic() + 0.5
+    while lines.unfinished_tasks:
+        if time.monotonic() > deadline:
+            os._exit(status)  # Python would wait for a lock that the writing thread holds.
+        time.sleep(0.01)
 
 
 def reload(server: Server, path: pathlib.Path, overrides: dict[str, Json]) -> None:
     """Reads tokens, limits and the certificate again. A bad file changes nothing."""
     app = server.app
+    # These count only at the next start.
+    fixed = {name: getattr(app.config, name) for name in ("host", "port", "store", "number")}
     try:
-        # The file is read twice. `wanted` is what it says: this tells what has changed. `used` is
-        # what counts from now on. It keeps the host that the server listens on, since `load_config`
-        # demands read tokens where others can reach that host.
-        wanted = load_config(path, **overrides)
-        used = load_config(path, **{**overrides, "host": app.config.host})
-        if server.tls and used.tls:
-            load_tls(used.tls)  # A bad certificate is found before it replaces the good one.
-            server.tls.load_cert_chain(used.tls["certificate"], used.tls["key"])
+        config = load_config(path, **overrides)
+        # Where others can reach the host that the server listens on, it demands read tokens.
+        load_config(path, **{**overrides, "host": app.config.host})
+        if server.tls and config.tls:
+            load_tls(config.tls)  # A bad certificate is found before it replaces the good one.
+            server.tls.load_cert_chain(config.tls["certificate"], config.tls["key"])
     except (StartError, OSError) as error:
         log.error("the configuration stays as it was:\n%s", error)
         return
     names = [field.name for field in dataclasses.fields(Config)]
-    changed = [name for name in names if getattr(wanted, name) != getattr(app.config, name)]
-    fixed = ("host", "port", "store", "number")  # These count only at the next start.
+    changed = [name for name in names if getattr(config, name) != getattr(app.config, name)]
     later = [name for name in fixed if name in changed]
-    if bool(server.tls) != bool(used.tls):
+    if bool(server.tls) != bool(config.tls):
         later.append("tls")
-    used = dataclasses.replace(used, **{name: getattr(app.config, name) for name in fixed})
-    app.config = app.store.config = used
-    certificate = ", the certificate too" if server.tls and used.tls else ""
+    app.config = app.store.config = dataclasses.replace(config, **fixed)
+    certificate = ", the certificate too" if server.tls and config.tls else ""
     restart = f"; {', '.join(later)} only at the next start" if later else ""
     line = "the configuration is read again%s; changed: %s%s"
     log.warning(line, certificate, changed or "nothing", restart)
