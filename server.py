@@ -4705,17 +4705,14 @@ def otlp_severity(number: Json, text: Json) -> dict[str, Json]:
     ({'severity': 'INFO'}, {'level': 'warn', 'severity_number': 25})
     """
     value = number.removeprefix("SEVERITY_NUMBER_") if isinstance(number, str) else number
-    fields = {"level": text} if text else {}
-    if value in (0, "0", "UNSPECIFIED"):
-        return fields
-    try:
-        severity = parse_severity(value, "severity_number")
-    except ValueError:
-        return {**fields, "severity_number": number}
+    is_set = value not in ("0", "UNSPECIFIED")
+    fields = {"level": text, "severity_number": number if is_set else None}
     with contextlib.suppress(ValueError):
-        if not text or parse_severity(text) == severity:
-            fields = {}
-    return {**fields, "severity": SEVERITY_NAMES[severity]}
+        severity = parse_severity(value, "severity_number")
+        fields = {"severity": SEVERITY_NAMES[severity], "level": text}
+        if parse_severity(text) == severity:
+            del fields["level"]
+    return {name: value for name, value in fields.items() if value}
 
 
 def otlp_value(value: dict[str, Json]) -> Json:
@@ -4754,51 +4751,43 @@ def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
     good record, `whole` is it: its message is the line as it stands. A service token writes its own
     service: one that a line names is an attribute. Raises RecordError.
 
-    >>> outer = {"timestamp": "2026-11-24", "attributes": {"pod": "a"}}
-    >>> token = Token("secret", "service", "web")
-    >>> parse_inner('{"msg": "full", "level": "error"}', outer, token)[2:]
-    (40, 'full', '{"pod":"a"}')
+    >>> outer = {"timestamp": "2026-11-24", "service": "web", "attributes": {"pod": "a"}}
+    >>> parse_inner('{"msg": "full", "level": "error"}', outer, Token("secret", "shipper"))[1:]
+    ('web', 40, 'full', '{"pod":"a"}')
     """
-    outer_service = outer.get("service")  # None with a service token.
-    unknown = UNKNOWN_SERVICE if token.role == "shipper" else None
-    labels = outer["attributes"]  # One that tells the severity stays an attribute too.
-    shared_severity = pop_alias(dict(labels), find_aliases(labels), "severity")
-    more = {"service": outer_service or unknown, "severity": SEVERITY_NAMES.get(shared_severity)}
-    whole = parse_record({**outer, **more, "message": inner}, token)
+    may_name = token.role == "shipper"
+    service = outer["service"] if may_name else token.service
+    labels = outer["attributes"]
+    # Of a copy: a label that tells the severity stays an attribute too.
+    severity = SEVERITY_NAMES.get(pop_alias(dict(labels), find_aliases(labels), "severity"))
+    more = {"service": service, "severity": severity, "message": inner}
+    whole = parse_record({**outer, **more}, token)
     fields = read_object(inner)
     aliases = find_aliases(fields)
     attributes = fields.pop("attributes", None) or {}
     if not fields or not isinstance(attributes, dict):
         return whole
-    severity = pop_alias(fields, aliases, "severity")
-    if severity:
-        fields["severity"] = SEVERITY_NAMES[severity]
+    own_severity = pop_alias(fields, aliases, "severity")
+    if own_severity:
+        fields["severity"] = SEVERITY_NAMES[own_severity]
+        whole = whole._replace(severity=own_severity)
     # In `parse_record` the "attributes" win over other members. Here the program's own win.
     shared = {name: value for name, value in labels.items() if name not in fields}
-    if token.role == "service" or not names_service(fields):
-        if fields.get("service"):  # It does not count: it becomes an attribute.
-            shared["service"] = fields["service"]
-        # With a shipper's token, an alias in the line ("logger") names the service if nothing else
-        # does, in the line or around it.
-        is_unknown = token.role == "shipper" and not outer_service
-        alias = pop_alias(fields, aliases, "service") if is_unknown else None
-        fields["service"] = alias or whole.service
+    own = fields.get("service")
+    name = own.get("name") if isinstance(own, dict) else own  # ECS has {"name": "web"}.
+    if not may_name or not (name or fields.get("service.name")):
+        if own:  # It does not count: it becomes an attribute.
+            shared["service"] = own
+        if may_name and service == UNKNOWN_SERVICE:  # Then an alias ("logger") counts.
+            service = pop_alias(fields, aliases, "service") or service
+        fields["service"] = service
     fields["attributes"] = {**shared, **attributes}
     try:
         record = parse_record(fields, token)
     except RecordError:
-        return whole._replace(severity=severity or whole.severity)
-    return record._replace(
-        timestamp=whole.timestamp if record.timestamp is None else record.timestamp,
-        severity=severity or whole.severity,
-    )
-
-
-def names_service(fields: dict[str, Json]) -> bool:
-    """Whether a record names its service: by a text, or as ECS does."""
-    own = fields.get("service")
-    name = own.get("name") if isinstance(own, dict) else own
-    return bool(name or fields.get("service.name"))
+        return whole
+    timestamp = whole.timestamp if record.timestamp is None else record.timestamp
+    return record._replace(timestamp=timestamp, severity=whole.severity)
 
 
 def read_object(value: Json) -> dict[str, Json]:
@@ -4869,11 +4858,10 @@ def parse_hec(value: Json, token: Token) -> Record:
         # becomes {"message": None, "severity": "info", "msg": "hi"}: the wrapper is no message.
         elif isinstance(inner, dict) and ("message" in inner or "msg" in inner):
             event = {**event, "message": None, **inner}
-    outer = {"timestamp": value.get("time") or None, "attributes": attributes}
-    if token.role == "shipper":
-        names = [attributes.pop("service", None), attributes.get("tag")]
-        names += [value.get(name) for name in ("sourcetype", "source", "host")]
-        outer["service"] = next(filter(is_service, names), None)
+    names = [attributes.get("service"), attributes.get("tag")]
+    names += [value.get(name) for name in ("sourcetype", "source", "host")]
+    service = next(filter(is_service, names), UNKNOWN_SERVICE)
+    outer = {"timestamp": value.get("time") or None, "service": service, "attributes": attributes}
     return parse_inner(event, outer, token)
 
 
@@ -4921,10 +4909,9 @@ def parse_loki(value: Json, token: Token) -> Record:
         error = 'must be ["NANOSECONDS", "LINE"], with or without a third item, an object'
         raise RecordError("values", error)
     attributes = labels | (metadata or {})
-    outer = {"timestamp": entry[0], "attributes": attributes}
-    if token.role == "shipper":
-        names = ("service_name", "service", "app", "application", "container", "job", "logger")
-        outer["service"] = next(filter(is_service, map(attributes.get, names)), None)
+    names = ("service_name", "service", "app", "application", "container", "job", "logger")
+    service = next(filter(is_service, map(attributes.get, names)), UNKNOWN_SERVICE)
+    outer = {"timestamp": entry[0], "service": service, "attributes": attributes}
     return parse_inner(entry[1], outer, token)
 
 
