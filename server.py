@@ -4471,26 +4471,16 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
     raise ValueError("it is cut short, or has a number of more than 10 bytes")
 
 
-def read_fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """The number and wire type of each field, and where its content begins and ends.
-
-    Raises ValueError.
-    """
-    while at < end:
-        tag, begin = read_varint(data, at)
-        wire_type = tag & 7
-        if wire_type == 0:
-            _, at = read_varint(data, begin)
-        elif wire_type == 2:
-            length, begin = read_varint(data, begin)
-            at = begin + length
-        elif wire_type in (1, 5):
-            at = begin + (8 if wire_type == 1 else 4)
-        else:  # 3 and 4 are groups.
-            raise ValueError(f"wire type {wire_type} is not taken")
-        if at > end:
-            raise ValueError("it is cut short")
-        yield tag >> 3, wire_type, begin, at
+def find_content(data: bytes, at: int, wire_type: int) -> tuple[int, int]:
+    """Where the content of a field begins and ends, whose tag ends at `at`. Raises ValueError."""
+    if wire_type == 0:
+        return at, read_varint(data, at)[1]
+    if wire_type == 2:
+        length, at = read_varint(data, at)
+        return at, at + length
+    if wire_type in (1, 5):
+        return at, at + (8 if wire_type == 1 else 4)
+    raise ValueError(f"wire type {wire_type} is not taken")  # 3 and 4 are groups.
 
 
 # Names are not sent: here are those of the JSON form, and what each field holds, a scalar or a
@@ -4548,7 +4538,13 @@ def read_message(kind: str, data: bytes, at: int, end: int, depth: int = 0) -> d
         raise ValueError("it is nested too deep")
     fields = MESSAGES[kind]
     message: dict[str, Json] = {}
-    for number, wire_type, begin, after in read_fields(data, at, end):
+    while at < end:
+        tag, begin = read_varint(data, at)
+        number = tag >> 3
+        wire_type = tag & 7
+        begin, at = find_content(data, begin, wire_type)
+        if at > end:
+            raise ValueError("it is cut short")
         if number not in fields:
             continue
         name, form = fields[number]
@@ -4556,9 +4552,9 @@ def read_message(kind: str, data: bytes, at: int, end: int, depth: int = 0) -> d
         if wire_type != expected:
             raise ValueError(f"{name} has wire type {wire_type}")
         if convert:
-            value = convert(data[begin:after])
+            value = convert(data[begin:at])
         else:
-            value = read_message(form, data, begin, after, depth + 1)
+            value = read_message(form, data, begin, at, depth + 1)
         if name not in REPEATED:
             message[name] = value
             continue
