@@ -109,6 +109,7 @@ import contextlib
 import csv
 import dataclasses
 import difflib
+import email.utils
 import functools
 import gc
 import hashlib
@@ -4009,7 +4010,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
         is_chunked = response.pieces is not None and self.request_version != "HTTP/1.0"
         self.send_response_only(response.status)
-        self.send_header("Date", self.date_time_string())
+        self.send_header("Date", http_date(int(time.time()), usegmt=True))
         self.send_header("Content-Type", response.content_type)
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Cache-Control", "no-store")
@@ -4095,8 +4096,10 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 # -------- 12b. Heads and chunks *
-# The core uses `malformed`, `read_head`, `parse_head`, `parse_cached_head`, `check_body_headers`,
-# `read_exactly` and `read_chunks`: where a request ends, by RFC 9112.
+# The core uses `malformed`, `http_date`, `read_head`, `parse_head`, `parse_cached_head`,
+# `check_body_headers`, `read_exactly` and `read_chunks`: where a request ends, by RFC 9112.
+
+http_date = functools.lru_cache(1)(email.utils.formatdate)  # It is made once a second.
 
 REQUEST_LINE = re.compile(
     r"""
@@ -4163,10 +4166,7 @@ def parse_headers(lines: bytes) -> dict[str, str]:
 
 
 def body_length(headers: Mapping[str, str], version: str) -> int | None:
-    """The bytes of the body that follows, or None for chunks.
-
-    Raises HTTPRefusal where readers could differ about its end.
-    """
+    """The bytes of the body, or None for chunks. Raises HTTPRefusal where readers could differ."""
     length = headers.get("content-length", "0")
     encoding = headers.get("transfer-encoding")
     if not re.fullmatch(r"[0-9]{1,18}", length):
@@ -4198,33 +4198,39 @@ def check_body_headers(head: Request) -> tuple[bool, bool]:
     if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
         error = f"The Content-Encoding {shorten(encoding)} is not known."
         raise Unsupported(error, "Send gzip, deflate or none.")
-    if (head.body_length or 0) > MAX_BODY_BYTES:
-        raise body_too_large()
+    check_body_size(head.body_length or 0)
     expects = headers.get("expect", "").lower() == "100-continue" and head.version == "HTTP/1.1"
     return encoding != "identity", expects
+
+
+def check_body_size(size: int) -> None:
+    """Raises TooLarge for a body of more than MAX_BODY_BYTES, as sent or decompressed."""
+    if size > MAX_BODY_BYTES:
+        most = f"{MAX_BODY_BYTES >> 20} MiB"
+        raise TooLarge(f"The body is larger than {most}.", "Send smaller batches.")
 
 
 def read_head(handler: Handler, line: bytes) -> bytes:
     """The lines of a head, from this first one to an empty one. Raises Refusal, OSError."""
     lines: list[bytes] = []
     size = 0
-    while True:
+    for _ in range(MAX_HEADERS + 2):  # With the first line and the empty one.
         lines.append(line)
         size += len(line)
-        if size > MAX_HEAD_BYTES or len(lines) > MAX_HEADERS + 2:
-            most = f"{MAX_HEADERS} headers of {MAX_HEAD_BYTES >> 10} KiB together"
-            raise malformed(f"The head is larger than {most}.", 431)
-        if line[-1:] != b"\n":
-            raise cut_off(handler)
-        if line[-2:] != b"\r\n":
-            raise malformed("A line of the head ends without CR.")
-        if line == b"\r\n":
+        if size > MAX_HEAD_BYTES:
             break
+        if line[-2:] != b"\r\n":
+            if line[-1:] == b"\n":
+                raise malformed("A line of the head ends without CR.")
+            raise cut_off(handler)
+        if line == b"\r\n":
+            head = b"".join(lines)
+            if head.count(b"\r") != len(lines) or b"\0" in head:
+                raise malformed("The head has a NUL, or a CR alone.")
+            return head
         line = handler.rfile.readline(MAX_HEAD_BYTES + 1 - size)
-    head = b"".join(lines)
-    if head.count(b"\r") != len(lines) or b"\0" in head:
-        raise malformed("The head has a NUL, or a CR alone.")
-    return head
+    most = f"{MAX_HEADERS} headers of {MAX_HEAD_BYTES >> 10} KiB together"
+    raise malformed(f"The head is larger than {most}.", 431)
 
 
 def read_exactly(handler: Handler, length: int) -> Iterator[bytes]:
@@ -4253,8 +4259,7 @@ def read_chunks(handler: Handler) -> Iterator[bytes]:
             raise malformed("A chunk does not begin with its size.")
         size = int(digits, 16)
         total += size
-        if total > MAX_BODY_BYTES:
-            raise body_too_large()
+        check_body_size(total)
         if size < SMALL_CHUNK_BYTES:
             small += 1
             if small % 16 == 0:  # Many small chunks cost their sender, not the others.
@@ -4300,10 +4305,9 @@ def admit(server: Server, handler: Handler) -> bool:
 def choose_processors(handler: Handler) -> None:
     """Keeps a connection's thread on one processor while it takes a small body.
 
-    Only one thread at a time runs Python: the one that holds the GIL. It takes longer to wake the
-    next one if that is on another processor, and single records over many connections are little
-    else: on one processor they are stored half as fast again. Queries and long commits run in
-    SQLite, without the GIL: they may use every processor.
+    Only the thread that holds the GIL runs Python, and the next one takes longer to wake on another
+    processor: on one, single records over many connections are stored half as fast again. Queries
+    and long commits run in SQLite, without the GIL: they may use every processor.
     """
     length = handler.head.body_length
     is_small = length is not None and length <= ONE_PROCESSOR_BYTES
@@ -4338,11 +4342,6 @@ def watch(server: Server) -> None:
             log.exception("unexpected error while keeping the deadlines")
 
 
-def body_too_large() -> TooLarge:
-    """The refusal of a body, or of what it decompresses to."""
-    return TooLarge(f"The body is larger than {MAX_BODY_BYTES >> 20} MiB.", "Send smaller batches.")
-
-
 def decompress(data: bytes) -> bytes:
     """The bytes of a gzip file, of one or more members, or of deflate with or without zlib's frame.
 
@@ -4358,8 +4357,7 @@ def decompress(data: bytes) -> bytes:
             wbits = 32 + zlib.MAX_WBITS if is_gzip or is_zlib else -zlib.MAX_WBITS
             stream = zlib.decompressobj(wbits)
             whole += stream.decompress(data, MAX_BODY_BYTES + 1 - len(whole))
-            if len(whole) > MAX_BODY_BYTES:
-                raise body_too_large()
+            check_body_size(len(whole))
             if not stream.eof:
                 raise zlib.error("it is cut short")
             data = stream.unused_data
