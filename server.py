@@ -4323,9 +4323,9 @@ def choose_processors(handler: Handler) -> None:
 def watch(server: Server) -> None:
     """Keeps the deadlines of sockets and queries, in a thread of its own.
 
-    Where memory runs out, Python itself can loop for ever and keep the GIL: no other thread runs
-    again. So a timer of the system, which is set anew each time, counts the processor time of this
-    process. When it is over, SIGPROF ends the process.
+    Out of memory, Python itself can loop for ever and keep the GIL: no other thread runs again. So
+    a timer of the system counts the processor time of this process. It is set anew each time; when
+    it is over, SIGPROF ends the process.
     """
     while True:
         if hasattr(signal, "setitimer"):
@@ -4396,8 +4396,7 @@ def send_pieces(handler: Handler, pieces: Iterator[bytes], is_chunked: bool) -> 
 def drain(handler: Handler) -> None:
     """Reads on for a moment after a refusal, then closes.
 
-    Closing while the client sends could destroy the answer before the client reads it
-    (RFC 9112, section 9.6).
+    Closing while the client sends could destroy the answer, unread (RFC 9112, section 9.6).
     """
     handler.close_connection = True
     handler.set_deadline(DRAIN_SECONDS)
@@ -4610,9 +4609,6 @@ def post_otlp(app: App, request: Request) -> Response:
     return json_response(200, {"partialSuccess": partial} if parsed.rejected else {}, headers)
 
 
-ROUTES["/v1/logs"] = {"POST": post_otlp}
-
-
 def split_otlp(body: bytes, is_protobuf: bool) -> list[Json]:
     """The log records of a body, each with what it shares with others. Raises Refusal."""
     values: list[Json] = []
@@ -4624,10 +4620,9 @@ def split_otlp(body: bytes, is_protobuf: bool) -> list[Json]:
                 values.append(document)
                 continue
             request = read_lazy("Request", document)
-            if request == {}:  # A request without records is allowed.
-                continue
-            resources = request["resourceLogs"] or []  # A KeyError: this JSON is not OTLP.
-            for lazy in resources:
+            # A request may be empty. A KeyError: this JSON is not OTLP.
+            resources = request["resourceLogs"] if request != {} else []
+            for lazy in resources or []:
                 resource_logs = read_lazy("ResourceLogs", lazy)
                 # Names of 2021, or of another form: scopeLogs would seem to be empty.
                 if resource_logs.keys() & {"instrumentationLibraryLogs", "scope_logs"}:
@@ -4755,7 +4750,7 @@ def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
     # Of a copy: a label that tells the severity stays an attribute too.
     severity = SEVERITY_NAMES.get(pop_alias(dict(labels), find_aliases(labels), "severity"))
     more = {"service": service, "severity": severity, "message": inner}
-    whole = parse_record({**outer, **more}, token)
+    whole = parse_record(outer | more, token)
     fields = read_object(inner)
     aliases = find_aliases(fields)
     attributes = fields.pop("attributes", None) or {}
@@ -4823,13 +4818,6 @@ def answer_hec_options(_app: App, _request: Request) -> Response:
     return Response(200)
 
 
-HEC: dict[str, Endpoint] = {"POST": post_hec, "OPTIONS": answer_hec_options}
-for end in ("", "/event", "/event/1.0"):
-    ROUTES[f"/services/collector{end}"] = HEC
-for end in ("", "/1.0"):  # Clients look at the status only.
-    ROUTES[f"/services/collector/health{end}"] = {"GET": get_health}
-
-
 def parse_hec(value: Json, token: Token) -> Record:
     """Makes a record of an event and what is known of it. Raises RecordError.
 
@@ -4871,9 +4859,6 @@ def post_loki(app: App, request: Request) -> Response:
     return Response(204, headers=replayed_header(batch))
 
 
-ROUTES["/loki/api/v1/push"] = {"POST": post_loki}
-
-
 def split_loki(body: bytes) -> list[Json]:
     """The entries of all streams of a push, each with the labels that it shares. Raises Refusal."""
     if body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b""):  # Without a byte order mark.
@@ -4907,6 +4892,15 @@ def parse_loki(value: Json, token: Token) -> Record:
     service = next(filter(is_service, map(attributes.get, names)), UNKNOWN_SERVICE)
     outer = {"timestamp": entry[0], "service": service, "attributes": attributes}
     return parse_inner(entry[1], outer, token)
+
+
+HEC: dict[str, Endpoint] = {"POST": post_hec, "OPTIONS": answer_hec_options}
+ROUTES["/v1/logs"] = {"POST": post_otlp}
+for end in ("", "/event", "/event/1.0"):
+    ROUTES[f"/services/collector{end}"] = HEC
+for end in ("", "/1.0"):  # Clients look at the status only.
+    ROUTES[f"/services/collector/health{end}"] = {"GET": get_health}
+ROUTES["/loki/api/v1/push"] = {"POST": post_loki}
 
 
 # -------- 14. ClickHouse *
