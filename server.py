@@ -4099,8 +4099,7 @@ class Server(http.server.ThreadingHTTPServer):
 # The core uses `malformed`, `http_date`, `read_head`, `parse_head`, `parse_cached_head`,
 # `check_body_headers`, `read_exactly` and `read_chunks`: where a request ends, by RFC 9112.
 
-http_date = functools.lru_cache(1)(email.utils.formatdate)  # It is made once a second.
-
+http_date = functools.lru_cache(1)(email.utils.formatdate)  # Date is made once a second.
 REQUEST_LINE = re.compile(
     r"""
     ([A-Za-z]+)[ ]                                               # Method.
@@ -4265,9 +4264,8 @@ def read_chunks(handler: Handler) -> Iterator[bytes]:
             if small % 16 == 0:  # Many small chunks cost their sender, not the others.
                 handler.server.app.shares.brake(handler.client)
         if not size:
-            parse_headers(
-                read_head(handler, handler.rfile.readline(MAX_HEAD_BYTES + 1))
-            )  # Trailers.
+            trailers = read_head(handler, handler.rfile.readline(MAX_HEAD_BYTES + 1))
+            parse_headers(trailers)  # It refuses malformed ones.
             return
         yield from read_exactly(handler, size)
         if read_chunk_line(handler):
