@@ -4734,9 +4734,9 @@ def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
     """Makes a record of a line or an event and of the fields that came around it.
 
     Where it is a JSON object, or a text that is one, its members are the record: what came around
-    it gives only the time, the severity and the attributes that the line lacks. If they make no
-    good record, `whole` is it: its message is the line as it stands. A service token writes its own
-    service: one that a line names is an attribute. Raises RecordError.
+    it gives only the service, the time, the severity and the attributes that the line lacks. If
+    they make no good record, `whole` is it: its message is the line as it stands. A service token
+    writes its own service: one that a line names is an attribute. Raises RecordError.
 
     >>> outer = {"timestamp": "2026-11-24", "service": "web", "attributes": {"pod": "a"}}
     >>> parse_inner('{"msg": "full", "level": "error"}', outer, Token("secret", "shipper"))[1:]
@@ -5726,9 +5726,7 @@ def load_tls(files: dict[str, str]) -> ssl.SSLContext | None:
 
 def connection_limit() -> int:
     """How many connections the bound on open files allows. It raises that bound where it can."""
-    if not resource:
-        return MAX_CONNECTIONS
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE) if resource else (-1, -1)
     if 0 <= soft < 4096:  # No bound is -1, or a very large number.
         soft = 4096 if hard < 0 else min(hard, 4096)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
