@@ -4746,18 +4746,17 @@ def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
     service = outer["service"] if may_name else token.service
     labels = outer["attributes"]
     # Of a copy: a label that tells the severity stays an attribute too.
-    severity = SEVERITY_NAMES.get(pop_alias(dict(labels), find_aliases(labels), "severity"))
-    more = {"service": service, "severity": severity, "message": inner}
+    label = pop_alias(dict(labels), find_aliases(labels), "severity")
+    more = {"service": service, "severity": SEVERITY_NAMES.get(label), "message": inner}
     whole = parse_record(outer | more, token)
     fields = read_object(inner)
     aliases = find_aliases(fields)
     attributes = fields.pop("attributes", None) or {}
     if not fields or not isinstance(attributes, dict):
         return whole
-    own_severity = pop_alias(fields, aliases, "severity")
-    if own_severity:
-        fields["severity"] = SEVERITY_NAMES[own_severity]
-        whole = whole._replace(severity=own_severity)
+    severity = pop_alias(fields, aliases, "severity")
+    if severity:
+        fields["severity"] = SEVERITY_NAMES[severity]
     # In `parse_record` the "attributes" win over other members. Here the program's own win.
     shared = {name: value for name, value in labels.items() if name not in fields}
     own = fields.get("service")
@@ -4772,9 +4771,9 @@ def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
     try:
         record = parse_record(fields, token)
     except RecordError:
-        return whole
+        return whole._replace(severity=severity or whole.severity)
     timestamp = whole.timestamp if record.timestamp is None else record.timestamp
-    return record._replace(timestamp=timestamp, severity=whole.severity)
+    return record._replace(timestamp=timestamp, severity=severity or whole.severity)
 
 
 def read_object(value: Json) -> dict[str, Json]:
