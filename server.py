@@ -1948,19 +1948,16 @@ class Store(abc.ABC):
         Each page is a read of its own. One long read would keep SQLite's WAL from being reset
         (https://www.sqlite.org/wal.html#avoiding_excessively_large_wal_files).
         """
-        last_id = self.newest() if query.last_id is None else query.last_id
+        last_id = self.newest()
         query = dataclasses.replace(query, last_id=last_id, limit=STREAM_RECORDS, is_stream=True)
         more = True
         while more:
             records, more = self.page(query)
             if records:
                 last = records[-1]
+                query = dataclasses.replace(query, cursor=(last.timestamp, last.id))
                 yield records
                 del records  # Else two pages are in memory while the next one is read.
-                if query.by_id:  # Then the order is "asc".
-                    query = dataclasses.replace(query, after=last.id)
-                else:
-                    query = dataclasses.replace(query, cursor=(last.timestamp, last.id))
 
     @abc.abstractmethod
     def follow(self, query: Query) -> Iterator[list[StoredRecord]]:
@@ -2663,8 +2660,6 @@ def needs_scan(db: sqlite3.Connection, query: Query) -> bool:
     """Whether all records are to be read for a query, side by side, on all processors."""
     if not query.text_count or is_narrow(query):  # An index or a short stretch serves it.
         return False
-    if query.by_id:  # No index has texts in the order of ids.
-        return True
     if not covers_much(db, query):  # An index leaves few records to search.
         return False
     # Only `stats` has the limit 0 here: it reads all. A stream has pages of STREAM_RECORDS.
@@ -2734,20 +2729,18 @@ def merge_pages(query: Query, pages: list[Page]) -> Page:
     the newest first, a page that ends at 12:05 may have records from before 12:05 that were not
     read.
     """
-    key = operator.attrgetter(*(["id"] if query.by_id else ["timestamp", "id"]))
-    records = itertools.chain.from_iterable(records for records, _ in pages)
-    merged = sorted(records, key=key, reverse=query.order == "desc")
+    found = itertools.chain.from_iterable(records for records, _ in pages)
+    key = operator.attrgetter("timestamp", "id")
+    merged = sorted(found, key=key, reverse=query.order == "desc")
+    ends = [records[-1] for records, more in pages if more]
     for count, record in enumerate(merged, 1):
-        is_end = any(more and records[-1] is record for records, more in pages)
-        if is_end or (count == query.limit and count < len(merged)):
+        if record in ends or (count == query.limit and count < len(merged)):
             return merged[:count], True
     return merged, False
 
 
 # -------- 8d. Followers *
 # The core uses `follow`: it gives records as they are committed, none twice and none left out.
-
-FOLLOW_IDS = 100_000  # A follower looks through so many ids at a time.
 
 
 def follow(store: SQLiteRecords, query: Query) -> Iterator[list[StoredRecord]]:
@@ -2761,29 +2754,27 @@ def follow(store: SQLiteRecords, query: Query) -> Iterator[list[StoredRecord]]:
         raise BadQuery(f"No record has the id {seen} yet.", "Give the id of the last record.")
     if query.after is None and query.limit:
         seen = newest
-        # The newest by id. With a filter on service or severity the newest by time: no index
+        # The newest by id. With a filter on service, severity or text the newest by time: no index
         # has these in the order of ids.
-        by_id = kind_filters(query) == Query()
+        records: list[StoredRecord] = []
+        by_id = kind_filters(query) == Query() and not query.text_count
         recent, _ = store.page(dataclasses.replace(query, by_id=by_id, last_id=seen))
         yield sorted(recent)
-    query = dataclasses.replace(query, by_id=True, order="asc")
+    query = dataclasses.replace(query, by_id=True, order="asc", limit=STREAM_RECORDS)
     while True:
         pause = FOLLOW_SECONDS
         with contextlib.suppress(Unavailable):  # Too many queries: it looks again later.
             newest = store.newest()
-            last_id = min(newest, seen + FOLLOW_IDS)
+            last_id = min(newest, seen + NARROW_IDS)
             if seen < last_id:
-                # Each commit wakes every follower. One that finds nothing for itself in the
-                # newest records sleeps longer, so that the commits of others cost it little.
-                if last_id == newest:
+                stretch = dataclasses.replace(query, after=seen, last_id=last_id, is_stream=True)
+                records, more = store.page(stretch)
+                seen = records[-1].id if more else last_id
+                if seen < newest:
+                    pause = 0
+                elif not records:  # Each commit wakes every follower: others' cost it little.
                     pause = IDLE_FOLLOW_SECONDS
-                stretch = dataclasses.replace(query, after=seen, last_id=last_id)
-                for records in store.stream(stretch):
-                    yield records
-                    seen = records[-1].id
-                    pause = FOLLOW_SECONDS  # A rush comes in pages, not record by record.
-                seen = last_id
-        yield []  # A heartbeat may be due.
+        yield records  # Perhaps none: a heartbeat may be due.
         time.sleep(pause)
         if seen >= newest:
             store.wait_for_news(seen)
