@@ -2539,15 +2539,6 @@ def kind_filters(query: Query) -> Query:
     )
 
 
-def plan(db: sqlite3.Connection, query: Query) -> list[Part]:
-    """The parts that together give what a query asks for, each by its index."""
-    if query.by_id or is_narrow(query):
-        return [(BY_ID, query)]
-    if kind_filters(query) == Query():
-        return [(BY_TIME, query)]
-    return split_by_kind(db, query)
-
-
 def is_narrow(query: Query) -> bool:
     """Whether its range of ids is bounded on both sides, and so small that it is read whole."""
     if query.after is None or query.last_id is None:
@@ -2563,12 +2554,16 @@ def where_days(query: Query) -> tuple[str, list[Json]]:
     return f"start >= ? AND start <= ? AND {test}", [start // DAY * DAY, end, *values]
 
 
-def split_by_kind(db: sqlite3.Connection, query: Query) -> list[Part]:
-    """A part for each service and severity in the table of counts; one by time for too many.
+def plan(db: sqlite3.Connection, query: Query) -> list[Part]:
+    """The parts that together give what a query asks for, each by its index.
 
-    Each reads one stretch of logs_by_kind in the order of the page, and SQLite merges them: a rare
-    kind costs no more than a common one.
+    With a filter on service or severity, each kind in the table of counts is a part: one stretch of
+    logs_by_kind in the order of the page. A rare kind costs no more than a common one.
     """
+    if query.by_id or is_narrow(query):
+        return [(BY_ID, query)]
+    if kind_filters(query) == Query():
+        return [(BY_TIME, query)]
     test, values = where_days(query)
     sql = f"SELECT DISTINCT service, severity FROM counts WHERE span = {DAY} AND {test}"
     kinds = db.execute(sql, values).fetchall()
@@ -2756,12 +2751,12 @@ def follow(store: SQLiteRecords, query: Query) -> Iterator[list[StoredRecord]]:
         seen = newest
         # The newest by id. With a filter on service, severity or text the newest by time: no index
         # has these in the order of ids.
-        records: list[StoredRecord] = []
         by_id = kind_filters(query) == Query() and not query.text_count
         recent, _ = store.page(dataclasses.replace(query, by_id=by_id, last_id=seen))
         yield sorted(recent)
     query = dataclasses.replace(query, by_id=True, order="asc", limit=STREAM_RECORDS)
     while True:
+        records: list[StoredRecord] = []
         pause = FOLLOW_SECONDS
         with contextlib.suppress(Unavailable):  # Too many queries: it looks again later.
             newest = store.newest()
@@ -2835,12 +2830,6 @@ def cut_into_ranges(start: int, end: int, lengths: Sequence[int]) -> Iterator[Ra
     yield from cut_into_ranges(last, end, shorter)
 
 
-def is_counted(query: Query) -> bool:
-    """Whether the table of counts can answer it: its filters are time, service and severity."""
-    received = (query.received_at_start, query.received_at_end)
-    return not query.text_count and received == (None, None)
-
-
 class SQLiteCounts(SQLiteRecords):
     """The records in one SQLite file, with their statistics.
 
@@ -2850,10 +2839,12 @@ class SQLiteCounts(SQLiteRecords):
     """
 
     def stats(self, query: Query, step: int | None = None) -> Stats:
+        received = (query.received_at_start, query.received_at_end)
+        is_counted = not query.text_count and received == (None, None)
         # The table of counts has no time shorter than a minute.
-        is_slow = not is_counted(query) or bool(step and step % MINUTE)
+        is_slow = not is_counted or bool(step and step % MINUTE)
         with self.readers.lend(is_slow, query.client) as db:
-            if is_counted(query):
+            if is_counted:
                 return count_by_ranges(db, query, step)
             query = by_receipt(db, dataclasses.replace(query, limit=0))  # 0: all are counted.
             if not needs_scan(db, query):
@@ -2889,12 +2880,11 @@ def count_by_ranges(db: sqlite3.Connection, query: Query, step: int | None) -> S
     start = MIN_TIMESTAMP if query.timestamp_start is None else query.timestamp_start
     end = MAX_TIMESTAMP if query.timestamp_end is None else query.timestamp_end
     stats = Stats(Counter())
-    if start > end:
-        return stats
-    rows, values = select_ranges(query, cut_into_ranges(start, end + 1, LENGTHS))
-    sql = f"SELECT service, severity, sum(records) FROM ({rows}) GROUP BY 1, 2"
-    for service, severity, records in db.execute(sql, values):
-        stats.kinds[service, severity] = records
+    for length, first, last in cut_into_ranges(start, end + 1, LENGTHS):
+        rows, values = select_range(query, length, first, last)
+        sql = f"SELECT service, severity, sum(records) FROM ({rows}) GROUP BY 1, 2"
+        for service, severity, records in db.execute(sql, values):
+            stats.kinds[service, severity] += records
     if not stats.kinds:
         return stats
     ends: list[int] = []
@@ -2909,7 +2899,7 @@ def count_by_ranges(db: sqlite3.Connection, query: Query, step: int | None) -> S
         lengths = [length for length in LENGTHS if step % length == 0]
         sums = [f"sum(records) FILTER (WHERE severity = {n})" for n in SEVERITY_NAMES]
         for length, start, end in cut_into_ranges(ends[0], ends[1] + 1, lengths):
-            rows, values = select_ranges(query, [(length, start, end)])
+            rows, values = select_range(query, length, start, end)
             # Where a span is a step, its rows are in order already: SQLite need not sort them.
             begin = "time" if length == step else step_of("time", step)
             sql = f"SELECT {begin}, {', '.join(sums)} FROM ({rows}) GROUP BY 1"
@@ -2917,32 +2907,27 @@ def count_by_ranges(db: sqlite3.Connection, query: Query, step: int | None) -> S
     return stats
 
 
-def select_ranges(query: Query, ranges: Iterable[Range]) -> tuple[str, list[Json]]:
-    """SQL for what a query finds in ranges: a time, service, severity and number of records a row.
+def select_range(query: Query, length: int, start: int, end: int) -> tuple[str, list[Json]]:
+    """SQL for what a query finds in a range: a time, service, severity and number of records a row.
 
-    For a range of length 1, it reads the index of each kind, which has all that is asked for: no
-    record is read. (CROSS JOIN makes SQLite begin with the kinds.)
+    For the length 1, it reads the index of each kind, which has all that is asked for: no record is
+    read. (CROSS JOIN makes SQLite begin with the kinds.)
     """
     test, kinds = where(kind_filters(query))
-    selects: list[str] = []
-    values: list[Json] = []
-    for length, start, end in ranges:
-        if length > 1:
-            selects.append(f"""
-                SELECT start AS time, service, severity, records FROM counts
-                WHERE span = ? AND start >= ? AND start < ? AND {test}
-            """)
-            values += [length, start, end, *kinds]
-        else:
-            selects.append(f"""
-                SELECT timestamp AS time, service, severity, 1 AS records FROM (
-                    SELECT DISTINCT service, severity FROM counts
-                    WHERE span = ? AND start >= ? AND start < ? AND {test})
-                CROSS JOIN logs INDEXED BY logs_by_kind USING (service, severity)
-                WHERE timestamp >= ? AND timestamp <= ?
-            """)
-            values += [DAY, start // DAY * DAY, end, *kinds, start, end - 1]
-    return " UNION ALL ".join(selects), values
+    if length > 1:
+        sql = f"""
+            SELECT start AS time, service, severity, records FROM counts
+            WHERE span = ? AND start >= ? AND start < ? AND {test}
+        """
+        return sql, [length, start, end, *kinds]
+    sql = f"""
+        SELECT timestamp AS time, service, severity, 1 AS records FROM (
+            SELECT DISTINCT service, severity FROM counts
+            WHERE span = ? AND start >= ? AND start < ? AND {test})
+        CROSS JOIN logs INDEXED BY logs_by_kind USING (service, severity)
+        WHERE timestamp >= ? AND timestamp <= ?
+    """
+    return sql, [DAY, start // DAY * DAY, end, *kinds, start, end - 1]
 
 
 def count_records(db: sqlite3.Connection, parts: list[Part], step: int | None) -> Stats:
