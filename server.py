@@ -2299,21 +2299,19 @@ def check_file(path: pathlib.Path) -> None:
     head = b""
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         head = file.read(100)
-    if not head:
-        if has_wal:
-            raise StartError(
-                f"{wal}: holds records of a database that is not beside it; put {path.name} back,"
-                " or move this file away too"
-            )
+    if not head and has_wal:
+        raise StartError(
+            f"{wal}: holds records of a database that is not beside it; put {path.name} back,"
+            " or move this file away too"
+        )
+    is_database = head.startswith(b"SQLite format 3\0")
+    pages, cookie, version, application_id = (
+        int.from_bytes(head[start : start + 4], "big") for start in (28, 40, 60, 68)
+    )
+    # No schema has the cookie 0: a first start that was killed left such a file.
+    if not head or (is_database and application_id == cookie == 0):
         return
-    # In the header: 28 the number of pages, 40 the schema cookie, 60 user_version, and
-    # 68 application_id, four bytes each.
-    application_id = int.from_bytes(head[68:72], "big")
-    has_tables = any(head[40:44])
-    if head.startswith(b"SQLite format 3\0") and not application_id and not has_tables:
-        return  # A first start that was killed left it.
-    version = int.from_bytes(head[60:64], "big")
-    if not head.startswith(b"SQLite format 3\0") or application_id != APPLICATION_ID:
+    if not is_database or application_id != APPLICATION_ID:
         raise StartError(f"{path}: is not a database of this server; name another file")
     if version == 1:
         raise StartError(
@@ -2324,9 +2322,9 @@ def check_file(path: pathlib.Path) -> None:
         )
     if version != SCHEMA_VERSION:
         raise StartError(f"{path}: has schema version {version}, not {SCHEMA_VERSION}")
-    whole = int.from_bytes(head[28:32], "big") * PAGE_BYTES
     # A WAL may have the rest. A journal is from a first start that was killed: SQLite undoes it.
     is_recoverable = wal.exists() or path.with_name(f"{path.name}-journal").exists()
+    whole = pages * PAGE_BYTES
     if path.stat().st_size < whole and not is_recoverable:
         raise StartError(f"{path}: is cut short, it should have {whole:,} bytes; copy it again")
 
@@ -2446,7 +2444,7 @@ def connect_writer(path: pathlib.Path) -> sqlite3.Connection:
     while True:
         db = connect(path, "rw", cached_statements=64)
         try:
-            prepare_writer(db, path)
+            prepare_writer(db)
             return db
         except sqlite3.Error as error:
             db.close()  # It may hold a lock.
@@ -2456,14 +2454,13 @@ def connect_writer(path: pathlib.Path) -> sqlite3.Connection:
         time.sleep(0.01)
 
 
-def prepare_writer(db: sqlite3.Connection, path: pathlib.Path) -> None:
-    """Makes a new file by schema.sql, and sets how its connection writes."""
+def prepare_writer(db: sqlite3.Connection) -> None:
+    """Makes a new file by schema.sql, and sets how its connection writes.
+
+    SQLite syncs the folder of a new file with the journal that it makes beside it.
+    """
     if db.execute("PRAGMA user_version").fetchone() == (0,):
         db.executescript(SCHEMA.read_text(encoding="utf-8"))
-        if os.name == "posix":  # Puts the name of the file on disk. Windows does so by itself.
-            folder = os.open(path.parent, os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
     for table in ("logs", "counts", "keys"):  # A broken file is found before a change.
         db.execute(f"SELECT 1 FROM {table} LIMIT 1")
     # In WAL mode, readers and the writer do not wait for each other.
@@ -2482,11 +2479,11 @@ def authorize(action: int, name: str | None, column: str | None, *_: str | None)
     SQLite asks when it prepares a statement (https://www.sqlite.org/c3ref/set_authorizer.html).
     So no fault of the server can alter a record or drop a table.
     """
-    always = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION)
     tables = ("logs", "counts", "keys")
     pragmas = ("page_count", "freelist_count", "incremental_vacuum", "wal_checkpoint")
     allowed = (
-        action in (*always, sqlite3.SQLITE_TRANSACTION)
+        action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ)
+        or action in (sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_TRANSACTION)
         or (action in (sqlite3.SQLITE_INSERT, sqlite3.SQLITE_DELETE) and name in tables)
         or (action == sqlite3.SQLITE_UPDATE and (name, column) == ("counts", "records"))
         or (action == sqlite3.SQLITE_PRAGMA and name in pragmas)
@@ -2626,37 +2623,37 @@ def json_member(attributes: str, key: str) -> str | None:
 ID_RANGE = "SELECT ifnull((SELECT min(id) FROM logs), 1), ifnull((SELECT max(id) FROM logs), 0)"
 
 
+def ids_within(db: sqlite3.Connection, query: Query) -> range:
+    """The ids of the table, within the bounds that a query has on them."""
+    low, high = db.execute(ID_RANGE).fetchone()
+    last_id = high if query.last_id is None else min(high, query.last_id)
+    return range(max(low, (query.after or 0) + 1), last_id + 1)
+
+
 def by_receipt(db: sqlite3.Connection, query: Query) -> Query:
     """The same query with bounds on the id in place of those on received_at: both grow together."""
-    if query.received_at_start is None and query.received_at_end is None:
+    start, end = query.received_at_start, query.received_at_end
+    if start is None and end is None:
         return query
 
     def received_at(record_id: int) -> int:
         sql = "SELECT received_at FROM logs WHERE id >= ? ORDER BY id LIMIT 1"
         return int(db.execute(sql, [record_id]).fetchone()[0])
 
-    low, high = db.execute(ID_RANGE).fetchone()
-    ids = range(low, high + 1)
-    start = query.received_at_start or 0
-    end = MAX_TIMESTAMP if query.received_at_end is None else query.received_at_end
-    before = low + bisect.bisect_left(ids, start, key=received_at) - 1
-    last = low + bisect.bisect_right(ids, end, key=received_at) - 1
+    ids = ids_within(db, query)
+    begin = bisect.bisect_left(ids, start or 0, key=received_at)
+    stop = len(ids) if end is None else bisect.bisect_right(ids, end, key=received_at)
+    found = ids[begin:stop]
     query = dataclasses.replace(query, received_at_start=None, received_at_end=None)
-    if before < low and last >= high:  # It has all ids. With bounds, `is_narrow` could take it.
+    if found == ids:  # With bounds, `is_narrow` could take it.
         return query
-    return dataclasses.replace(
-        query,
-        after=max(before, query.after or 0),
-        last_id=last if query.last_id is None else min(last, query.last_id),
-    )
+    return dataclasses.replace(query, after=found.start - 1, last_id=found.stop - 1)
 
 
 def needs_scan(db: sqlite3.Connection, query: Query) -> bool:
     """Whether all records are to be read for a query, side by side, on all processors."""
-    if not query.text_count or is_narrow(query):  # An index or a short stretch serves it.
-        return False
-    if not covers_much(db, query):  # An index leaves few records to search.
-        return False
+    if not query.text_count or is_narrow(query) or not covers_much(db, query):
+        return False  # An index or a range of ids leaves few records to search.
     # Only `stats` has the limit 0 here: it reads all. A stream has pages of STREAM_RECORDS.
     return query.limit == 0 or finds_few(db, query)
 
@@ -2697,24 +2694,22 @@ def scan(
     """What `work` gives for stretches of the table that are read side by side.
 
     SQLite gives up the GIL while it reads, so that each stretch can keep a processor busy. Each
-    is a transaction of its own, so they are not of one moment: `high` keeps newer records out of
+    is a transaction of its own, so they are not of one moment: the ids keep newer records out of
     all of them, but a deletion between them may show.
     """
     with store.readers.lend() as db:
-        low, high = db.execute(ID_RANGE).fetchone()
-    low = max(low - 1, query.after or 0)
-    high = high if query.last_id is None else min(high, query.last_id)
-    length = max(-(-(high - low) // SCANNERS), 1)
+        ids = ids_within(db, query)
+    length = len(ids) // SCANNERS + 1
     asking = threading.get_ident()
 
-    def read_stretch(after: int) -> Any:
-        last_id = min(after + length, high)
-        stretch = dataclasses.replace(query, after=after, last_id=last_id)
+    def read_stretch(start: int) -> Any:
+        some = ids[start : start + length]
+        stretch = dataclasses.replace(query, after=some[0] - 1, last_id=some[-1])
         with store.readers.lend(is_slow=True, client=query.client, thread=asking) as db:
             return work(db, (BY_ID, stretch))
 
     with concurrent.futures.ThreadPoolExecutor(SCANNERS) as pool:
-        return list(pool.map(read_stretch, range(low, high, length)))
+        return list(pool.map(read_stretch, range(0, len(ids), length)))
 
 
 def merge_pages(query: Query, pages: list[Page]) -> Page:
