@@ -23,7 +23,7 @@ So give each batch an Idempotency-Key of its own: sent again with that key, it i
 README.md says how to use it; schema.sql has the tables, config.json the tokens and other settings.
 
 Ideas worth a look, a guided tour in README.md: group commit (`Committer`), exactly once
-(`insert_batches`, `find_keys`), keyset paging (`read_page`), a search on all processors (`scan`),
+(`insert_batches`, `find_keys`), keyset paging (`read_page`), a search on all processors (`search`),
 live tail without loss (`follow`), counts kept as records come (`count_by_ranges`,
 `cut_into_ranges`), retention in small steps (`SQLiteStore`), a share for each client (`Shares`),
 framing (`parse_head`, `body_length`), deadlines (`Handler.set_deadline`, `Handler.expire`) and
@@ -1929,9 +1929,9 @@ class Store(abc.ABC):
     def write(self, batches: list[Batch]) -> None:
         """Stores batches and sets their ids. When it returns, they are on disk.
 
-        A batch whose key is known is not stored: it gets the ids that were given then, and
-        `replayed` is set. A batch that can't be stored gets a `failure`: KeyReused, if its body
-        differs. Where the method raises, none counts as stored.
+        A batch whose key is known gets the ids of the first time, and `replayed` is set. One that
+        can't be stored gets a `failure`: KeyReused, if its body differs. Where the method raises,
+        none counts as stored.
         """
 
     @abc.abstractmethod
@@ -2142,18 +2142,12 @@ class SQLiteRecords(Store):
         self.readers.stop(gone)
 
     def page(self, query: Query) -> Page:
-        """The first records of a query, by an index or by reading all.
+        """The first records of a query.
 
-        `by_receipt` turns bounds on received_at into bounds on ids. `needs_scan` says whether all
-        records must be read, for a rare text: `scan` calls the lambda for each stretch of ids, side
-        by side. Else `plan` names the indexes that serve the query.
+        `search` calls the lambda once, with the parts that indexes serve. For a rare text all
+        records must be read: then it calls the lambda for each stretch of ids, side by side.
         """
-        with self.readers.lend(is_slow=query.text_count > 0, client=query.client) as db:
-            query = by_receipt(db, query)
-            if not needs_scan(db, query):
-                return read_page(db, query, plan(db, query))
-        # Not within the "with": each thread of `scan` borrows a connection from the same ones.
-        pages = scan(self, query, lambda db, part: read_page(db, query, [part]))
+        pages = search(self, query, lambda db, parts: read_page(db, query, parts))
         return merge_pages(query, pages)
 
     def newest(self) -> int:
@@ -2267,8 +2261,7 @@ def read_page(db: sqlite3.Connection, query: Query, parts: list[Part]) -> Page:
 
 # -------- 8b. The file *
 # The core uses `prepare_file`, `check_place`, `connect_writer`, `Readers`, `explain` and
-# `name_of`. They open and protect the database. `check_place` raises Unavailable where the file
-# was moved or deleted. `explain` gives the exception to raise for an error of SQLite.
+# `name_of`. They open and protect the database, and say what an error of SQLite means.
 
 SCHEMA = pathlib.Path(__file__).with_name("schema.sql")
 APPLICATION_ID = 0x4C4F4753  # As schema.sql sets it.
@@ -2377,17 +2370,16 @@ class Readers:
     ) -> Iterator[sqlite3.Connection]:
         """A connection in a transaction: all that it reads is of one moment.
 
-        A client that is named has only a share of them. A thread of `scan` gives the `thread` of
-        its request: by it `stop` finds the queries of a client that left. Raises Unavailable, past
-        the deadline too.
+        A client that is named has only a share of them. `thread` is that of the request, where
+        another one asks for it. Raises Unavailable, past the deadline too.
         """
         free = self._free[is_slow]
         most = SCANNERS if is_slow else READERS - 2  # Of one client: some are left for others.
 
         def has_room() -> bool:
             shares = [share for _, _, share in self._queries.values()]
-            has_share = not client or shares.count((client, is_slow)) < most
-            return self.closing or (bool(free) and has_share)
+            is_over = client and shares.count((client, is_slow)) >= most
+            return self.closing or bool(free and not is_over)
 
         self.may_begin.wait(QUERY_SECONDS)  # Then it reads, though the WAL is large.
         with self._changed:
@@ -2455,12 +2447,9 @@ def connect_writer(path: pathlib.Path) -> sqlite3.Connection:
 
 
 def prepare_writer(db: sqlite3.Connection) -> None:
-    """Makes a new file by schema.sql, and sets how its connection writes.
-
-    SQLite syncs the folder of a new file with the journal that it makes beside it.
-    """
+    """Makes a new file by schema.sql, and sets how its connection writes."""
     if db.execute("PRAGMA user_version").fetchone() == (0,):
-        db.executescript(SCHEMA.read_text(encoding="utf-8"))
+        db.executescript(SCHEMA.read_text(encoding="utf-8"))  # SQLite syncs the folder too.
     for table in ("logs", "counts", "keys"):  # A broken file is found before a change.
         db.execute(f"SELECT 1 FROM {table} LIMIT 1")
     # In WAL mode, readers and the writer do not wait for each other.
@@ -2479,11 +2468,11 @@ def authorize(action: int, name: str | None, column: str | None, *_: str | None)
     SQLite asks when it prepares a statement (https://www.sqlite.org/c3ref/set_authorizer.html).
     So no fault of the server can alter a record or drop a table.
     """
+    always = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION)
     tables = ("logs", "counts", "keys")
     pragmas = ("page_count", "freelist_count", "incremental_vacuum", "wal_checkpoint")
     allowed = (
-        action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ)
-        or action in (sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_TRANSACTION)
+        action in (*always, sqlite3.SQLITE_TRANSACTION)
         or (action in (sqlite3.SQLITE_INSERT, sqlite3.SQLITE_DELETE) and name in tables)
         or (action == sqlite3.SQLITE_UPDATE and (name, column) == ("counts", "records"))
         or (action == sqlite3.SQLITE_PRAGMA and name in pragmas)
@@ -2512,9 +2501,8 @@ def query_stopped() -> Unavailable:
 
 
 # -------- 8c. Plans and searches *
-# The core uses `plan`, `where_all`, `by_receipt`, `needs_scan`, `scan` and `merge_pages`. They
-# choose the index for a query, and serve filters without one: texts and the time of receipt.
-# `where_all` is `where` with the filters on texts and attributes.
+# The core uses `where_all`, `search` and `merge_pages`. They choose the index for a query, and
+# serve filters without one: texts and the time of receipt.
 
 # The table of records with the index to use: SQLite's planner has no statistics to choose by.
 BY_ID = "logs NOT INDEXED"  # In the order of the table.
@@ -2688,17 +2676,21 @@ def finds_few(db: sqlite3.Connection, query: Query) -> bool:
     return bool(found < min(RARE, query.limit))
 
 
-def scan(
-    store: SQLiteRecords, query: Query, work: Callable[[sqlite3.Connection, Part], Any]
+def search(
+    store: SQLiteRecords, query: Query, work: Callable[[sqlite3.Connection, list[Part]], Any]
 ) -> list[Any]:
-    """What `work` gives for stretches of the table that are read side by side.
+    """What `work` gives for a query by its indexes, or for stretches of the table side by side.
 
-    SQLite gives up the GIL while it reads, so that each stretch can keep a processor busy. Each
-    is a transaction of its own, so they are not of one moment: the ids keep newer records out of
-    all of them, but a deletion between them may show.
+    SQLite gives up the GIL while it reads, so that each stretch can keep a processor busy. Each is
+    a transaction of its own: no newer record is among the ids, but a deletion meanwhile may show.
     """
-    with store.readers.lend() as db:
+    reads_all = query.limit == 0  # To count them.
+    with store.readers.lend(query.text_count > 0 or reads_all, query.client) as db:
+        query = by_receipt(db, query)
+        if not needs_scan(db, query):
+            return [work(db, plan(db, query))]
         ids = ids_within(db, query)
+    # The connection is given back before each thread borrows one: else two queries could block.
     length = len(ids) // SCANNERS + 1
     asking = threading.get_ident()
 
@@ -2706,7 +2698,7 @@ def scan(
         some = ids[start : start + length]
         stretch = dataclasses.replace(query, after=some[0] - 1, last_id=some[-1])
         with store.readers.lend(is_slow=True, client=query.client, thread=asking) as db:
-            return work(db, (BY_ID, stretch))
+            return work(db, [(BY_ID, stretch)])
 
     with concurrent.futures.ThreadPoolExecutor(SCANNERS) as pool:
         return list(pool.map(read_stretch, range(0, len(ids), length)))
@@ -2715,10 +2707,10 @@ def scan(
 def merge_pages(query: Query, pages: list[Page]) -> Page:
     """The first records of several pages, in order.
 
-    Where a page has more, what follows its last record is unknown: there the merge ends. With
-    the newest first, a page that ends at 12:05 may have records from before 12:05 that were not
-    read.
+    Where a page has more, what follows its last record is unknown: there the merge ends.
     """
+    if len(pages) == 1:
+        return pages[0]
     found = itertools.chain.from_iterable(records for records, _ in pages)
     key = operator.attrgetter("timestamp", "id")
     merged = sorted(found, key=key, reverse=query.order == "desc")
@@ -2835,17 +2827,14 @@ class SQLiteCounts(SQLiteRecords):
 
     def stats(self, query: Query, step: int | None = None) -> Stats:
         received = (query.received_at_start, query.received_at_end)
-        is_counted = not query.text_count and received == (None, None)
-        # The table of counts has no time shorter than a minute.
-        is_slow = not is_counted or bool(step and step % MINUTE)
-        with self.readers.lend(is_slow, query.client) as db:
-            if is_counted:
+        if not query.text_count and received == (None, None):
+            # The table of counts has no time shorter than a minute.
+            is_slow = bool(step and step % MINUTE)
+            with self.readers.lend(is_slow, query.client) as db:
                 return count_by_ranges(db, query, step)
-            query = by_receipt(db, dataclasses.replace(query, limit=0))  # 0: all are counted.
-            if not needs_scan(db, query):
-                return count_records(db, plan(db, query), step)
         stats = Stats(Counter())
-        for some in scan(self, query, lambda db, part: count_records(db, [part], step)):
+        query = dataclasses.replace(query, limit=0)  # All are counted.
+        for some in search(self, query, lambda db, parts: count_records(db, parts, step)):
             stats.add(some)
         return stats
 
@@ -2880,14 +2869,12 @@ def count_by_ranges(db: sqlite3.Connection, query: Query, step: int | None) -> S
         sql = f"SELECT service, severity, sum(records) FROM ({rows}) GROUP BY 1, 2"
         for service, severity, records in db.execute(sql, values):
             stats.kinds[service, severity] += records
-    if not stats.kinds:
-        return stats
     ends: list[int] = []
     for order in ("asc", "desc"):
         one = dataclasses.replace(query, limit=1, order=order)
         found, _ = read_page(db, one, plan(db, one))
         ends += [record.timestamp for record in found]
-    if not ends:  # Another program has deleted the records.
+    if not ends:  # Another program may have deleted what is counted.
         return stats
     stats.first, stats.last = ends
     if step:
