@@ -2569,11 +2569,10 @@ def where_all(query: Query) -> tuple[str, list[Json]]:
     found += [where_attribute(*pair) for pair in query.attributes]
     excluded = [where_text(text) for text in query.not_contains]
     excluded += [where_attribute(*pair) for pair in query.not_attributes]
-    for part, _ in found:
+    # The test of a missing attribute is NULL.
+    found += [(f"({part}) IS NOT TRUE", part_values) for part, part_values in excluded]
+    for part, part_values in found:
         test += f" AND {part}"
-    for part, _ in excluded:
-        test += f" AND ({part}) IS NOT TRUE"  # The test of a missing attribute is NULL.
-    for _, part_values in found + excluded:
         values += part_values
     return test, values
 
@@ -2652,11 +2651,9 @@ def covers_much(db: sqlite3.Connection, query: Query) -> bool:
     Then it is faster to read the whole table in its own order than only these by an index.
     """
     test, values = where_days(query)
-    sql = f"""
-        SELECT 3 * ifnull(sum(records) FILTER (WHERE {test}), 0) >= ifnull(sum(records), 0)
-        FROM counts WHERE span = {DAY}
-    """
-    return bool(db.execute(sql, values).fetchone()[0])
+    sql = f"SELECT total(records) FILTER (WHERE {test}), total(records) FROM counts"
+    some, all_records = db.execute(f"{sql} WHERE span = {DAY}", values).fetchone()
+    return bool(3 * some >= all_records)
 
 
 def finds_few(db: sqlite3.Connection, query: Query) -> bool:
@@ -2684,8 +2681,8 @@ def search(
     SQLite gives up the GIL while it reads, so that each stretch can keep a processor busy. Each is
     a transaction of its own: no newer record is among the ids, but a deletion meanwhile may show.
     """
-    reads_all = query.limit == 0  # To count them.
-    with store.readers.lend(query.text_count > 0 or reads_all, query.client) as db:
+    is_slow = query.text_count > 0 or query.limit == 0  # The limit 0: all are counted.
+    with store.readers.lend(is_slow, query.client) as db:
         query = by_receipt(db, query)
         if not needs_scan(db, query):
             return [work(db, plan(db, query))]
@@ -2870,9 +2867,9 @@ def count_by_ranges(db: sqlite3.Connection, query: Query, step: int | None) -> S
         for service, severity, records in db.execute(sql, values):
             stats.kinds[service, severity] += records
     ends: list[int] = []
+    parts = plan(db, query)
     for order in ("asc", "desc"):
-        one = dataclasses.replace(query, limit=1, order=order)
-        found, _ = read_page(db, one, plan(db, one))
+        found, _ = read_page(db, dataclasses.replace(query, limit=1, order=order), parts)
         ends += [record.timestamp for record in found]
     if not ends:  # Another program may have deleted what is counted.
         return stats
