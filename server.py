@@ -2751,7 +2751,7 @@ def follow(store: SQLiteRecords, query: Query) -> Iterator[list[StoredRecord]]:
                 seen = records[-1].id if more else last_id
                 if seen < newest:
                     pause = 0
-                elif not records:  # Each commit wakes every follower: others' cost it little.
+                elif not records:  # Each commit wakes every follower: the others' cost it little.
                     pause = IDLE_FOLLOW_SECONDS
         yield records  # Perhaps none: a heartbeat may be due.
         time.sleep(pause)
