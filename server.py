@@ -2841,7 +2841,6 @@ class SQLiteCounts(SQLiteRecords):
             db.execute("REPLACE INTO keys VALUES (x'', x'', 0, 0, ?)", [now()])
 
     def size(self) -> int:
-        """Bytes of the file, its WAL and its index of the WAL."""
         files = [pathlib.Path(f"{self.path}{end}") for end in ("", "-wal", "-shm")]
         return sum(file.stat().st_size for file in files if file.exists())
 
