@@ -4054,15 +4054,6 @@ class Server(http.server.ThreadingHTTPServer):
 # `check_body_headers`, `read_exactly` and `read_chunks`: where a request ends, by RFC 9112.
 
 http_date = functools.lru_cache(1)(email.utils.formatdate)  # Date is made once a second.
-REQUEST_LINE = re.compile(
-    r"""
-    ([A-Za-z]+)[ ]                                               # Method.
-    (?: (?i:https?)://([\w.:-]+ | \[[\w.:]+\](?::\d+)?) | (?=/) )  # Host: as a proxy gets it.
-    (/[^? ]*)? (?:\?([^ ]*))?                                    # Path and query.
-    [ ]HTTP/(\d)\.(\d)                                           # Version.
-    """,
-    re.ASCII | re.VERBOSE,
-)
 HEADER_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")  # A token (RFC 9110, 5.6.2).
 
 
@@ -4081,24 +4072,39 @@ def parse_head(head: bytes) -> Request:
     could hide in another one's body (request smuggling, RFC 9112, 11.2). Raises HTTPRefusal.
     """
     first, _, rest = head.partition(b"\r\n")
-    match = REQUEST_LINE.fullmatch(first.decode("utf-8", "replace"))
-    if not match:
-        raise malformed("The first line is not that of a request for a path.")
-    method, host, path, query, major, minor = match.groups("")
-    if major != "1":
-        raise malformed(f"HTTP/{major}.{minor} is not spoken here.", 505)
-    version = "HTTP/1.0" if minor == "0" else "HTTP/1.1"
+    method, target, version = parse_request_line(first.decode("utf-8", "replace"))
     headers = parse_headers(rest)
-    if host:
-        headers["host"] = host  # It counts, not the header (RFC 9112, 3.2.2).
+    if not target.startswith("/"):  # The whole URL: its host counts (RFC 9112, 3.2.2).
+        try:
+            parts = urllib.parse.urlsplit(target)
+        except ValueError:
+            raise malformed("The first line names no host.") from None
+        headers["host"] = parts.netloc
+        target = f"{parts.path or '/'}?{parts.query}"
     if version == "HTTP/1.1" and "host" not in headers:
         raise malformed("The Host header is missing.")
-    path = urllib.parse.unquote(path or "/")
-    return Request(method, path, query, version, headers, body_length(headers, version))
+    path, _, query = target.partition("?")
+    length = body_length(headers, version)
+    path = urllib.parse.unquote(path)
+    return Request(method, path, query, version, headers, length)
 
 
 # Most clients send the same head again and again.
 parse_cached_head = functools.lru_cache(256)(parse_head)
+
+
+def parse_request_line(line: str) -> tuple[str, str, str]:
+    """Method, target and version of a request's first line. Raises HTTPRefusal."""
+    parts = line.split(" ")
+    is_version = re.fullmatch(r"HTTP/[0-9]\.[0-9]", parts[-1])
+    if len(parts) != 3 or not is_version or not (parts[0].isascii() and parts[0].isalpha()):
+        raise malformed("The first line is not that of a request.")
+    method, target, version = parts
+    if not version.startswith("HTTP/1."):
+        raise malformed(f"{version} is not spoken here.", 505)
+    if not re.match(r"/|https?://[^/?]", target, re.IGNORECASE):
+        raise malformed("The first line names no path.")
+    return method, target, "HTTP/1.0" if version == "HTTP/1.0" else "HTTP/1.1"
 
 
 def parse_headers(lines: bytes) -> dict[str, str]:
