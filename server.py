@@ -363,10 +363,16 @@ class Config:
         return not any(token.role == "read" for token in self.tokens)
 
     def find_token(self, secret: bytes, *roles: str) -> Token | None:
-        """The token of one of these roles with that secret."""
-        # All are compared, each to its end, so that the time it takes tells nothing.
-        equal = [t for t in self.tokens if hmac.compare_digest(t.secret.encode(), secret)]
-        return next((token for token in equal if token.role in roles), None)
+        """The token of one of these roles with that secret.
+
+        It compares every token to its end, so that the time it takes tells nothing
+        (https://docs.python.org/3/library/hmac.html#hmac.compare_digest).
+        """
+        found = None
+        for token in self.tokens:
+            if hmac.compare_digest(token.secret.encode(), secret) and token.role in roles:
+                found = token
+        return found
 
 
 @functools.lru_cache(256)
