@@ -5346,7 +5346,9 @@ const marked = text =>  // Gives the parts of a text, with marks on what is sear
 function row(record) {  // Makes the row of a record; its details follow when it is opened.
   const {id, timestamp, severity, service, message} = record;
   const lines = message.replace(ANSI, '').split('\n');
-  const line = lines.find(line => line.search(wanted) >= 0) ?? lines[0];
+  const lastLine = lines.findLast(line => line.trim());  // Of a traceback of Python: what it says.
+  const line = lines.find(line => line.search(wanted) >= 0)
+    ?? (lines[0].startsWith('Traceback') ? lastLine : lines[0]);
   const start = Math.max(0, line.search(wanted) - 40);
   const text = (start ? '…' : '') + line.slice(start, start + 2000);
   const size = lines.length > 1 ? ` ‹${lines.length} lines›` : '';
@@ -5407,8 +5409,10 @@ async function count(mayMove) {  // Shows the counts of the chips, and the histo
   const ends = last ? `, ${local(first)} – ${local(last)} (${zone})` : '';
   page.caption.textContent = `‹${all.total.toLocaleString()} found›${ends}`;
   // The bars, 80 at most, show the time that is asked for, or that of the records.
-  const start = query.get('timestamp_start') ?? first;
-  const end = query.get('timestamp_end') ?? last;
+  const [, number, unit] = /^(\d+)([mhd])$/.exec(query.get('since')) ?? [];
+  const back = number * {m: 6e4, h: 36e5, d: 864e5}[unit];  // Milliseconds, or NaN.
+  const start = back ? iso(Date.now() - back) : query.get('timestamp_start') ?? first;
+  const end = back ? iso(Date.now()) : query.get('timestamp_end') ?? last;
   const ms = Math.max(Date.parse(end), Date.parse(last)) - Date.parse(start);
   const step = STEPS.find(step => ms < 80000 * step) ?? 1;
   const name = step % 86400 ? `${step}s` : `${step / 86400}d`;
@@ -5416,6 +5420,7 @@ async function count(mayMove) {  // Shows the counts of the chips, and the histo
   const {histogram} = last ? await stats(range) : {histogram: []};
   const sums = histogram.map(item => SEVERITIES.reduce((sum, name) => sum + item[name], 0));
   const bars = histogram.map(item => bar(item, step, 100 / Math.max(...sums)));
+  bars.at(-1)?.setAttribute('tabindex', 0);  // One stop for Tab; from there, the arrow keys.
   const {activeElement} = document;
   if (!page.bars.matches(':active')) page.bars.replaceChildren(...bars);  // It may be dragged over.
   sameId(activeElement)?.focus({preventScroll: true});
@@ -5430,7 +5435,8 @@ function bar({start, ...counts}, step, scale) {  // Makes a bar, a link to the r
   const title = `${local(start)} – ${local(end)}: ${numbers || 0}`;
   const href = changed({since: null, timestamp_start: start, timestamp_end: end});
   const box = name => make('span', {className: name, style: `height: ${scale * counts[name]}%`});
-  return make('a', {id: start, href, start, end, title, draggable: false}, ...names.map(box));
+  const properties = {id: start, href, start, end, title, draggable: false, tabIndex: -1};
+  return make('a', properties, ...names.map(box));
 }
 function chip(name, value) {  // Gives the checkbox of a filter; makes one that is not there.
   const known = sameId({id: `${name}=${value}`});
@@ -5458,7 +5464,8 @@ function visit() {  // Shows what the address asks for: its query holds all filt
     if (isFree) field.value = isUTC ? local(value.replace(/Z?$/, 'Z')).replace(' ', 'T') : value;
     if (!isFree || !field.value) chip(name, value).checked = true;
   }
-  wanted = RegExp(`(${query.getAll('contains').map(RegExp.escape).join('|') || '(?!)'})`, 'iu');
+  const texts = query.getAll('contains').map(text => text.replace(/[$()*+.?[\\\]^{|}]/g, '\\$&'));
+  wanted = RegExp(`(${texts.join('|') || '(?!)'})`, 'iu');
   page.out.hidden = !Object.keys(TIMES).some(name => query.has(name));
   page.out.href = changed(TIMES);
   page.json.href = changed({...LIST, limit: 0}, 'logs');
@@ -5533,7 +5540,9 @@ document.onkeydown = event => {  // "/" searches, "j" and "k" move, Escape close
   const at = rows.indexOf(here?.firstChild);
   const open = here?.open ? here : page.list.querySelector('[open]');
   const closed = isTyped ? target : open?.firstChild;
-  const next = {'/': page.contains, j: rows[at + 1], k: rows[at - 1], Escape: closed}[key];
+  const bar = target.closest('#bars a');
+  const next = {'/': page.contains, j: rows[at + 1], k: rows[at - 1], Escape: closed,
+    ArrowRight: bar?.nextSibling, ArrowLeft: bar?.previousSibling}[key];
   if (!next) return;
   event.preventDefault();
   if (key === 'Escape' && !isTyped) open.open = false;
@@ -5580,7 +5589,7 @@ HTML = """\
   <nav id="kinds"></nav> <nav id="services"></nav> <output id="notice"></output>
   <input type="password" id="token" placeholder="Token" autocomplete="off" hidden>
 </form></div>
-<figure><div id="bars" focusgroup="toolbar"></div><div id="axis"></div><figcaption>
+<figure><div id="bars"></div><div id="axis"></div><figcaption>
   <span id="caption"></span> <a id="out">‹All times›</a> <a id="later"></a>
   <a id="json" download="logs.json">JSON</a> <a id="csv" download="logs.csv">CSV</a>
   <button id="curl">curl</button></figcaption></figure>
