@@ -77,8 +77,8 @@ What a batch may wait for, in this order. A client is a token here.
 
     `Shares.begin_upload`    when 512 KiB of its body are there: 3 places for each client, each
                              held until the answer is sent
-    `Shares.large_body_slot`  to be decompressed, and then to be made into records if its body has
-                             over 8 KiB: 1 place for each client, 2 in all
+    `Shares.large_body_slot`  to be decompressed; and if it has over 8 KiB then, to be made into
+                             records: 1 place for each client, 2 in all
     `Shares.commit_place`    if it has over 10 records: 16 places for each client
     `Committer._long`        if it has over 1,000 records: one in all
     `Batch.wake`             until it is committed, or first in the queue: its thread commits then
@@ -138,6 +138,7 @@ import struct
 import threading
 import time
 import urllib.parse
+import warnings
 import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -181,8 +182,8 @@ MAX_STORED_CHARS = 64 << 20
 LONG_JSON_CHARS = 1 << 20
 MAX_BRACKETS = 500_000  # "{" and "[" in JSON: with very many objects it takes long all the same.
 MAX_COMMAS = 1_500_000  # Without objects nothing lets others run.
-MAX_MEMBERS = 500_000  # Of one object, or of objects around it: for the same reason.
-MAX_PROTOBUF_BYTES = 1 << 20  # One record of OTLP. Its message and attributes have less.
+MAX_MEMBERS = 500_000  # Between the ends of two objects: for the same reason.
+MAX_PROTOBUF_BYTES = 1 << 20  # One record or resource of OTLP. What it holds has less.
 MAX_RECORDS = 100_000  # A million tiny records would hold up all others for seconds.
 MAX_MESSAGE_BYTES = 256 << 10
 MAX_ATTRIBUTES_BYTES = 64 << 10
@@ -222,7 +223,7 @@ MAX_LOG_LINES = 10_000  # Of the server's own log, that wait to be written. More
 # The processors that this process may use, where the system tells; and one of them, not always the
 # same, since several servers may run here.
 PROCESSORS = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
-ONE_PROCESSOR = set(sorted(PROCESSORS)[os.getpid() % max(len(PROCESSORS), 1) :][:1])
+ONE_PROCESSOR = {sorted(PROCESSORS)[os.getpid() % len(PROCESSORS)]} if PROCESSORS else set()
 READERS = 6  # Connections to SQLite for queries that an index serves.
 SCANNERS = max(2, os.cpu_count() or 2)  # Stretches of records that one query reads side by side.
 SLOW_READERS = 2 * SCANNERS  # Connections for queries that must read the records: for two clients.
@@ -252,7 +253,7 @@ DRAIN_SECONDS = 2
 SHUTDOWN_SECONDS = 3  # For requests in flight, when the server stops.
 HANG_SECONDS = 8  # A stop that takes longer is ended by a signal of the system, SIGALRM.
 # When the process has used so much processor time and the thread of `watch` never had its turn, the
-# system ends the process by SIGPROF: 10 s of every processor together. `watch` says why.
+# system ends the process by SIGPROF: 10 s for each processor. `watch` says why.
 SPIN_SECONDS = 10 * (os.cpu_count() or 1)
 RETRY_SECONDS = 2  # What Retry-After asks for. Clients give up on long waits.
 KEY_LIFETIME = DAY  # An Idempotency-Key.
@@ -1221,7 +1222,7 @@ def split_body(body: bytes, charset: str) -> list[Json]:
             raise
     # An escape can write half a surrogate pair, which neither UTF-8 nor SQLite takes.
     if "\\ud" in text or "\\uD" in text:
-        values = [v if isinstance(v, RecordError) else replace_surrogates(v) for v in values]
+        values = list(map(mend_surrogates, values))
     return values
 
 
@@ -1274,7 +1275,7 @@ def split_json(text: str) -> list[Json]:
 
 
 # -------- 5b. Unusual bodies *
-# The core uses `charset_of`, `unreadable`, `replace_surrogates`, `is_json`, `open_envelope`,
+# The core uses `charset_of`, `unreadable`, `mend_surrogates`, `is_json`, `open_envelope`,
 # `split_lines`, `lines_of`, `parse_form`, `check_density` and `check_count`. They read bodies that
 # are not UTF-8, JSON with bad lines, text and forms. The last two are bounds.
 
@@ -1324,6 +1325,16 @@ def unreadable(body: bytes, error: ValueError | RecursionError) -> Refusal:
     return BadBody(f"The body is not text in UTF-8: {error}.", hint)
 
 
+def mend_surrogates(value: Json) -> Json:
+    """A value of a body as `replace_surrogates` has it; a RecordError, if it is nested too deep."""
+    if isinstance(value, RecordError):
+        return value
+    try:
+        return replace_surrogates(value)
+    except RecursionError:
+        return RecordError("record", "is nested too deep")
+
+
 def replace_surrogates(value: Json) -> Json:
     """A value with U+FFFD for each half of a surrogate pair: neither UTF-8 nor SQLite takes it.
 
@@ -1333,8 +1344,9 @@ def replace_surrogates(value: Json) -> Json:
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, list):
         return list(map(replace_surrogates, value))
-    if isinstance(value, dict):
-        return {replace_surrogates(key): replace_surrogates(item) for key, item in value.items()}
+    if isinstance(value, dict):  # Not a comprehension: each level would need a frame more.
+        names = map(replace_surrogates, value)
+        return dict(zip(names, map(replace_surrogates, value.values()), strict=True))
     return value
 
 
@@ -1385,12 +1397,14 @@ def split_lines(text: str) -> list[Json]:
     check_density(text)
     values: list[Json] = []
     for line in lines_of(text):
-        if not values and line.strip() in ("{", "["):  # One value on many lines.
+        if not values and line.strip() == "{":  # One value on many lines.
             return []
         try:
             line.encode()  # Raises UnicodeEncodeError for what was not UTF-8.
             values += split_json(line.strip())
         except json.JSONDecodeError as error:
+            if not values and line.lstrip().startswith("["):  # One array on many lines.
+                return []
             values.append(RecordError("record", f"is not JSON: {error.msg}, column {error.colno}"))
         except (ValueError, RecursionError):
             problem = "can't be read: not UTF-8, nested too deep, or too long a number"
@@ -1793,10 +1807,9 @@ class Batch:
             minute = None if timestamp is None else timestamp // MINUTE * MINUTE
             minute_kind = minute, service, severity
             self.minutes[minute_kind] = self.minutes.get(minute_kind, 0) + 1
-        # A lock as a signal. It is taken here. The thread of the batch takes it again, and so
-        # sleeps until it is released, once: when the batch has a result, or when it is the first of
-        # the queue and its thread is to commit. An Event takes memory when it is used: where there
-        # is none left, the queue would have nobody to commit.
+        # A lock as a signal. It is taken here; the thread of the batch takes it again, and sleeps
+        # until it is released: once, when the batch has a result, or is the first of the queue and
+        # its thread is to commit. An Event would need memory: without any, nobody would commit.
         self.wake = threading.Lock()
         self.wake.acquire()
         # `store.write` sets these.
@@ -1852,7 +1865,7 @@ class Committer:
         """Commits the first batches. Then wakes their threads, and that of the next to commit."""
         try:
             if hasattr(os, "sched_yield"):
-                os.sched_yield()  # Threads that are ready to run put their batches here first.
+                os.sched_yield()  # Threads that are ready to run put their batches in it first.
             batches: list[Batch] = []
             records = 0
             with self._lock:
@@ -1879,7 +1892,7 @@ class Committer:
         except Exception as error:
             for batch in batches:
                 batch.failure = None  # `write` may have set it before the error.
-            if isinstance(error, MemoryError):  # Not tried again: they may be committed already.
+            if isinstance(error, MemoryError):  # It may come after the COMMIT: no second try.
                 error = Unavailable("Out of memory: the records may be stored or not.")
             self._settle(batches, error)
         else:
@@ -1896,8 +1909,8 @@ class Committer:
         """
         if isinstance(error, Unavailable):
             log.error("a commit failed: %s", error)
-            # All that wait by now fail with it. Else each transaction would wait as long for a
-            # locked database, one after the other.
+            # All that wait by now fail with it. Else each would wait LOCK_SECONDS for a locked
+            # database, one after the other.
             with self._lock:
                 fail(self.queue, error)
         elif len(batches) == 1:
@@ -2004,13 +2017,14 @@ class Store(abc.ABC):
 SPANS = (DAY, HOUR, MINUTE)  # The lengths of the spans in the table of counts.
 ROWS = 1_000  # The most rows of one INSERT.
 COLUMNS = ", ".join(StoredRecord._fields)
+Sql = tuple[str, list[Json]]  # A statement, or a part of one, and the values of its "?".
 # A page can be merged from several SELECTs. A part is one of them: its FROM, as "logs INDEXED BY
 # logs_by_time", and a Query, whose filters are its WHERE.
 Part = tuple[str, Query]
 
 
-def where(query: Query) -> tuple[str, list[Json]]:
-    """The SQL test of a query, without filters on texts and attributes; "?" stands for a value.
+def where(query: Query) -> Sql:
+    """The SQL test of a query, without filters on texts and attributes.
 
     >>> where(Query(service=("a", "b"), timestamp_start=7))
     ('timestamp >= ? AND service IN (?, ?)', [7, 'a', 'b'])
@@ -2081,12 +2095,12 @@ class SQLiteRecords(Store):
             raise StartError(f"{config.store}: can't be opened as the store: {error}") from None
 
     def close(self) -> None:
-        """Stops the queries under way. As its last connection closes, SQLite empties the WAL."""
+        """Stops the queries under way. When all connections are closed, SQLite empties the WAL."""
         self.readers.close()
         if self._write_lock.acquire(timeout=1):  # It is never released: nothing is written after.
             self._db.close()
         wal = pathlib.Path(f"{self.path}-wal")
-        if wal.exists() and wal.stat().st_size:  # The disk is full, or another server uses it.
+        if wal.exists() and wal.stat().st_size:  # The disk is full, or others have it open.
             log.warning("%s still holds records: whoever copies the database needs both files", wal)
 
     # Writing
@@ -2239,26 +2253,32 @@ def add_counts(db: sqlite3.Connection, kinds: Mapping[MinuteKind, int], moment: 
     insert_rows(db, INSERT_COUNTS, [(*key, records) for key, records in rows.items()])
 
 
+def select_parts(parts: list[Part], test: Callable[[Query], Sql]) -> Sql:
+    """SQL for the records of all parts that pass a test: `where`, or `where_all`."""
+    selects: list[str] = []
+    values: list[Json] = []
+    for source, query in parts:
+        sql, some = test(query)
+        selects.append(f"SELECT {COLUMNS} FROM {source} WHERE {sql}")
+        values += some
+    return " UNION ALL ".join(selects), values
+
+
 def read_page(db: sqlite3.Connection, query: Query, parts: list[Part]) -> Page:
     """The first records of the parts of a query, and whether there are more.
 
-    It ends early where the records are too long together. Each part comes from its index in the
-    order of the query: SQLite merges them, and reads no further than LIMIT.
+    Each part comes from its index in the order of the query: SQLite merges them, and reads no
+    further than LIMIT. The page ends early where the records are too long together.
     """
-    selects: list[str] = []
-    values: list[Json] = []
-    for source, part_query in parts:
-        test, test_values = where_all(part_query)
-        selects.append(f"SELECT {COLUMNS} FROM {source} WHERE {test}")
-        values += test_values
-    if not selects:  # `plan` has found no record of such a service and severity.
+    if not parts:  # No record has such a service and severity.
         return [], False
-    sql = f"{' UNION ALL '.join(selects)} ORDER BY {order_by(query)} LIMIT {query.limit + 1}"
+    selects, values = select_parts(parts, where_all)
+    sql = f"{selects} ORDER BY {order_by(query)} LIMIT {query.limit + 1}"
     records: list[StoredRecord] = []
     chars = 0
     most_chars = STREAM_CHARS if query.is_stream else PAGE_CHARS
     for record in map(StoredRecord._make, db.execute(sql, values)):
-        if len(records) == query.limit or chars > most_chars:
+        if len(records) == query.limit or chars > most_chars:  # There is no room for this one.
             return records, True
         chars += len(record.message) + len(record.attributes)
         records.append(record)
@@ -2447,7 +2467,8 @@ def connect_writer(path: pathlib.Path) -> sqlite3.Connection:
         except sqlite3.Error as error:
             db.close()  # It may hold a lock.
             # BUSY: the file is locked. ERROR: another server has made the tables since the look.
-            if name_of(error) not in ("SQLITE_BUSY", "SQLITE_ERROR") or time.monotonic() > deadline:
+            is_passing = name_of(error).startswith(("SQLITE_BUSY", "SQLITE_ERROR"))
+            if not is_passing or time.monotonic() > deadline:
                 raise
         time.sleep(0.01)
 
@@ -2516,8 +2537,8 @@ BY_TIME = "logs INDEXED BY logs_by_time"
 BY_KIND = "logs INDEXED BY logs_by_kind"
 MAX_KINDS = 200  # Pairs of service and severity that one query merges. SQLite takes 500.
 NARROW_IDS = 20_000  # A range of at most so many ids is read whole.
-SAMPLE_RECORDS = 100_000  # That are searched, to know whether a text is rare.
-RARE = 3  # A text is rare if fewer than this many of the SAMPLE_RECORDS have it.
+SAMPLE_RECORDS = 100_000  # That are searched first, to know whether a text is rare.
+INDEX_RECORDS = 1_000_000  # By an index, one reader may read so many of them for a page.
 
 
 def kind_filters(query: Query) -> Query:
@@ -2537,12 +2558,17 @@ def is_narrow(query: Query) -> bool:
     return query.last_id - query.after <= NARROW_IDS
 
 
-def where_days(query: Query) -> tuple[str, list[Json]]:
-    """The SQL test for what the table of counts has of the days and kinds of a query."""
+def where_counts(query: Query) -> Sql:
+    """The SQL test for the days in the table of counts that a query's time and kinds are in.
+
+    For a time of a day or less it gives the hours.
+    """
     test, values = where(kind_filters(query))
     start = MIN_TIMESTAMP if query.timestamp_start is None else query.timestamp_start
     end = MAX_TIMESTAMP if query.timestamp_end is None else query.timestamp_end
-    return f"start >= ? AND start <= ? AND {test}", [start // DAY * DAY, end, *values]
+    span = HOUR if end - start <= DAY else DAY
+    test = f"span = {span} AND start >= ? AND start <= ? AND {test}"
+    return test, [start // span * span, end, *values]
 
 
 def plan(db: sqlite3.Connection, query: Query) -> list[Part]:
@@ -2555,8 +2581,8 @@ def plan(db: sqlite3.Connection, query: Query) -> list[Part]:
         return [(BY_ID, query)]
     if kind_filters(query) == Query():
         return [(BY_TIME, query)]
-    test, values = where_days(query)
-    sql = f"SELECT DISTINCT service, severity FROM counts WHERE span = {DAY} AND {test}"
+    test, values = where_counts(query)
+    sql = f"SELECT DISTINCT service, severity FROM counts WHERE {test}"
     kinds = db.execute(sql, values).fetchall()
     # Each kind repeats all tests of texts, and SQLite bounds a statement.
     if len(kinds) > MAX_KINDS // (1 + query.text_count):
@@ -2568,14 +2594,14 @@ def plan(db: sqlite3.Connection, query: Query) -> list[Part]:
     ]
 
 
-def where_all(query: Query) -> tuple[str, list[Json]]:
+def where_all(query: Query) -> Sql:
     """The SQL test of all filters of a query, texts and attributes too, in SQLite."""
     test, values = where(query)
     found = [where_text(text) for text in query.contains]
     found += [where_attribute(*pair) for pair in query.attributes]
     excluded = [where_text(text) for text in query.not_contains]
     excluded += [where_attribute(*pair) for pair in query.not_attributes]
-    # The test of a missing attribute is NULL.
+    # Not "NOT": the test of a missing attribute is NULL, and such a record is not left out.
     found += [(f"({part}) IS NOT TRUE", part_values) for part, part_values in excluded]
     for part, part_values in found:
         test += f" AND {part}"
@@ -2583,14 +2609,14 @@ def where_all(query: Query) -> tuple[str, list[Json]]:
     return test, values
 
 
-def where_text(text: str) -> tuple[str, list[Json]]:
+def where_text(text: str) -> Sql:
     """The SQL test for a text in a message, ignoring case. `connect` gives SQLite its "fold"."""
-    # LIKE is fast. It only leaves out what can't match, and instr decides on both texts in lower
-    # case. For three texts:
-    #     text    LIKE      case by instr
-    #     50%     %50\%%    lower   50%      A "%" of the text is no wildcard.
-    #     CAFÉ    %CAF_%    fold    café     LIKE knows the case of ASCII only: "_" is any letter.
-    #     Straße  %Stra%e%  fold    strasse  Lower case makes two letters of "ß": "%" is any text.
+    # LIKE is fast, and leaves few messages. Of these, a function makes lower case, and instr looks
+    # for the text in lower case. Three texts:
+    #     text    LIKE      function  instr
+    #     50%     %50\%%    lower     50%      A "%" of the text is no wildcard.
+    #     CAFÉ    %CAF_%    fold      café     LIKE knows ASCII's case only: "_" is any letter.
+    #     Straße  %Stra%e%  fold      strasse  `casefold` makes "ss" of "ß": "%" is any text.
     # LIKE stops at a NUL: a message with a NUL passes.
     pattern = re.sub(r"([%_\\])", r"\\\1", text)
     pattern = re.sub(r"[^\x01-\x7f]", lambda m: "%" if len(m[0].casefold()) > 1 else "_", pattern)
@@ -2599,7 +2625,7 @@ def where_text(text: str) -> tuple[str, list[Json]]:
     return f"{test} AND instr({fold}(message), ?) > 0", [f"%{pattern}%", text.casefold()]
 
 
-def where_attribute(key: str, value: str) -> tuple[str, list[Json]]:
+def where_attribute(key: str, value: str) -> Sql:
     """The SQL test for an attribute: it is this text, or JSON that is written exactly like it."""
     path = f"$.{encode_json(key)}"
     has_path = bool(key) and path == f'$."{key}"'  # A key with a quote has no path in SQLite.
@@ -2644,39 +2670,40 @@ def by_receipt(db: sqlite3.Connection, query: Query) -> Query:
 
 
 def needs_scan(db: sqlite3.Connection, query: Query) -> bool:
-    """Whether all records are to be read for a query, side by side, on all processors."""
-    if not query.text_count or is_narrow(query) or not covers_much(db, query):
-        return False  # An index or a range of ids leaves few records to search.
-    # Only `stats` has the limit 0 here: it reads all. A stream has pages of STREAM_RECORDS.
-    return query.limit == 0 or finds_few(db, query)
+    """Whether all records are to be read for a query, side by side, on all processors.
 
-
-def covers_much(db: sqlite3.Connection, query: Query) -> bool:
-    """Whether its kinds have a third of all records or more in the days of its time.
-
-    Then it is faster to read the whole table in its own order than only these by an index.
+    Where its kinds have less than a third of all records in its time, reading these by an index is
+    faster than reading the whole table in its own order.
     """
-    test, values = where_days(query)
-    sql = f"SELECT total(records) FILTER (WHERE {test}), total(records) FROM counts"
-    some, all_records = db.execute(f"{sql} WHERE span = {DAY}", values).fetchone()
-    return bool(3 * some >= all_records)
+    # Only `stats` has the limit 0 here: it counts all. A stream has pages of STREAM_RECORDS.
+    if is_narrow(query) or (query.limit and not query.text_count):
+        return False
+    test, values = where_counts(query)
+    sql = f"""
+        SELECT (SELECT total(records) FROM counts WHERE {test}), total(records)
+        FROM counts WHERE span = {DAY}
+    """
+    some, all_records = db.execute(sql, values).fetchone()
+    if not 0 < all_records <= 3 * some:
+        return False
+    return not query.limit or finds_few(db, query)
 
 
 def finds_few(db: sqlite3.Connection, query: Query) -> bool:
-    """Whether fewer than RARE of a sample have the texts: a page could need the whole index.
+    """Whether so few of a sample have the texts that INDEX_RECORDS would not fill the page.
 
     The sample is the first SAMPLE_RECORDS, in the query's order, that pass all tests but texts.
     """
-    first, first_values = where(query)
+    sample, sample_values = select_parts(plan(db, query), where)
     test, values = where_all(query)
+    enough = max(query.limit * SAMPLE_RECORDS // INDEX_RECORDS, 1)
     sql = f"""
         SELECT count(*) FROM (
-            SELECT 1 FROM (SELECT * FROM {BY_TIME} WHERE {first}
-                           ORDER BY timestamp {query.order} LIMIT {SAMPLE_RECORDS})
-            WHERE {test} LIMIT {RARE})
+            SELECT 1 FROM ({sample} ORDER BY {order_by(query)} LIMIT {SAMPLE_RECORDS})
+            WHERE {test} LIMIT {enough})
     """
-    [found] = db.execute(sql, first_values + values).fetchone()
-    return bool(found < min(RARE, query.limit))
+    [found] = db.execute(sql, sample_values + values).fetchone()
+    return bool(found < enough)
 
 
 def search(
@@ -2739,9 +2766,8 @@ def follow(store: SQLiteRecords, query: Query) -> Iterator[list[StoredRecord]]:
         raise BadQuery(f"No record has the id {seen} yet.", "Give the id of the last record.")
     if query.after is None and query.limit:
         seen = newest
-        # The newest by id. With a filter on service, severity or text the newest by time: no index
-        # has these in the order of ids.
-        by_id = kind_filters(query) == Query() and not query.text_count
+        # The newest by id. With a filter the newest by time: no index has it in the order of ids.
+        by_id = where_all(query) == where_all(Query())
         recent, _ = store.page(dataclasses.replace(query, by_id=by_id, last_id=seen))
         yield sorted(recent)
     query = dataclasses.replace(query, by_id=True, order="asc", limit=STREAM_RECORDS)
@@ -2891,7 +2917,7 @@ def count_by_ranges(db: sqlite3.Connection, query: Query, step: int | None) -> S
     return stats
 
 
-def select_range(query: Query, length: int, start: int, end: int) -> tuple[str, list[Json]]:
+def select_range(query: Query, length: int, start: int, end: int) -> Sql:
     """SQL for what a query finds in a range: a time, service, severity and number of records a row.
 
     For the length 1, it reads the index of each kind, which has all that is asked for: no record is
@@ -3359,7 +3385,7 @@ def check_origin(config: Config, request: Request) -> None:
     value = request.headers.get("host", "localhost")
     # Without the port: "[::1]:80" and "[::1]", "localhost:80" and "localhost".
     name = value if value.endswith("]") else value.rpartition(":")[0] or value
-    host = name.strip("[]").lower()
+    host = name.strip("[]").lower()[:300]  # No name is as long: `is_loopback` keeps some.
     if not is_loopback(host) and host not in (config.host.lower(), *config.allowed_hosts):
         hint = "Add it to server.allowed_hosts in the configuration."
         raise HTTPRefusal(421, f"This server is not {shorten(host)}.", hint)
@@ -4449,7 +4475,7 @@ def find_content(data: bytes, at: int, wire_type: int) -> tuple[int, int]:
 # record does not spoil the others, and not all of them are in memory as JSON.
 MESSAGES = {
     "Request": {1: ("resourceLogs", "lazy")},
-    "ResourceLogs": {1: ("resource", "Resource"), 2: ("scopeLogs", "ScopeLogs")},
+    "ResourceLogs": {1: ("resource", "lazy"), 2: ("scopeLogs", "ScopeLogs")},
     "Resource": {1: ("attributes", "KeyValue")},
     "ScopeLogs": {1: ("scope", "Scope"), 2: ("logRecords", "lazy")},
     "Scope": {1: ("name", "text")},
@@ -4591,7 +4617,9 @@ def split_otlp(body: bytes, is_protobuf: bool) -> list[Json]:
                 # Names of 2021, or of another form: scopeLogs would seem to be empty.
                 if resource_logs.keys() & {"instrumentationLibraryLogs", "scope_logs"}:
                     raise ValueError
-                shared = otlp_pairs((resource_logs.get("resource") or {}).get("attributes"))
+                resource = resource_logs.get("resource") or {}
+                check_shared(resource)
+                shared = otlp_pairs(read_lazy("Resource", resource).get("attributes"))
                 check_shared(shared)
                 for scope_logs in resource_logs.get("scopeLogs") or []:
                     scopes += 1
@@ -4608,9 +4636,14 @@ def split_otlp(body: bytes, is_protobuf: bool) -> list[Json]:
     return values
 
 
-def check_shared(attributes: dict[str, Json]) -> None:
-    """Raises TooLarge for attributes that are too long: each record that shares them has them."""
-    if len(encode_json(attributes)) > MAX_ATTRIBUTES_BYTES:
+def check_shared(attributes: Json) -> None:
+    """Raises TooLarge for attributes that are too long: each record that shares them has them.
+
+    As protobuf they may be longer than as JSON.
+    """
+    is_bytes = isinstance(attributes, bytes)
+    size = len(attributes) if is_bytes else len(encode_json(attributes))
+    if size > (MAX_PROTOBUF_BYTES if is_bytes else MAX_ATTRIBUTES_BYTES):
         most = f"{MAX_ATTRIBUTES_BYTES >> 10} KiB"
         raise TooLarge(f"The records share over {most} of attributes.", "Send fewer.")
 
@@ -4700,9 +4733,9 @@ def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
     """Makes a record of a line or an event and of the fields that came around it.
 
     Where it is a JSON object, or a text that is one, its members are the record: what came around
-    it gives only the service, the time, the severity and the attributes that the line lacks. If
-    they make no good record, `whole` is it: its message is the line as it stands. A service token
-    writes its own service: one that a line names is an attribute. Raises RecordError.
+    it gives only the service, the time, the severity and the attributes that the line lacks. Where
+    the members make no good record, the line as it stands is the message. A service token writes
+    its own service: one that a line names is an attribute. Raises RecordError.
 
     >>> outer = {"timestamp": "2026-11-24", "service": "web", "attributes": {"pod": "a"}}
     >>> parse_inner('{"msg": "full", "level": "error"}', outer, Token("secret", "shipper"))[1:]
@@ -4713,15 +4746,17 @@ def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
     labels = outer["attributes"]
     # Of a copy: a label that tells the severity stays an attribute too.
     label = pop_alias(dict(labels), find_aliases(labels), "severity")
-    more = {"service": service, "severity": SEVERITY_NAMES.get(label), "message": inner}
-    whole = parse_record(outer | more, token)
+    outer = {**outer, "service": service, "severity": SEVERITY_NAMES.get(label)}
     fields = read_object(inner)
     aliases = find_aliases(fields)
     attributes = fields.pop("attributes", None) or {}
     if not fields or not isinstance(attributes, dict):
-        return whole
+        return parse_record({**outer, "message": inner}, token)
+    around = parse_record({**outer, "message": "-"}, token)  # Its time and severity count.
     severity = pop_alias(fields, aliases, "severity")
     if severity:
+        if "severity" in fields:  # It was not understood, but an alias was: both stay visible.
+            attributes = {"severity": fields["severity"], **attributes}
         fields["severity"] = SEVERITY_NAMES[severity]
     # In `parse_record` the "attributes" win over other members. Here the program's own win.
     shared = {name: value for name, value in labels.items() if name not in fields}
@@ -4737,9 +4772,10 @@ def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
     try:
         record = parse_record(fields, token)
     except RecordError:
+        whole = parse_record({**outer, "message": inner}, token)
         return whole._replace(severity=severity or whole.severity)
-    timestamp = whole.timestamp if record.timestamp is None else record.timestamp
-    return record._replace(timestamp=timestamp, severity=severity or whole.severity)
+    timestamp = around.timestamp if record.timestamp is None else record.timestamp
+    return record._replace(timestamp=timestamp, severity=severity or around.severity)
 
 
 def read_object(value: Json) -> dict[str, Json]:
@@ -4824,7 +4860,7 @@ def post_loki(app: App, request: Request) -> Response:
 
 def split_loki(body: bytes) -> list[Json]:
     """The entries of all streams of a push, each with the labels that it shares. Raises Refusal."""
-    if body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b""):  # Without a byte order mark.
+    if body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b"[", b""):
         hint = "Set the client to JSON: in winston-loki, json: true."
         raise Unsupported("Loki's push is taken as JSON, not as protobuf with snappy.", hint)
     values: list[Json] = []
@@ -4946,17 +4982,24 @@ class ClickHouseStore(Store):
             "output_format_json_quote_64bit_integers": 0,
             "allow_simdjson": 0,  # It reads no object with a number of more than 64 bits.
         }
-        status, data = self._send(f"/?{urllib.parse.urlencode(parameters)}", rows.encode())
+        target = f"/?{urllib.parse.urlencode(parameters)}"
+        status, data, is_repeat = self._send(target, rows.encode())
         if status == 408:
             raise query_stopped()
         if status != 200:
             reason = data.decode("utf-8", "replace").partition("\n")[0]
             raise Unavailable(f"ClickHouse says: {reason[:300]}")
+        # It may have been killed in the first try, after it had noted the token and before it had
+        # the records. Then it ignores that token.
+        count = "SELECT count() FROM logs WHERE batch = ?"
+        if token and is_repeat and self._ask(count, [token.partition(".")[0]]) == [[0]]:
+            raise Unavailable("ClickHouse was away, and has not stored the batch.")
         return [json.loads(line) for line in data.splitlines()]
 
-    def _send(self, target: str, body: bytes) -> tuple[int, bytes]:
-        """Sends a request; a second time after any error but a timeout.
+    def _send(self, target: str, body: bytes) -> tuple[int, bytes, bool]:
+        """Status and body of the answer to a request, and whether it was sent a second time.
 
+        It is sent again after any error but a timeout.
         ClickHouse may have closed an idle connection. An INSERT has the same token again.
         """
         try:
@@ -4972,7 +5015,7 @@ class ClickHouseStore(Store):
                 if response.status == 200 and response.length is None and not response.chunked:
                     raise http.client.IncompleteRead(data)
                 self._idle.put(connection)
-                return response.status, data
+                return response.status, data, is_last_try
             except (OSError, http.client.HTTPException) as error:
                 connection.close()  # The next request opens it again.
                 if is_last_try or isinstance(error, TimeoutError):
@@ -5062,18 +5105,21 @@ class ClickHouseStore(Store):
     def follow(self, query: Query) -> Iterator[list[StoredRecord]]:
         """As the base class has it. Commits of several servers overtake each other.
 
-        So `seen` has the last id of each server's number. All records up to `after` were given, or
-        are older than the first page. After a look that found everything, it is raised to the floor
-        that was computed before the look: no smaller id can come any more.
+        But those of one server come in the order of its ids. So `seen` has the last id of each
+        server's number, and what comes later is found by it. Nothing up to `after` can still come.
+        After a look that found everything, `after` is raised to the floor that was computed before
+        the look.
         """
         seen = [0] * NUMBERS
         after = query.after or 0
         records: list[StoredRecord] = []
         if query.after is None and query.limit:
-            records, more = self.page(dataclasses.replace(query, by_id=True))
+            after = self._floor()
+            sql = f"SELECT id % {NUMBERS}, max(id) FROM logs WHERE id > ? GROUP BY 1"
+            for number, last_id in self._ask(sql, [after]):
+                seen[number] = last_id
+            records, _ = self.page(dataclasses.replace(query, by_id=True))
             records.reverse()
-            if more:
-                after = records[0].id
             yield records
         query = dataclasses.replace(query, by_id=True, order="asc", limit=STREAM_RECORDS)
         while True:
@@ -5139,7 +5185,7 @@ multiSearchAny(attributes, [?, ?]) AND JSONHas(replaceRegexpAll(attributes, ?, ?
 """
 
 
-def clickhouse_where(query: Query) -> tuple[str, list[Json]]:
+def clickhouse_where(query: Query) -> Sql:
     """The SQL test of a query's filters, in ClickHouse."""
     test, values = where(query)
     tests = [test]
@@ -5807,7 +5853,8 @@ def announce(server: Server) -> None:
         print(f"listening on {server.url}", flush=True)
         if sys.stdout and sys.stdout.isatty():
             readers = "everyone on this machine" if config.reading_is_open else "read tokens"
-            print(f"{server.app.store.count()} records in {config.store}; may read: {readers}")
+            store = config.store.rpartition("@")[2]  # Of a URL, without user and password.
+            print(f"{server.app.store.count()} records in {store}; may read: {readers}")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -5856,6 +5903,7 @@ def main() -> int:
     """Runs the program, and gives the exit status."""
     options = parse_arguments()
     lines = start_log()
+    warnings.simplefilter("ignore")  # Of a client's text, `format_message` could make some.
     gc.set_threshold(50_000)  # Parsing makes no cycles: looking for them took a fifth of its time.
     try:
         status = run(options)

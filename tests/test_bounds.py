@@ -1017,6 +1017,20 @@ class WhoLeaves(ServerTests):
 class OneFollower(unittest.TestCase):
     """A follower costs little while the records are none of its own."""
 
+    def test_one_with_a_filter_begins_by_the_index_of_times(self):
+        store = store_of(self)
+        commit(store, batch_of(record("old")._replace(timestamp=0), record()))
+        for filters, is_by_id in (
+            ({}, True), ({"timestamp_start": module.DAY}, False), ({"service": ("app",)}, False),
+            ({"contains": ("m",)}, False),
+        ):  # fmt: skip
+            with (
+                self.subTest(filters),
+                mock.patch.object(store, "page", wraps=store.page) as page,
+            ):
+                next(store.follow(module.Query(**filters)))
+                self.assertEqual(page.call_args.args[0].by_id, is_by_id)
+
     def test_records_of_others_let_a_follower_look_a_few_times_a_second_and_its_own_come_soon(self):
         store = store_of(self)
         other = record("mine")._replace(service="other")
@@ -1481,6 +1495,38 @@ class RareTexts(unittest.TestCase):
                 with self.subTest(filters):
                     query = module.Query(contains=("nowhere",), **filters)
                     self.assertEqual(module.needs_scan(db, query), expected)
+
+    def test_a_text_in_a_small_part_of_a_day_is_searched_by_the_index(self):
+        store = store_of(self)
+        noon = 20_000 * module.DAY + 12 * module.HOUR
+        old, recent = (
+            record("x")._replace(timestamp=moment) for moment in (noon, noon + 6 * module.HOUR)
+        )
+        commit(store, batch_of(*[old] * 50, recent))
+        with mock.patch.object(module, "NARROW_IDS", 0), store.readers.lend() as db:
+            for limit in (100, 0):
+                for start, expected in ((noon, True), (noon + 5 * module.HOUR, False)):
+                    with self.subTest(start=start, limit=limit):
+                        query = module.Query(
+                            contains=("nowhere",), limit=limit, timestamp_start=start,
+                            timestamp_end=noon + 7 * module.HOUR,
+                        )  # fmt: skip
+                        self.assertEqual(module.needs_scan(db, query), expected)
+
+    def test_a_page_that_an_index_would_fill_too_slowly_is_searched_side_by_side(self):
+        store = store_of(self)
+        commit(store, batch_of(*[record("other")] * 50, *[record("rare")] * 5))
+        with (
+            mock.patch.object(module, "NARROW_IDS", 0),
+            mock.patch.object(module, "INDEX_RECORDS", 1_000 * module.SAMPLE_RECORDS // 10),
+            store.readers.lend() as db,
+        ):
+            for limit, expected in ((100, False), (1_000, True)):
+                with self.subTest(limit):
+                    query = module.Query(contains=("rare",), limit=limit)
+                    self.assertEqual(module.needs_scan(db, query), expected)
+            counted = module.Query(after=0, last_id=50, limit=0)  # By the time of receipt.
+            self.assertTrue(module.needs_scan(db, counted))
 
 
 class OneByOne(unittest.TestCase):

@@ -10,7 +10,7 @@ import unittest
 from collections.abc import Iterator
 
 import server as module
-from tests.load import Others, seconds_at_work
+from tests.load import Others, forget_peak, peak_mib, seconds_at_work
 from tests.support import (
     OTHER_TOKEN,
     READER,
@@ -294,6 +294,14 @@ class Protobuf(Formats):
         self.assertIn(answer.status, (413, 422), answer.body)
         self.assertLess(seconds_at_work(self.server) - began, 6)
 
+    def test_a_resource_of_millions_of_values_is_refused_in_little_memory(self) -> None:
+        many = field(5, field(1, b"") * 100_000)  # An array of values without a kind.
+        shared = b"".join(field(1, pair(f"k{n}", many)) for n in range(45))
+        forget_peak(self.server)
+        answer = self.send(field(1, field(1, shared) + field(2, field(2, b"\x10\x09"))))
+        self.assertEqual(answer.status, 413, answer.body)
+        self.assertLess(peak_mib(self.server), 150)
+
     def test_a_repeat_with_a_key_is_answered_the_same(self) -> None:
         body = export(log_record("once"), log_record("m", field(2, 99)))
         answers = [self.send(body, Idempotency_Key="protobuf") for _ in range(2)]
@@ -378,6 +386,20 @@ class Hec(Formats):
         """An event as Docker's log driver sends it."""
         event = {"line": line, "source": "stdout", "tag": "shop"}
         return {"event": event, "time": "1795487467.291123", "host": "vm", **more}
+
+    def test_an_event_that_is_longer_as_json_than_its_message_may_be_is_taken(self) -> None:
+        long = {"message": '"' * 200_000, "user": "u" * 50_000}
+        [record] = self.stored({"event": long})
+        self.assertEqual(record["message"], long["message"])
+        self.assertEqual(record["attributes"], {"user": long["user"]})
+
+    def test_a_severity_that_is_not_understood_stays_beside_the_level_that_is(self) -> None:
+        for line in ({"msg": "m", "severity": "bogus", "level": "warn"},):
+            for event in (line, json.dumps(line)):
+                with self.subTest(event):
+                    [record] = self.stored({"event": event})
+                    self.assertEqual(record["severity"], "WARNING")
+                    self.assertEqual(record["attributes"]["severity"], "bogus")
 
     def test_the_requests_of_docker_are_taken(self) -> None:
         for path in ("/services/collector", "/services/collector/event", self.PATH):

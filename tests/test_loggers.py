@@ -414,6 +414,17 @@ class Bodies(ServerTests):
         record = self.server.get(f"/logs/{answer.json['first_id']}").json
         self.assertEqual(record["message"], "a\ufffd")
 
+    def test_a_deep_line_beside_an_escaped_emoji_costs_one_record(self) -> None:
+        emoji = b'{"message": "\\ud83d\\ude00"}\n'
+        for depth, accepted in ((480, 2), (600, 1), (5_000, 1)):
+            with self.subTest(depth):
+                deep = b'{"message": "m", "x": ' + b'{"x":' * depth + b"1" + b"}" * depth + b"}"
+                answer = self.server.post(emoji + deep)
+                self.assertEqual(answer.status, 200, answer.text)
+                self.assertEqual(answer.json["accepted"], accepted)
+                record = self.server.get(f"/logs/{answer.json['first_id']}").json
+                self.assertEqual(record["message"], "\U0001f600")
+
     def test_one_good_line_among_many_bad_ones_is_stored(self) -> None:
         answer = self.server.post(b'{"message": "good"}\n' + b"{bad\n" * 200)
         self.assertEqual((answer.json["accepted"], answer.json["rejected"]), (1, 200))
@@ -427,6 +438,7 @@ class Bodies(ServerTests):
     def test_an_array_or_an_object_on_many_lines_is_refused_whole(self) -> None:
         for body in (
             b'[\n{"message": "a"},\n{"message": "b"}\n',
+            b'[{"message": "a"},\n{"message": "b"},\n{"message": "c"}\n',
             b'{\n"message": "a",\n"x": {"n": 1},\n"y":\n{"n": 1}\nbad}',
         ):
             with self.subTest(body):

@@ -608,6 +608,7 @@ class Times(Page):
         browser.click("[name=since] option[value='6h']")
         self.assertEqual(browser.until(f"{MESSAGES}[0] === 'now' && {MESSAGES}"), ["now"])
         self.assertEqual(self.query(), [("since", "6h")])
+        browser.until(f"{BARS}.length > 70")  # Of all six hours, though one record is there.
 
     def test_a_drag_over_the_histogram_chooses_a_range_and_a_link_goes_back_out(self) -> None:
         self.store_hours()
@@ -756,6 +757,11 @@ class OneRecord(Page):
         browser.click("#list details:nth-child(2) summary")
         marked = browser.until(f"{ROWS}[1].querySelector('pre mark').textContent")
         self.assertEqual(marked, "TimeOut*")
+
+    def test_the_row_of_a_traceback_is_what_it_says_at_its_end(self) -> None:
+        self.store("Traceback (most recent call last):\n  File 'a.py'\nKeyError: 'id'\n")
+        self.open()
+        self.assertEqual(browser.until(f"{ROWS}.length && {MESSAGES}"), ["KeyError: 'id'"])
 
     def test_the_colours_of_a_terminal_are_not_shown(self) -> None:
         link = "\x1b]8;;http://x\x07link\x1b]8;;\x07"

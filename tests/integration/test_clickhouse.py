@@ -400,6 +400,24 @@ class OutageTests(ClickHouseTest):
         proxy.lose(lambda _: False)
         self.assertEqual(len(server.get("/logs").json), 10)
 
+    def test_a_batch_of_which_only_the_token_is_there_after_a_repeat_is_not_confirmed(self):
+        proxy = self.enterContext(Proxy(self.engine))
+        server = self.start(proxy.store(self.database))
+        server.post({"message": "warm up"})
+
+        def lose_the_records(seen: Seen) -> bool:
+            if is_insert(seen) and not proxy.lost:
+                sql = "DELETE FROM logs WHERE message = 'x'"  # As if it had been killed.
+                self.engine.query(sql, database=self.database)
+                return True
+            return False
+
+        proxy.lose(lose_the_records)
+        self.assert_unavailable(server.post({"message": "x"}))
+        self.assertEqual(server.post({"message": "y"}).status, 200)
+        messages = [record["message"] for record in server.get("/logs").json]
+        self.assertEqual(sorted(messages), ["warm up", "y"])
+
     def test_a_query_that_takes_too_long_is_stopped_and_says_how_to_narrow_it(self):
         server = self.start()
         server.post([{"message": "x" * 100_000}] * 20)
@@ -613,6 +631,22 @@ class TwoServersTests(ClickHouseTest):
             self.assertEqual(
                 {record["message"] for record in follower.wait(3)}, {"warm up", "quick", "slow"}
             )
+
+    def test_a_follower_that_begins_between_two_commits_gets_the_overtaken_one(self):
+        proxy = self.enterContext(Proxy(self.engine))
+        slow = self.start(proxy.store(self.database), number=2)
+        proxy.hold(is_insert)
+        thread = threading.Thread(target=slow.post, args=[{"message": "slow"}])
+        thread.start()
+        self.assertTrue(proxy.held.wait(10))
+        self.two.post({"message": "first"})
+        self.two.post({"message": "second"})
+        with Follower(self.one, "limit=1") as follower:
+            follower.wait(1)
+            proxy.go_on.set()  # Its id is lower than those of both others.
+            thread.join(PATIENCE_SECONDS)
+            messages = [record["message"] for record in follower.wait(2)]
+            self.assertEqual(messages, ["second", "slow"])
 
     def test_a_follower_that_changes_servers_misses_and_repeats_nothing(self):
         servers = [self.one, self.two]
