@@ -19,7 +19,7 @@ PRAGMA user_version = 2;                -- the version of this schema; the serve
 CREATE TABLE logs (                     -- one row for each record
     id          INTEGER PRIMARY KEY     -- grows in the order of commits;
                 AUTOINCREMENT,          -- no id is given twice, even after all rows are deleted
-    -- The next column grows with the id: a range of times is a range of ids, and needs no index.
+    -- The next column grows with the id: a range of it is a range of ids, and needs no index.
     received_at INTEGER NOT NULL,       -- µs; when its commit began; no less than in the row before
     timestamp   INTEGER NOT NULL,       -- µs; when it happened, by the sender's clock: any value
     service     TEXT    NOT NULL,       -- the application that sent it, 1 to 128 characters

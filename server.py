@@ -213,7 +213,7 @@ LARGE_UPLOAD_BYTES = 512 << 10
 MAX_UPLOADS = 3  # Bodies over LARGE_UPLOAD_BYTES of one token, until they are answered.
 SHORT_BATCH_RECORDS = 10
 MAX_COMMITS = 16  # Batches over SHORT_BATCH_RECORDS of one token that wait for their commit.
-MAX_COMMIT_RECORDS = 1_000  # A transaction has more only where its one batch has more.
+MAX_COMMIT_RECORDS = 1_000  # In one transaction. A longer batch has one of its own.
 MAX_WAL_BYTES = 128 << 20  # When SQLite's WAL is larger, queries wait for a checkpoint.
 MAX_METRIC_SERVICES = 1_000  # Services with a label of their own in /metrics.
 # Addresses that sent bad tokens and are remembered, to log a line a second at most for each.
@@ -423,7 +423,7 @@ BOUND = Setting(
     lambda value: value is None or (type(value) in (int, float) and 0 < value <= 1e15),
 )
 SECTION = Setting("an object", lambda value: isinstance(value, dict), {})
-ANY = Setting("anything", lambda value: True)  # The simulator checks it.
+ANY = Setting("anything", lambda value: True)  # simulator.py checks it.
 SETTINGS: dict[str, dict[str, Setting]] = {
     "": {"server": SECTION, "services": SECTION, "simulator": SECTION},
     "server": {
@@ -454,7 +454,7 @@ def read_section(values: Json, path: str, mistakes: list[str]) -> dict[str, Json
 
     `path` is where the object stands. `mistakes` gets a line for each mistake.
     """
-    settings = SETTINGS.get(path, SETTINGS["services.NAME"])
+    settings = SETTINGS.get(path, SETTINGS["services.NAME"])  # Others are those of services.
     read = {key: setting.default for key, setting in settings.items()}
     if not isinstance(values, dict):
         mistakes.append(f"{path or 'the file'}: must be an object")
@@ -755,7 +755,7 @@ def parse_timestamp(value: Json) -> int:
             microseconds = parse_epoch(value)
         elif epoch := EPOCH_NUMBER.fullmatch(value.strip()):
             microseconds = parse_epoch(float(epoch[1]) if "." in epoch[1] else int(epoch[1]))
-        elif re.match(r"\d{9}", value):  # fromisoformat would take 2026112402141Z for 20261124.
+        elif re.match(r"\d{9}", value):  # fromisoformat takes any ninth character for "T".
             raise ValueError
         else:
             microseconds = parse_date(value)
@@ -872,7 +872,7 @@ PINO_SEVERITIES = {number: max(number // 10 * 10 - 10, 10) for number in (10, *r
 MONOLOG_SEVERITIES = {100: 10, 200: 20, 250: 20, 300: 30, 400: 40, 500: 50, 550: 50, 600: 50}
 SEVERITY_OF_NUMBER = SYSLOG_SEVERITIES | PINO_SEVERITIES | MONOLOG_SEVERITIES
 OTEL_SEVERITIES = {number: (10, 10, 20, 30, 40, 50)[(number - 1) // 4] for number in range(1, 25)}
-WINDOWS_LEVEL = "level of an event of windows"
+WINDOWS_LEVEL = "level of an event of windows"  # `understand` puts it in place of "level".
 # Under these names numbers mean something else.
 SEVERITY_OF_NUMBER_BY_NAME = {
     "levelno": {number: max(number // 10 * 10, 10) for number in range(1, 60)},  # Python's logging.
@@ -974,15 +974,15 @@ def find_aliases(fields: dict[str, Json], path: str = "") -> Aliases:
     for key, value in fields.items():
         name = path + key
         lower = name.lower()
-        is_known = lower in KNOWN_NAMES and BESIDE.get(lower, key) in fields
+        is_known = lower in KNOWN_NAMES and (lower not in BESIDE or BESIDE[lower] in fields)
         if lower == "t" and isinstance(value, int | float):  # Who means a time sends no number.
             is_known = False
         if lower == "s" and not isinstance(fields.get("t"), dict):  # {"$date": ...}, of MongoDB.
             is_known = False
         if is_known and value is not None:
             field, rank = KNOWN_NAMES[lower]
-            # A text counts before any other value, except for times. A level of digits is no text:
-            # the same number is another level in another logger, and in a form all is text.
+            # A text counts before any other value, except for times. A level of digits comes after
+            # all texts: other loggers have other numbers, and in a form all is text.
             is_text = isinstance(value, str) and value != ""
             is_number = field == "severity" and str(value).isdigit()
             if field != "timestamp" and (is_number or not is_text):
@@ -1007,8 +1007,8 @@ def pop_alias(fields: dict[str, Json], aliases: Aliases, field: str) -> Json:
             value = understand(field, alias, fields)
         except ValueError:
             continue
-        # Only a flat member whose value is this very object is removed. One inside an object stays
-        # in it, and a flat "log.level" with another value may stand beside it.
+        # One inside an object stays in it. A flat "log.level" may stand beside it: so only this
+        # very object is removed.
         if fields.get(alias.name) is alias.value:
             del fields[alias.name]
         return value
@@ -1351,7 +1351,7 @@ def replace_surrogates(value: Json) -> Json:
 
 
 # What is certainly meant as JSON: "{", or "[{" before a name or "}". Empty arrays may stand before
-# it, or alone, and so may nothing at all.
+# it, or alone. An empty text counts too.
 JSON_BEGIN = re.compile(r"(?:\[\s*\]\s*)*+(?:\{|\[\s*\{\s*[\"}]|\Z)")
 
 
@@ -1366,7 +1366,7 @@ def is_json(text: str) -> bool:
     if not text.startswith("["):
         return False
     try:
-        # A longer array that begins without an object is cut here, and taken for lines of text.
+        # A longer array that begins without an object is cut here: so it counts as text.
         _, end = decode_json(text[:LONG_JSON_CHARS])
     except ValueError:
         return False
@@ -1838,7 +1838,7 @@ class Committer:
     def __init__(self, write: Callable[[list[Batch]], None]):
         self._write = write
         self._lock = threading.Lock()  # Guards `queue`. It is held for a moment only.
-        self._long = threading.Lock()  # The queue has one long batch at most: all wait for it.
+        self._long = threading.Lock()  # One long batch at most is in the queue: all wait for it.
         self.queue: deque[Batch] = deque()  # A batch leaves it with its result.
         # Changed only by the thread that commits:
         self.commits = 0
@@ -1877,7 +1877,7 @@ class Committer:
             self._commit_together(batches)
         finally:  # Whatever was raised: nobody waits for ever.
             with self._lock:
-                # Those with a result are the first ones: of this commit, or all (see `_settle`).
+                # The first ones have a result: those of this commit or, after an outage, all.
                 self.queue.popleft()  # The batch of this thread.
                 while self.queue and self.queue[0].has_result:
                     self.queue.popleft().wake.release()
@@ -2091,7 +2091,7 @@ class SQLiteRecords(Store):
             self._db = connect_writer(self.path)
             self._inode = os.stat(self.path).st_ino
             self.readers = Readers(self.path)
-        except (OSError, RuntimeError, sqlite3.Error) as error:
+        except (OSError, RuntimeError, sqlite3.Error) as error:  # RuntimeError: a loop of links.
             raise StartError(f"{config.store}: can't be opened as the store: {error}") from None
 
     def close(self) -> None:
@@ -2164,8 +2164,8 @@ class SQLiteRecords(Store):
     def page(self, query: Query) -> Page:
         """The first records of a query.
 
-        `search` calls the lambda once, with the parts that indexes serve. For a rare text all
-        records must be read: then it calls the lambda for each stretch of ids, side by side.
+        `search` calls the lambda once, with the parts of the query that indexes serve. Or, for a
+        rare text, it calls the lambda for each stretch of ids, side by side: all must be read.
         """
         pages = search(self, query, lambda db, parts: read_page(db, query, parts))
         return merge_pages(query, pages)
@@ -2327,7 +2327,7 @@ def check_file(path: pathlib.Path) -> None:
     pages, cookie, version, application_id = (
         int.from_bytes(head[start : start + 4], "big") for start in (28, 40, 60, 68)
     )
-    # No schema has the cookie 0: a first start that was killed left such a file.
+    # The cookie counts the changes of a schema. At 0, a first start that was killed left the file.
     if not head or (is_database and application_id == cookie == 0):
         return
     if not is_database or application_id != APPLICATION_ID:
@@ -2396,8 +2396,8 @@ class Readers:
     ) -> Iterator[sqlite3.Connection]:
         """A connection in a transaction: all that it reads is of one moment.
 
-        A client that is named has only a share of them. `thread` is that of the request, where
-        another one asks for it. Raises Unavailable, past the deadline too.
+        A client that is named has only a share of them. A thread of `search` gives the `thread` of
+        the request that it reads for. Raises Unavailable, past the deadline too.
         """
         free = self._free[is_slow]
         most = SCANNERS if is_slow else READERS - 2  # Of one client: some are left for others.
@@ -2407,7 +2407,7 @@ class Readers:
             is_over = client and shares.count((client, is_slow)) >= most
             return self.closing or bool(free and not is_over)
 
-        self.may_begin.wait(QUERY_SECONDS)  # Then it reads, though the WAL is large.
+        self.may_begin.wait(QUERY_SECONDS)  # After that it reads anyway.
         with self._changed:
             if not self._changed.wait_for(has_room, QUERY_SECONDS):
                 raise Unavailable("Too many queries are under way, of this client or of all.")
@@ -2466,7 +2466,7 @@ def connect_writer(path: pathlib.Path) -> sqlite3.Connection:
             return db
         except sqlite3.Error as error:
             db.close()  # It may hold a lock.
-            # BUSY: the file is locked. ERROR: another server has made the tables since the look.
+            # BUSY: the file is locked. ERROR: another server made the tables at the same moment.
             is_passing = name_of(error).startswith(("SQLITE_BUSY", "SQLITE_ERROR"))
             if not is_passing or time.monotonic() > deadline:
                 raise
@@ -2514,6 +2514,7 @@ def name_of(error: sqlite3.Error) -> str:
 
 def explain(error: sqlite3.DatabaseError) -> Exception:
     """What to raise for an error of SQLite: Unavailable, or the error where we are at fault."""
+    # Other classes, IntegrityError for example, are faults of this program.
     if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
         return error
     if name_of(error) == "SQLITE_INTERRUPT":
@@ -2584,7 +2585,7 @@ def plan(db: sqlite3.Connection, query: Query) -> list[Part]:
     test, values = where_counts(query)
     sql = f"SELECT DISTINCT service, severity FROM counts WHERE {test}"
     kinds = db.execute(sql, values).fetchall()
-    # Each kind repeats all tests of texts, and SQLite bounds a statement.
+    # Each kind repeats the tests of all texts: the more texts, the fewer kinds fit in a statement.
     if len(kinds) > MAX_KINDS // (1 + query.text_count):
         return [(BY_TIME, query)]
     query = dataclasses.replace(query, min_severity=None, not_service=())
@@ -2664,7 +2665,7 @@ def by_receipt(db: sqlite3.Connection, query: Query) -> Query:
     stop = len(ids) if end is None else bisect.bisect_right(ids, end, key=received_at)
     found = ids[begin:stop]
     query = dataclasses.replace(query, received_at_start=None, received_at_end=None)
-    if found == ids:  # With bounds, `is_narrow` could take it.
+    if found == ids:  # With bounds, `is_narrow` would let a small store be read whole.
         return query
     return dataclasses.replace(query, after=found.start - 1, last_id=found.stop - 1)
 
@@ -2709,10 +2710,10 @@ def finds_few(db: sqlite3.Connection, query: Query) -> bool:
 def search(
     store: SQLiteRecords, query: Query, work: Callable[[sqlite3.Connection, list[Part]], Any]
 ) -> list[Any]:
-    """What `work` gives for a query by its indexes, or for stretches of the table side by side.
+    """Calls `work` once for a query, by its indexes, or once for each stretch of the table.
 
-    SQLite gives up the GIL while it reads, so that each stretch can keep a processor busy. Each is
-    a transaction of its own: no newer record is among the ids, but a deletion meanwhile may show.
+    Gives the results. Stretches are read side by side: SQLite gives up the GIL while it reads. Each
+    is a transaction of its own: no newer record is among the ids, but a deletion may show.
     """
     is_slow = query.text_count > 0 or query.limit == 0  # The limit 0: all are counted.
     with store.readers.lend(is_slow, query.client) as db:
@@ -2769,7 +2770,7 @@ def follow(store: SQLiteRecords, query: Query) -> Iterator[list[StoredRecord]]:
         # The newest by id. With a filter the newest by time: no index has it in the order of ids.
         by_id = where_all(query) == where_all(Query())
         recent, _ = store.page(dataclasses.replace(query, by_id=by_id, last_id=seen))
-        yield sorted(recent)
+        yield sorted(recent)  # By id, with which a record begins.
     query = dataclasses.replace(query, by_id=True, order="asc", limit=STREAM_RECORDS)
     while True:
         records: list[StoredRecord] = []
@@ -2783,10 +2784,10 @@ def follow(store: SQLiteRecords, query: Query) -> Iterator[list[StoredRecord]]:
                 seen = records[-1].id if more else last_id
                 if seen < newest:
                     pause = 0
-                elif not records:  # Each commit wakes every follower: the others' cost it little.
+                elif not records:  # Each commit wakes all followers: most find nothing.
                     pause = IDLE_FOLLOW_SECONDS
         yield records  # Perhaps none: a heartbeat may be due.
-        time.sleep(pause)
+        time.sleep(pause)  # Else each record of a rush would be sent alone.
         if seen >= newest:
             store.wait_for_news(seen)
 
@@ -2857,7 +2858,7 @@ class SQLiteCounts(SQLiteRecords):
     def stats(self, query: Query, step: int | None = None) -> Stats:
         received = (query.received_at_start, query.received_at_end)
         if not query.text_count and received == (None, None):
-            # The table of counts has no time shorter than a minute.
+            # The table of counts has no time shorter than a minute: there an index is read.
             is_slow = bool(step and step % MINUTE)
             with self.readers.lend(is_slow, query.client) as db:
                 return count_by_ranges(db, query, step)
@@ -2906,7 +2907,7 @@ def count_by_ranges(db: sqlite3.Connection, query: Query, step: int | None) -> S
         return stats
     stats.first, stats.last = ends
     if step:
-        lengths = [length for length in LENGTHS if step % length == 0]
+        lengths = [length for length in LENGTHS if step % length == 0]  # No span is in two steps.
         sums = [f"sum(records) FILTER (WHERE severity = {n})" for n in SEVERITY_NAMES]
         for length, start, end in cut_into_ranges(ends[0], ends[1] + 1, lengths):
             rows, values = select_range(query, length, start, end)
@@ -2918,7 +2919,7 @@ def count_by_ranges(db: sqlite3.Connection, query: Query, step: int | None) -> S
 
 
 def select_range(query: Query, length: int, start: int, end: int) -> Sql:
-    """SQL for what a query finds in a range: a time, service, severity and number of records a row.
+    """SQL for what a query finds in a range. A row has time, service, severity, number of records.
 
     For the length 1, it reads the index of each kind, which has all that is asked for: no record is
     read. (CROSS JOIN makes SQLite begin with the kinds.)
@@ -2967,7 +2968,7 @@ WAL_PAUSE_SECONDS = 30  # After a checkpoint that could not end, since another p
 SPARE_PAGES = 1_000  # Free pages that stay in the file for the next records.
 JUMP_SECONDS = 3600  # A clock that jumped ahead and stayed there for so long is believed.
 AGE_NOTES = 10_000  # So many notes are kept for max_age_days: for 30 days, one each 4 minutes.
-# The keys of records up to an id, of those that came before a moment: so many of the oldest.
+# Of the oldest keys that came before a moment, those whose records all have ids up to a given one.
 DELETE_KEYS = """
 DELETE FROM keys WHERE first_id + records - 1 <= ?
 AND key IN (SELECT key FROM keys WHERE created_at < ? ORDER BY created_at LIMIT ?)
@@ -2977,9 +2978,9 @@ AND key IN (SELECT key FROM keys WHERE created_at < ? ORDER BY created_at LIMIT 
 class SQLiteStore(SQLiteCounts):
     """The whole SQLite store: records, statistics, and a thread that deletes what is old.
 
-    The clock of the system can be wrong, and can be set right later. So received_at tells the age
-    only of records that were there at the start, and a jump ahead is not believed for an hour. For
-    records since then, notes tell it, without the system's clock. A note is a moment of the
+    The clock of the system can be wrong, and can be set right later. Of records that were there at
+    the start, received_at tells the age, and a jump of the clock ahead is not believed for an hour.
+    Of records that came later, notes tell it, without that clock. A note is a moment of the
     monotonic clock and the newest id at that moment: when it is older than max_age_days, all ids up
     to it are too old.
     """
@@ -2990,7 +2991,7 @@ class SQLiteStore(SQLiteCounts):
         self._notes: deque[tuple[float, int]] = deque()
         self._old_id = 0  # All ids up to it are too old by the notes.
         self._start_id = 0  # The newest id when the first note was made.
-        self._shrunk = False  # Freed pages are in the WAL: a checkpoint is due.
+        self._shrunk = False  # The file is shorter in the WAL only: a checkpoint is due.
         self._wal_pause_until = 0.0  # By the monotonic clock.
         threading.Thread(target=self.upkeep, daemon=True).start()
 
@@ -3018,9 +3019,9 @@ class SQLiteStore(SQLiteCounts):
             most_id = low + UPKEEP_RECORDS - 1
             last_id = self.last_old_id(db, moment, most_id)
             used_bytes = (pages - free) * PAGE_BYTES
-            excess = used_bytes - 0.95 * (most_bytes - most_wal_bytes)  # 5 % are for a rush.
+            excess = used_bytes - 0.95 * (most_bytes - most_wal_bytes)  # 5 % stay for a rush.
             keys = [MAX_ID, moment - KEY_LIFETIME]  # All that are too old.
-            if excess > 0:  # That part of the records goes, and all keys that have none left.
+            if excess > 0:  # The oldest records go, with all keys that have no record left.
                 last_id = max(last_id, min(most_id, low + int(excess / used_bytes * (high - low))))
                 keys = [last_id if high else MAX_ID, MAX_TIMESTAMP]
             deleted = delete_where(db, "id <= ?", [last_id])
@@ -3048,7 +3049,7 @@ class SQLiteStore(SQLiteCounts):
             self._start_id = newest
         if not self._notes or clock - self._notes[-1][0] > seconds / AGE_NOTES:
             self._notes.append((clock, newest))
-        while clock - self._notes[0][0] > seconds:  # The last one is younger: it stays.
+        while clock - self._notes[0][0] > seconds:  # The last one is never so old: it stays.
             _, self._old_id = self._notes.popleft()
         sql = "SELECT ifnull(max(id), 0) FROM logs NOT INDEXED WHERE id <= ? AND received_at < ?"
         values = [min(self._start_id, most_id), int(max(moment - age, 0))]
@@ -3092,7 +3093,7 @@ class SQLiteStore(SQLiteCounts):
     def delete(self, query: Query) -> int:
         deleted = 0
         thread = threading.get_ident()
-        self.readers.gone.discard(thread)  # One that ended can have had the same number.
+        self.readers.gone.discard(thread)  # An ended thread can have had the same number.
         for records in self.stream(query):
             if thread in self.readers.gone:
                 raise query_stopped()
@@ -4286,9 +4287,9 @@ def admit(server: Server, handler: Handler) -> bool:
     share = server.max_connections * MAX_ADDRESS_CONNECTIONS // MAX_CONNECTIONS
     address = handler.client_address[0]
     with server.admitting:
-        admitted = [one.client_address[0] for one in list(server.handlers) if one.is_admitted]
-        has_room = admitted.count(address) < max(share, 1)
-        handler.is_admitted = has_room and len(admitted) < server.max_connections
+        addresses = [one.client_address[0] for one in list(server.handlers) if one.is_admitted]
+        has_room = addresses.count(address) < max(share, 1)
+        handler.is_admitted = has_room and len(addresses) < server.max_connections
     return handler.is_admitted
 
 
@@ -4307,7 +4308,7 @@ def choose_processors(handler: Handler) -> None:
     if wanted != handler.processors:
         handler.processors = wanted
         with contextlib.suppress(OSError):  # Meanwhile this process may have lost that processor.
-            os.sched_setaffinity(0, wanted)
+            os.sched_setaffinity(0, wanted)  # 0: this thread.
 
 
 def watch(server: Server) -> None:
@@ -4443,7 +4444,9 @@ MALFORMED = (AttributeError, LookupError, TypeError, ValueError, OverflowError, 
 
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
-    r"""A number in 1 to 10 bytes, the lowest 7 bits first, and where it ends: at a byte below 128.
+    r"""A number of 1 to 10 bytes, the lowest 7 bits first, and the offset after it.
+
+    Its last byte is below 128.
 
     >>> read_varint(b"\xac\x02", 0)  # 0x2c + 128 * 2
     (300, 2)
@@ -4497,7 +4500,7 @@ MESSAGES = {
 REPEATED = frozenset(["resourceLogs", "scopeLogs", "logRecords", "attributes", "values"])
 # The wire type of each scalar, and how its JSON form is made of its bytes.
 SCALARS: dict[str, tuple[int, Callable[[bytes], Json]]] = {
-    "int": (0, lambda data: (read_varint(data, 0)[0] + 2**63) % 2**64 - 2**63),  # Has a sign.
+    "int": (0, lambda data: (read_varint(data, 0)[0] + 2**63) % 2**64 - 2**63),  # Two's complement.
     "bool": (0, lambda data: read_varint(data, 0)[0] != 0),
     "fixed64": (1, lambda data: int.from_bytes(data, "little")),
     "double": (1, lambda data: json_number(*struct.unpack("<d", data))),
@@ -4535,7 +4538,7 @@ def read_message(kind: str, data: bytes, at: int, end: int, depth: int = 0) -> d
         if number not in fields:
             continue
         name, form = fields[number]
-        expected, convert = SCALARS.get(form, (2, None))
+        expected, convert = SCALARS.get(form, (2, None))  # Without one, it is a message.
         if wire_type != expected:
             raise ValueError(f"{name} has wire type {wire_type}")
         if convert:
@@ -4610,11 +4613,11 @@ def split_otlp(body: bytes, is_protobuf: bool) -> list[Json]:
                 values.append(document)
                 continue
             request = read_lazy("Request", document)
-            # A request may be empty. A KeyError: this JSON is not OTLP.
+            # A request may be empty. Without this name, a KeyError: the JSON is not OTLP.
             resources = request["resourceLogs"] if request != {} else []
             for lazy in resources or []:
                 resource_logs = read_lazy("ResourceLogs", lazy)
-                # Names of 2021, or of another form: scopeLogs would seem to be empty.
+                # Names of 2021, or with "_": scopeLogs would seem to be empty.
                 if resource_logs.keys() & {"instrumentationLibraryLogs", "scope_logs"}:
                     raise ValueError
                 resource = resource_logs.get("resource") or {}
@@ -4767,7 +4770,7 @@ def parse_inner(inner: Json, outer: dict[str, Json], token: Token) -> Record:
             shared["service"] = own
         if may_name and service == UNKNOWN_SERVICE:  # Then an alias ("logger") counts.
             service = pop_alias(fields, aliases, "service") or service
-        fields["service"] = service
+        fields["service"] = service  # Else `parse_record` takes the line's own.
     fields["attributes"] = {**shared, **attributes}
     try:
         record = parse_record(fields, token)
@@ -4984,7 +4987,7 @@ class ClickHouseStore(Store):
         }
         target = f"/?{urllib.parse.urlencode(parameters)}"
         status, data, is_repeat = self._send(target, rows.encode())
-        if status == 408:
+        if status == 408:  # After max_execution_time.
             raise query_stopped()
         if status != 200:
             reason = data.decode("utf-8", "replace").partition("\n")[0]
@@ -5056,7 +5059,7 @@ class ClickHouseStore(Store):
             raise Unavailable("ClickHouse does not store this batch.")
 
     def _insert(self, group: list[Batch], key: str, attempt: str = "") -> None:
-        """Gives ids to the records of a group, and inserts them with one token."""
+        """Gives ids to the records of a group, and inserts them with one token: all or none."""
         received_at = now()
         record_id = max((received_at - IDS_BEGIN) * NUMBERS + self._number, self._next_id)
         rows = []
@@ -5074,7 +5077,7 @@ class ClickHouseStore(Store):
 
     def _is_stored(self, batch: Batch) -> bool:
         """Whether the batch's key is there. Then the batch gets those ids, or a failure."""
-        first_id = batch.first_id
+        first_id = batch.first_id  # As `_insert` gave it just now, or 0.
         sql = "SELECT min(id), max(id), any(body), count() FROM logs WHERE batch = ?"
         [row] = self._ask(sql, [batch.key.hex()])
         batch.first_id, batch.last_id, body, batch.stored = row
@@ -5095,6 +5098,7 @@ class ClickHouseStore(Store):
         """As in the base class. For a follower: only ids after what `seen` has for their server."""
         test, values = clickhouse_where(query)
         if seen:
+            # ClickHouse counts the members of an array from 1.
             test += f" AND id > [{', '.join('?' * NUMBERS)}][id % {NUMBERS} + 1]"
             values += seen
         sql = f"SELECT {COLUMNS} FROM logs WHERE {test} ORDER BY {order_by(query)}"
@@ -5136,7 +5140,7 @@ class ClickHouseStore(Store):
                 time.sleep(IDLE_FOLLOW_SECONDS)
 
     def _floor(self) -> int:
-        """An id: what is smaller and not committed yet never will be."""
+        """An id below which nothing more will be committed."""
         return (now() - LATE - IDS_BEGIN) * NUMBERS
 
     def stats(self, query: Query, step: int | None = None) -> Stats:
@@ -5178,8 +5182,8 @@ class ClickHouseStore(Store):
 
 
 # ClickHouse's functions for JSON take 1 and 1.0 for the same. So the text of the wanted member is
-# replaced: by a member with a name that no attribute has. JSONHas finds that name at the top only:
-# of {"a":{"k":1},"k":1}, where "k":1 is wanted, the second one counts.
+# replaced by one with a name N that no attribute has: where "k":1 is wanted, {"a":{"k":1},"k":1}
+# becomes {"a":{"N":0},"N":0}. JSONHas looks for N at the top only.
 HAS_MEMBER = """
 multiSearchAny(attributes, [?, ?]) AND JSONHas(replaceRegexpAll(attributes, ?, ?), ?)
 """
