@@ -5101,10 +5101,20 @@ class ClickHouseStore(Store):
             # ClickHouse counts the members of an array from 1.
             test += f" AND id > [{', '.join('?' * NUMBERS)}][id % {NUMBERS} + 1]"
             values += seen
-        sql = f"SELECT {COLUMNS} FROM logs WHERE {test} ORDER BY {order_by(query)}"
-        rows = self._ask(f"{sql} LIMIT {query.limit + 1}", values)
-        records = [StoredRecord(*row) for row in rows]
-        return records[: query.limit], len(records) > query.limit
+        # It ends early where the records are too long together, as in SQLite. `bytes` is the length
+        # of a record and of all before it.
+        sql = f"""
+            SELECT {COLUMNS}, bytes FROM (
+                SELECT *, length(message) + length(attributes) AS own,
+                       sum(own) OVER (ORDER BY {order_by(query)}) AS bytes
+                FROM (SELECT {COLUMNS} FROM logs WHERE {test}
+                      ORDER BY {order_by(query)} LIMIT {query.limit + 1}))
+            WHERE bytes - own <= {PAGE_CHARS} ORDER BY {order_by(query)}
+        """
+        rows = self._ask(sql, values)
+        records = [StoredRecord(*row) for *row, _ in rows]
+        more = len(records) > query.limit or (bool(rows) and rows[-1][-1] > PAGE_CHARS)
+        return records[: query.limit], more
 
     def follow(self, query: Query) -> Iterator[list[StoredRecord]]:
         """As the base class has it. Commits of several servers overtake each other.

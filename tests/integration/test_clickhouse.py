@@ -418,6 +418,20 @@ class OutageTests(ClickHouseTest):
         messages = [record["message"] for record in server.get("/logs").json]
         self.assertEqual(sorted(messages), ["warm up", "y"])
 
+    def test_a_page_of_long_records_ends_early_and_the_next_goes_on(self):
+        server = self.start(constants={"PAGE_CHARS": 10_000})
+        server.post([{"message": f"{n} {'x' * 4_000}"} for n in range(10)])
+        path, pages = "/logs?limit=9", []
+        while path:
+            answer = server.get(path)
+            pages.append([record["message"].partition(" ")[0] for record in answer.json])
+            link = re.match("<(.*)>", answer.headers.get("link", ""))
+            path = "/" + link[1].lstrip("./") if link else ""
+        self.assertEqual([n for page in pages for n in page], [str(n) for n in range(9, -1, -1)])
+        self.assertEqual([len(page) for page in pages], [3, 3, 3, 1])
+        with Follower(server, "limit=0") as follower:
+            self.assertEqual(len(follower.wait(10)), 10)
+
     def test_a_query_that_takes_too_long_is_stopped_and_says_how_to_narrow_it(self):
         server = self.start()
         server.post([{"message": "x" * 100_000}] * 20)
