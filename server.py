@@ -76,14 +76,14 @@ are held back, for 10 s at most.
 What a batch may wait for, in this order. A client is a token here.
 
     `Shares.begin_upload`    when 512 KiB of its body are there: 3 places for each client, each
-                             held until the answer is sent
-    `Shares.large_body_slot`  to be decompressed; and if it has over 8 KiB then, to be made into
-                             records: 1 place for each client, 2 in all
-    `Shares.commit_place`    if it has over 10 records: 16 places for each client
+                             held until the answer is sent; it waits for 2 s
+    `Shares.large_body_slot`  once to be decompressed, if it is compressed, and once to be made into
+                             records, if it has over 8 KiB: 1 place for each client, 2 in all
+    `Shares.commit_place`    if it has over 10 records: 16 places for each client; it waits for 10 s
     `Committer._long`        if it has over 1,000 records: one in all
     `Batch.wake`             until it is committed, or first in the queue: its thread commits then
     `SQLiteRecords._write_lock`  until nobody else writes: a small step of deleting, the check of
-                             /health and a checkpoint, which takes 2 s at most
+                             /health and a checkpoint, which waits 2 s for readers at most
 
 Other locks are held for a moment: `Committer._lock`, which guards the queue, is one.
 """
@@ -208,7 +208,7 @@ MAX_HELD_BYTES = 64 << 20  # Memory for bodies that come in and for large answer
 MAX_CLIENT_BYTES = 32 << 20  # The part of it that one token or address may have.
 HELD_ANSWER_BYTES = 64 << 10  # Only larger answers are counted.
 ONE_PROCESSOR_BYTES = 64 << 10  # Bodies of up to this are taken on one processor.
-LARGE_BODY_BYTES = 8 << 10  # Larger bodies become records two at a time.
+LARGE_BODY_BYTES = 8 << 10  # Of larger bodies, two at a time are made into records.
 LARGE_UPLOAD_BYTES = 512 << 10
 MAX_UPLOADS = 3  # Bodies over LARGE_UPLOAD_BYTES of one token, until they are answered.
 SHORT_BATCH_RECORDS = 10
@@ -635,10 +635,10 @@ def parse_record(fields: Json, token: Token) -> Record:
     service = fields.pop("service", None)
     # To look for aliases costs as much as all the rest: only where something is missing. With a
     # service token, the token tells the service.
-    needs_no_alias = token.role == "service" or is_service(service)
+    needs_service = token.role == "shipper" and not is_service(service)
     lacks_any = own_message is None or own_timestamp is None or own_severity is None
-    aliases = find_aliases(fields) if lacks_any or not needs_no_alias else {}
-    field = "timestamp"  # Where a ValueError comes from.
+    aliases = find_aliases(fields) if lacks_any or needs_service else {}
+    field = "timestamp"  # What is read now: an error names it.
     try:
         if own_timestamp is None:
             timestamp = pop_alias(fields, aliases, "timestamp")
@@ -655,13 +655,13 @@ def parse_record(fields: Json, token: Token) -> Record:
         message = pop_alias(fields, aliases, "message") or ""
     else:
         message = check_message("message", own_message)
-    # A record needs a message, or else a time or a level: without all three it is no log record. A
-    # time or level under an alias counts even if its value can't be read.
-    is_empty = not message and own_timestamp is None and own_severity is None
-    if is_empty and "timestamp" not in aliases and "severity" not in aliases:
+    # A record needs a message, or else a time or a level. Under an alias, a bad one counts too.
+    has_time = own_timestamp is not None or "timestamp" in aliases
+    has_level = own_severity is not None or "severity" in aliases
+    if not (message or has_time or has_level):
         text = f"is missing: a record needs a message, a time or a level; it has {shorten(fields)}"
         raise RecordError("message", text)
-    if token.role == "service" or not needs_no_alias:  # Such a token may not name another one.
+    if token.role == "service" or needs_service:  # A service token writes its own service only.
         service = find_service(fields, aliases, service, token)
     row = (timestamp, service, severity, message, attributes_json(fields))
     return tuple.__new__(Record, row)  # Record(...) takes twice as long.
@@ -1865,7 +1865,7 @@ class Committer:
         """Commits the first batches. Then wakes their threads, and that of the next to commit."""
         try:
             if hasattr(os, "sched_yield"):
-                os.sched_yield()  # Threads that are ready to run put their batches in it first.
+                os.sched_yield()  # Threads that are ready put their batches into the queue first.
             batches: list[Batch] = []
             records = 0
             with self._lock:
@@ -3240,7 +3240,7 @@ class App:
         asked = request.headers.get("access-control-request-method")
         if request.method == "OPTIONS" and asked == "POST" and "POST" in methods:
             return answer_preflight
-        if self.config.reading_is_open:  # Else a page of another site, in a browser here, reads.
+        if self.config.reading_is_open:  # A page of another site, in a browser here, could read.
             check_origin(self.config, request)
         if not path:
             hint = f"There are {', '.join(ROUTES)}."
@@ -5293,8 +5293,9 @@ SCRIPT = r"""
 const SEVERITIES = ['CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG'];
 const STEPS = [1, 5, 15, 60, 300, 900, 1800, 3600, 10800, 86400, 604800, 2592000, 31536000, 8.64e9];
 const ANSI = /\x1b(?:\[[0-?]*[ -\/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))/g;  // A terminal's codes.
-const TIMES = {since: null, timestamp_start: null, timestamp_end: null};  // `changed` drops these.
-const LIST = {order: null, limit: null};  // Only the list has these.
+// Changes that take filters out of a query: all times; what only the list has.
+const TIMES = {since: null, timestamp_start: null, timestamp_end: null};
+const LIST = {order: null, limit: null};
 const page = {};  // The elements by id or name.
 document.querySelectorAll('[id], [name]').forEach(part => page[part.id || part.name] = part);
 let query;  // What the address asks for: each filter is one of its pairs.
@@ -5305,18 +5306,20 @@ let countedAt;  // When the records were last counted.
 let total;  // The records when the list was shown.
 let seen;  // The errors when the page was last in sight.
 let timer;  // Of the next look.
+let isLong = false;  // Whether "More records" has made the list longer.
 let typing;  // Of a field for a time, which waits for more digits.
 let grip;  // The bar where the pointer was pressed.
 const iso = time => new Date(time).toISOString();  // 2026-11-24T02:14:12.000Z
 const local = time => new Date(time).toLocaleString('sv');  // 2026-11-24 03:14:12 in local time
-const link = (href, text) => make('a', {href}, text);  // Makes a link.
-const sameId = ({id}) => document.getElementById(id);  // The element on the page with this id.
+const link = (href, text) => make('a', {href}, text);
+const byId = id => document.getElementById(id);
 const exact = (name, value, part) =>  // A number that JavaScript would round stays a text.
   Number.isInteger(value) && !Number.isSafeInteger(value) ? part?.source ?? value : value;
 const isSelected = () => !getSelection().isCollapsed;  // Whether a text is.
 const isHeld = () =>  // Nothing moves while one reads, presses or selects.
-  scrollY > 300 || isSelected() || page.list.querySelector('[open], :active, :focus-visible');
-// An end may be a date alone: then that day is in it, as "~" comes after "T".
+  isLong || scrollY > 300 || isSelected()
+  || page.list.querySelector('[open], :active, :focus-visible');
+// An end that is a date alone holds that day: filled up with "~", it comes after all its times.
 const isOver = () => query.get('order') === 'asc'
   || (query.get('timestamp_end') ?? '').padEnd(11, '~') < iso(Date.now());
 function make(tag, properties, ...children) {  // Makes an element; a string becomes text only.
@@ -5326,16 +5329,17 @@ function make(tag, properties, ...children) {  // Makes an element; a string bec
 }
 function changed(changes, path = '') {  // Gives the query with other values; null takes one out.
   const next = new URLSearchParams(query);
-  // What goes to the server has a path. "since" also ends the list a minute from now, by the
-  // server's clock: else a wrong time in the future would come first. "999999w" leaves nothing out.
+  // What goes to the server has a path. "since" ends the list a minute from now, by the server's
+  // clock: a wrong time in the future must not come first. "999999w" begins before all records.
   if (path && !next.has('since') && !next.has('timestamp_end')) next.set('since', '999999w');
   for (const name in changes) next.set(name, changes[name]);
   for (const name in changes) if (changes[name] === null) next.delete(name);
   return `${path}?${next}`;
 }
-async function ask(url, seconds = 20) {  // Sends a GET with the token; throws what an error says.
+// Sends a GET with the token; throws what an error says.
+async function ask(url, seconds = 20, stop = work.signal) {
   const headers = sessionStorage.token ? {Authorization: `Bearer ${sessionStorage.token}`} : {};
-  const signal = AbortSignal.any([work.signal, AbortSignal.timeout(1000 * seconds)]);
+  const signal = AbortSignal.any([stop, AbortSignal.timeout(1000 * seconds)]);
   const answer = await fetch(url, {headers, credentials: 'omit', signal});
   if (!answer.ok) throw {status: answer.status, ...await answer.json().catch(() => ({}))};
   return answer;
@@ -5350,7 +5354,7 @@ function tell({name, status, error = '', hint = ''}) {  // Shows an error; gives
     401: sessionStorage.token ? '‹Enter a token that may read.›' : '‹Enter your read token.›',
   }[status] ?? `${error} ${hint}`.trim();
   page.token.hidden = status !== 401;
-  return !(status < 429);
+  return status === undefined || status >= 429;  // Without a status, the server is away.
 }
 async function look(isWanted) {  // Shows what there is now, from the top if that is wanted, and
   // looks again after a pause. What costs the server much is asked seldom.
@@ -5375,12 +5379,13 @@ async function update(isWanted) {  // Shows what there is now; gives whether to 
   if (mayMove) latest = text;
   return page.live.checked && !isOver();
 }
-async function show(answer, isMore) {  // Shows a page of records: below the others, or alone.
+async function show(answer, isMore = false) {  // Shows a page of records, below others or alone.
   const records = JSON.parse(await answer.text(), exact);
-  if (page.list.ariaBusy === 'true') page.list.replaceChildren();  // These have other marks.
-  const rows = records.map(record => sameId(record) ?? row(record));
+  if (page.list.ariaBusy === 'true') page.list.replaceChildren();  // Their marks are others.
+  const rows = records.map(record => byId(record.id) ?? row(record));
   if (!isMore) page.list.replaceChildren();
   page.list.append(...rows);
+  isLong = isMore;
   page.more.value = answer.headers.get('Link')?.split(/[<>]/)[1] ?? '';
   page.more.hidden = !page.more.value;
   page.list.ariaBusy = false;
@@ -5395,11 +5400,11 @@ async function suggest() {  // If no message has the text, offers to look for it
   page.hints.replaceChildren(...hints);
 }
 async function reveal(id) {  // Opens a record. One of another page is shown above this one.
-  const answer = sameId({id}) ? null : await ask(`logs/${id}`).catch(() => null);
+  const answer = byId(id) ? null : await ask(`logs/${id}`).catch(() => null);
   if (answer) page.list.prepend(row(JSON.parse(await answer.text(), exact)));
-  if (!sameId({id})) return page.list.prepend('‹This record is not there any more.›');
-  sameId({id}).open = true;
-  sameId({id}).firstChild.focus();
+  if (!byId(id)) return page.list.prepend('‹This record is not there any more.›');
+  byId(id).open = true;
+  byId(id).firstChild.focus();
 }
 const marked = text =>  // Gives the parts of a text, with marks on what is searched for.
   text.split(wanted).map((part, n) => n % 2 ? make('mark', {}, part) : part);
@@ -5468,7 +5473,8 @@ async function count(mayMove) {  // Shows the counts of the chips, and the histo
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
   const ends = last ? `, ${local(first)} – ${local(last)} (${zone})` : '';
   page.caption.textContent = `‹${all.total.toLocaleString()} found›${ends}`;
-  // The bars, 80 at most, show the time that is asked for, or that of the records.
+  // The bars, 80 at most, show the time that is asked for, or that of the records. An end that is a
+  // date alone is read as its first moment: then `last` is later.
   const [, number, unit] = /^(\d+)([mhd])$/.exec(query.get('since')) ?? [];
   const back = number * {m: 6e4, h: 36e5, d: 864e5}[unit];  // Milliseconds, or NaN.
   const start = back ? iso(Date.now() - back) : query.get('timestamp_start') ?? first;
@@ -5483,7 +5489,7 @@ async function count(mayMove) {  // Shows the counts of the chips, and the histo
   bars.at(-1)?.setAttribute('tabindex', 0);  // One stop for Tab; from there, the arrow keys.
   const {activeElement} = document;
   if (!page.bars.matches(':active')) page.bars.replaceChildren(...bars);  // It may be dragged over.
-  sameId(activeElement)?.focus({preventScroll: true});
+  byId(activeElement.id)?.focus({preventScroll: true});
   const label = part => bars.at(part * (bars.length - 1))?.title.slice(0, 16);
   const labels = new Set([0, .25, .5, .75, 1].map(label));
   page.axis.replaceChildren(...[...labels].map(text => make('small', {}, text)));
@@ -5499,7 +5505,7 @@ function bar({start, ...counts}, step, scale) {  // Makes a bar, a link to the r
   return make('a', properties, ...names.map(box));
 }
 function chip(name, value) {  // Gives the checkbox of a filter; makes one that is not there.
-  const known = sameId({id: `${name}=${value}`});
+  const known = byId(`${name}=${value}`);
   if (known) return known;
   const part = (name, properties, ...text) => make('label', properties,
     make('input', {type: 'checkbox', id: `${name}=${value}`, name, value}), ...text);
@@ -5517,10 +5523,12 @@ function visit() {  // Shows what the address asks for: its query holds all filt
   for (const name of ['cursor', 'format', 'follow', 'after']) query.delete(name);
   if (query.get('limit') === '0') query.set('limit', 10000);
   page.filters.reset();
-  for (const [name, value] of query) {  // A field takes the first value that it can hold.
+  // A field takes the first value that it can hold. One that it can't leaves it empty: then, as
+  // for names without a field, a chip shows it.
+  for (const [name, value] of query) {
     const isUTC = /^timestamp_.*T[\d:.]+Z?$/.test(name + value);
     const field = page[name];
-    const isFree = field?.form && !field.value;
+    const isFree = (name === 'contains' || field?.name === name) && !field.value;
     if (isFree) field.value = isUTC ? local(value.replace(/Z?$/, 'Z')).replace(' ', 'T') : value;
     if (!isFree || !field.value) chip(name, value).checked = true;
   }
@@ -5544,8 +5552,8 @@ function search(not = '') {  // Asks for what the fields and the chips say: the 
   const next = new URLSearchParams();
   for (let [name, value] of new FormData(page.filters)) {
     if (/^timestamp_.*T[\d:]+$/.test(name + value)) value = iso(value);
-    if (name === 'timestamp_end') value = value.replace('000Z', '999999Z');
-    if (value || name.includes('attr.')) next.append(name, value);
+    if (name === 'timestamp_end') value = value.replace('000Z', '999999Z');  // All of its second.
+    if (value || name.includes('attr.')) next.append(name, value);  // An attribute may be empty.
   }
   // "attr.x=1" is a filter of its own, all else is a text to search for.
   const text = page.contains.value;
@@ -5561,7 +5569,7 @@ async function save(event) {  // A link sends no token: with one, the page fetch
   if (!sessionStorage.token) return;
   event.preventDefault();
   const {href, download} = event.target;
-  const blob = await (await ask(href, 3600)).blob();
+  const blob = await (await ask(href, 3600, new AbortController().signal)).blob();
   make('a', {href: URL.createObjectURL(blob), download}).click();
 }
 window.navigation?.addEventListener('navigate', event => {  // Older browsers load the page anew.
@@ -5569,11 +5577,15 @@ window.navigation?.addEventListener('navigate', event => {  // Older browsers lo
   if (isOurs && ['push', 'traverse'].includes(event.navigationType))
     event.intercept({handler: visit, focusReset: 'manual', scroll: 'manual'});
 });
-page.filters.onchange = ({target}) => {  // Takes out what the choice excludes, and searches.
+page.filters.onchange = ({target}) => {  // Takes out what the choice replaces, and searches.
   const {name, type} = target;
-  const others = name === 'since' ? '[name^=timestamp_], input[name=since]' : '[name=since]';
-  if (name in TIMES) page.filters.querySelectorAll(others).forEach(field => field.value = '');
-  if (name === 'severity') page.min_severity.value = '';  // It could leave out the chip's own.
+  const times = name === 'since' ? Object.keys(TIMES) : ['since', name];
+  const replaced = name in TIMES ? times : /severity$/.test(name) ? ['min_severity'] : [];
+  for (const field of page.filters.elements) {
+    if (field === target || !replaced.includes(field.name)) continue;
+    if (field.type === 'checkbox') field.checked = false;
+    else field.value = '';
+  }
   // Of a chip and its "≠", one can be on.
   target.closest('span')?.querySelectorAll(':checked').forEach(box => box.checked = box === target);
   clearTimeout(typing);
