@@ -5281,7 +5281,6 @@ dl { display: grid; grid: auto / fit-content(40%) 1fr; gap: 0 2ch; }
 @media (max-width: 640px) {
   form nav, form div { flex: 0 0 100%; flex-wrap: nowrap; overflow: auto; scrollbar-width: none; }
   form div *, form span { flex: none; }
-  span:has(:checked) { order: -1; }
   summary { tab-size: 1; }
   summary span { display: block; }
   i { width: auto; max-width: calc(100vw - 17rem); }
@@ -5313,6 +5312,7 @@ const iso = time => new Date(time).toISOString();  // 2026-11-24T02:14:12.000Z
 const local = time => new Date(time).toLocaleString('sv');  // 2026-11-24 03:14:12 in local time
 const link = (href, text) => make('a', {href}, text);
 const byId = id => document.getElementById(id);
+const clear = field => field.type === 'checkbox' ? field.checked = false : field.value = '';
 const exact = (name, value, part) =>  // A number that JavaScript would round stays a text.
   Number.isInteger(value) && !Number.isSafeInteger(value) ? part?.source ?? value : value;
 const isSelected = () => !getSelection().isCollapsed;  // Whether a text is.
@@ -5414,7 +5414,8 @@ function row(record) {  // Makes the row of a record; its details follow when it
   const lastLine = lines.findLast(line => line.trim());  // Of a traceback of Python: what it says.
   const line = lines.find(line => line.search(wanted) >= 0)
     ?? (lines[0].startsWith('Traceback') ? lastLine : lines[0]);
-  const start = Math.max(0, line.search(wanted) - 40);
+  const at = line.search(wanted);
+  const start = at > 100 ? at - 40 : 0;
   const text = (start ? '…' : '') + line.slice(start, start + 2000);
   const size = lines.length > 1 ? ` ‹${lines.length} lines›` : '';
   const time = make('time', {title: timestamp}, local(timestamp) + timestamp.slice(19, 23));
@@ -5452,7 +5453,7 @@ async function count(mayMove) {  // Shows the counts of the chips, and the histo
   const stats = changes => once(changed({...LIST, ...changes}, 'stats'));
   const groups = [{}, {severity: null, min_severity: null}, {service: null, not_service: null}];
   const [all, {by_severity}, {by_service}] = await Promise.all(groups.map(stats));
-  page.services.querySelectorAll('small').forEach(small => small.replaceChildren());
+  page.services.querySelectorAll('small').forEach(small => small.textContent = 0);
   const put = (box, number) => box.nextElementSibling.textContent = number.toLocaleString();
   for (const value in by_severity) put(chip('severity', value), by_severity[value]);
   for (const value in by_service) put(chip('service', value), by_service[value]);
@@ -5461,7 +5462,8 @@ async function count(mayMove) {  // Shows the counts of the chips, and the histo
   document.title = severe > seen ? `(${severe - seen}) Logs` : 'Logs';
   if (mayMove) total = all.total;
   const waiting = all.total - total;
-  const text = waiting > 0 ? `‹show ${waiting} more›` : '';
+  const text = waiting > 0 ? `‹show ${waiting} new›` : '';
+  page.live.disabled = isOver();
   page.state.textContent = isOver() ? '‹not live: what comes now is not in this list›' : text;
   // Records of the future, by wrong clocks, are not in the list. A link shows them.
   const {first_timestamp: first, last_timestamp: last} = all;
@@ -5490,7 +5492,8 @@ async function count(mayMove) {  // Shows the counts of the chips, and the histo
   const {activeElement} = document;
   if (!page.bars.matches(':active')) page.bars.replaceChildren(...bars);  // It may be dragged over.
   byId(activeElement.id)?.focus({preventScroll: true});
-  const label = part => bars.at(part * (bars.length - 1))?.title.slice(0, 16);
+  const cut = step < 60 ? [11, 19] : step < 86400 ? [5, 16] : [0, 10];
+  const label = part => bars.at(part * (bars.length - 1))?.title.slice(...cut);
   const labels = new Set([0, .25, .5, .75, 1].map(label));
   page.axis.replaceChildren(...[...labels].map(text => make('small', {}, text)));
 }
@@ -5522,7 +5525,9 @@ function visit() {  // Shows what the address asks for: its query holds all filt
   query = new URLSearchParams(location.search);
   for (const name of ['cursor', 'format', 'follow', 'after']) query.delete(name);
   if (query.get('limit') === '0') query.set('limit', 10000);
-  page.filters.reset();
+  // A field for a time where somebody types just now stays as it is.
+  const isTyped = field => field === document.activeElement && field.validity.badInput;
+  [...page.filters.elements].filter(field => !isTyped(field)).forEach(clear);
   // A field takes the first value that it can hold. One that it can't leaves it empty: then, as
   // for names without a field, a chip shows it.
   for (const [name, value] of query) {
@@ -5536,6 +5541,7 @@ function visit() {  // Shows what the address asks for: its query holds all filt
   wanted = RegExp(`(${texts.join('|') || '(?!)'})`, 'iu');
   page.out.hidden = !Object.keys(TIMES).some(name => query.has(name));
   page.out.href = changed(TIMES);
+  page.first.hidden = location.search !== '';
   page.json.href = changed({...LIST, limit: 0}, 'logs');
   page.csv.href = changed({...LIST, limit: 0, format: 'csv'}, 'logs');
   const token = sessionStorage.token ? " -H 'Authorization: Bearer TOKEN'" : '';
@@ -5557,7 +5563,7 @@ function search(not = '') {  // Asks for what the fields and the chips say: the 
   }
   // "attr.x=1" is a filter of its own, all else is a text to search for.
   const text = page.contains.value;
-  const pair = /^\s*(service|attr\..+?)\s*=\s*(.*?)\s*$/.exec(text) ?? [, 'contains', text];
+  const pair = /^\s*(service|attr\.[^<>=!~]+?)\s*=\s*(.*?)\s*$/.exec(text) ?? [, 'contains', text];
   if (text) next.append(not + pair[1], pair[2]);
   location.href = `?${next}`;
 }
@@ -5581,23 +5587,22 @@ page.filters.onchange = ({target}) => {  // Takes out what the choice replaces, 
   const {name, type} = target;
   const times = name === 'since' ? Object.keys(TIMES) : ['since', name];
   const replaced = name in TIMES ? times : /severity$/.test(name) ? ['min_severity'] : [];
-  for (const field of page.filters.elements) {
-    if (field === target || !replaced.includes(field.name)) continue;
-    if (field.type === 'checkbox') field.checked = false;
-    else field.value = '';
-  }
+  for (const field of page.filters.elements)
+    if (field !== target && replaced.includes(field.name)) clear(field);
   // Of a chip and its "≠", one can be on.
   target.closest('span')?.querySelectorAll(':checked').forEach(box => box.checked = box === target);
   clearTimeout(typing);
   typing = setTimeout(search, type === 'datetime-local' ? 1000 : 0);
 };
-page.contains.oninput = ({target}) => target.value || search();  // Its × empties it.
+page.contains.oninput = ({target}) =>  // Its × empties it.
+  target.value || query.has('contains') && search();
 page.exclude.onmousedown = event => event.preventDefault();  // The field keeps what is typed.
 page.exclude.onclick = () => search('not_');
 page.token.onchange = () => sessionStorage.token = page.token.value.replace(/[^!-~]/g, '');
 document.onpointerdown = ({target}) => grip = target.closest('#bars a');
-document.onpointerup = ({clientX, clientY}) => {  // A drag over the bars asks for their time.
-  const last = document.elementFromPoint(clientX, clientY)?.closest('#bars a');
+document.onpointerup = ({clientX}) => {  // A drag over the bars asks for their time.
+  const {top} = page.bars.getBoundingClientRect();  // It may end above or below them.
+  const last = document.elementFromPoint(clientX, top + 20)?.closest('#bars a');
   if (!grip || !last || grip === last) return;
   // The least and the greatest of four times.
   const [start, , , end] = [grip.start, grip.end, last.start, last.end].sort();
@@ -5620,7 +5625,9 @@ document.onkeydown = event => {  // "/" searches, "j" and "k" move, Escape close
   if (key === 'Escape' && !isTyped) open.open = false;
   next.focus();
   next.select?.();
-  if (isTyped) target.blur();  // Escape only takes the focus away.
+  if (!isTyped) return;  // Escape takes back what was typed, and the focus.
+  page.contains.value = query.get('contains') ?? '';
+  target.blur();
 };
 document.onvisibilitychange = () => page.live.checked && look();
 page.state.onclick = () => look(true);
@@ -5667,8 +5674,8 @@ HTML = """\
   <button id="curl">curl</button></figcaption></figure>
 <main id="list" aria-busy="true"></main>
 <p>‹No record matches. The search reads messages: for an attribute, type attr.name=value.›
-  ‹Are there none yet? In another terminal, “python simulator.py” sends some.›
-  <span id="hints"></span></p>
+  <span id="hints"></span>
+  <span id="first">‹Are there none yet? “python simulator.py” sends some.›</span></p>
 <button id="more" hidden>‹More records›</button>
 """
 
@@ -5690,17 +5697,19 @@ SPANISH = {
     "Any severity": "Cualquier gravedad",
     "All times": "Todas las fechas",
     "No record matches. The search reads messages: for an attribute, type attr.name=value.": (
-        "Ningún registro coincide. La búsqueda lee los mensajes: para un atributo, escriba"
+        "Ningún registro coincide. La búsqueda solo lee los mensajes: para un atributo, escriba"
         " attr.nombre=valor."
     ),
     "More records": "Más registros",
     "${lines.length} lines": "${lines.length} líneas",
-    "show ${waiting} more": "mostrar ${waiting} más",
-    "not live: what comes now is not in this list": "no en vivo: lo nuevo no está en esta lista",
+    "show ${waiting} new": "mostrar ${waiting} nuevos",
+    "not live: what comes now is not in this list": (
+        "intervalo cerrado: lo nuevo no se añade a esta lista"
+    ),
     "This record is not there any more.": "Este registro ya no está.",
     "Enter your read token.": "Escriba su token de lectura.",
     "Enter a token that may read.": "Escriba un token que pueda leer.",
-    "The server does not answer. Trying again.": "El servidor no responde. Se intenta de nuevo.",
+    "The server does not answer. Trying again.": "El servidor no responde. Reintentando…",
     "Not possible: ${what}. Choose again, or begin again with “Logs”.": (
         "No es posible: ${what}. Elija otra vez, o empiece de nuevo con «Logs»."
     ),
@@ -5709,8 +5718,8 @@ SPANISH = {
     "copy as JSON": "copiar como JSON",
     "${later.toLocaleString()} with a later time": "${later.toLocaleString()} con hora posterior",
     "${all.total.toLocaleString()} found": "Encontrados: ${all.total.toLocaleString()}",
-    "Are there none yet? In another terminal, “python simulator.py” sends some.": (
-        "¿Aún no hay ninguno? En otra terminal, «python simulator.py» envía algunos."
+    "Are there none yet? “python simulator.py” sends some.": (
+        "¿Aún no hay ninguno? «python simulator.py» envía algunos."
     ),
 }
 
