@@ -34,7 +34,7 @@ class SideBySide(unittest.TestSuite):
     gets what they have found."""
 
     def run(self, result: unittest.TestResult, debug: bool = False) -> unittest.TestResult:
-        processes = 2 * (os.cpu_count() or 1)
+        processes = 3 * (os.cpu_count() or 1)  # Many tests wait more than they work.
         if sys.platform != "linux" or debug:  # Other systems can't fork safely.
             return super().run(result, debug)
         suites = list(self)
