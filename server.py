@@ -5356,10 +5356,11 @@ function tell({name, status, error = '', hint = ''}) {  // Shows an error; gives
   page.token.hidden = status !== 401;
   return status === undefined || status >= 429;  // Without a status, the server is away.
 }
-async function look(isWanted) {  // Shows what there is now, from the top if that is wanted, and
-  // looks again after a pause. What costs the server much is asked seldom.
+// Shows what there is now, from the top if that is wanted, and looks again after a pause.
+async function look(isWanted) {
   const start = Date.now();
   const isLive = await update(isWanted).catch(tell);
+  // What costs the server much is asked seldom.
   const ms = document.hidden ? 20000 : 1000 + 4 * (Date.now() - start);
   clearTimeout(timer);
   if (isLive) timer = setTimeout(look, ms);
@@ -5381,7 +5382,7 @@ async function update(isWanted) {  // Shows what there is now; gives whether to 
 }
 async function show(answer, isMore = false) {  // Shows a page of records, below others or alone.
   const records = JSON.parse(await answer.text(), exact);
-  if (page.list.ariaBusy === 'true') page.list.replaceChildren();  // Their marks are others.
+  if (page.list.ariaBusy === 'true') page.list.replaceChildren();  // Old rows have old marks.
   const rows = records.map(record => byId(record.id) ?? row(record));
   if (!isMore) page.list.replaceChildren();
   page.list.append(...rows);
