@@ -1883,6 +1883,10 @@ class Committer:
                     self.queue.popleft().wake.release()
                 if self.queue:
                     self.queue[0].wake.release()
+        if len(batches[0].records) > SHORT_BATCH_RECORDS and self.queue:
+            # This thread would parse its next body now and keep the GIL. The next one to commit
+            # needs the GIL for a moment first: then SQLite works without it.
+            time.sleep(0.0002)
 
     def _commit_together(self, batches: list[Batch]) -> None:
         """Gives each batch a result."""
@@ -2015,7 +2019,7 @@ class Store(abc.ABC):
 # -------- 8. SQLite
 
 SPANS = (DAY, HOUR, MINUTE)  # The lengths of the spans in the table of counts.
-ROWS = 1_000  # The most rows of one INSERT.
+ROWS = 500  # The most rows of one INSERT.
 COLUMNS = ", ".join(StoredRecord._fields)
 Sql = tuple[str, list[Json]]  # A statement, or a part of one, and the values of its "?".
 # A page can be merged from several SELECTs. A part is one of them: its FROM, as "logs INDEXED BY
@@ -2116,8 +2120,7 @@ class SQLiteRecords(Store):
             check_place(self.path, self._inode)
             db = self._db
             try:
-                # At its end: COMMIT, which syncs to disk (`connect_writer`). After an error:
-                # ROLLBACK.
+                # At its end: COMMIT and its sync to disk (`connect_writer`), or else ROLLBACK.
                 with db:
                     db.execute("BEGIN IMMEDIATE")
                     yield db
@@ -2201,10 +2204,7 @@ ON CONFLICT DO UPDATE SET records = records + excluded.records
 def insert_batches(
     db: sqlite3.Connection, batches: list[Batch], received_at: int, moment: int
 ) -> None:
-    """Inserts the records of batches, their keys, and what they add to the counts.
-
-    `moment` is the time of the keys, and the timestamp of records without one.
-    """
+    """Inserts the records of batches and their keys, and adds to the counts. `moment` is now."""
     keys = []
     records: list[Record] = []
     minutes: Counter[MinuteKind] = Counter()
@@ -2962,7 +2962,9 @@ def count_records(db: sqlite3.Connection, parts: list[Part], step: int | None) -
 # -------- 10. Retention *
 # The core uses nothing of this chapter: main makes its `SQLiteStore`.
 
-UPKEEP_SECONDS = 0.05  # Between two looks. At the highest rate some 3 MB come in meanwhile.
+UPKEEP_SECONDS = 1.0  # Between two looks, while the files are much smaller than they may be;
+FULL_UPKEEP_SECONDS = 0.05  # and else. Writers wait for each look, so few are better.
+GROWTH = 64 << 20  # Bytes that come in a second, at most.
 UPKEEP_RECORDS = 2_000  # One step deletes so many, so that no writer waits long.
 WAL_PAUSE_SECONDS = 30  # After a checkpoint that could not end, since another process reads.
 SPARE_PAGES = 1_000  # Free pages that stay in the file for the next records.
@@ -2999,7 +3001,10 @@ class SQLiteStore(SQLiteCounts):
         """Deletes, in small steps, what is older or larger than the configuration allows."""
         while not self.readers.closing:
             try:
-                pause = 0.01 if self.upkeep_step() else UPKEEP_SECONDS  # Writers take their turn.
+                pause = 0.01  # Writers take their turn.
+                if not self.upkeep_step():
+                    room = 0.9 * self.most_bytes() - self.size()
+                    pause = min(max(room / GROWTH, FULL_UPKEEP_SECONDS), UPKEEP_SECONDS)
             except Exception as error:  # The next try may succeed.
                 if not self.readers.closing:  # `close` takes the files away in the middle of it.
                     log.error("retention: %s", error)
@@ -3009,7 +3014,7 @@ class SQLiteStore(SQLiteCounts):
     def upkeep_step(self) -> bool:
         """One step. It gives whether there may be more to do. Raises Unavailable, sqlite3.Error."""
         moment = self.steady_now()
-        most_bytes = (self.config.max_size_mb or float("inf")) * (1 << 20)
+        most_bytes = self.most_bytes()
         most_wal_bytes = min(MAX_WAL_BYTES, most_bytes / 8)
         self.bound_wal(most_wal_bytes)
         with self.transaction() as db:
@@ -3036,6 +3041,10 @@ class SQLiteStore(SQLiteCounts):
                 is_busy, frames, moved = self._db.execute(sql).fetchone()
                 self._shrunk = bool(is_busy) or moved < frames
         return bool(deleted) or has_spare
+
+    def most_bytes(self) -> float:
+        """How large the files may be."""
+        return (self.config.max_size_mb or float("inf")) * (1 << 20)
 
     def last_old_id(self, db: sqlite3.Connection, moment: int, most_id: int) -> int:
         """The last id, up to `most_id`, whose record is older than max_age_days; or 0."""
@@ -3552,14 +3561,7 @@ class Shares:
     def large_body_slot(self, client: str) -> Iterator[None]:
         """One of two places for work on a large body. A client has one at most."""
         with self._turns.setdefault(client, threading.Lock()), self._large_bodies:
-            # After each statement, the thread that commits must get the GIL back from the one that
-            # works here. By default Python makes that one release it after 0.005 s only. Where two
-            # work here, the first to end sets it back.
-            sys.setswitchinterval(0.001)
-            try:
-                yield
-            finally:
-                sys.setswitchinterval(0.005)
+            yield
 
     @contextlib.contextmanager
     def commit_place(self, client: str) -> Iterator[None]:
@@ -3751,7 +3753,10 @@ class Metrics:
         """Counts what became of a batch. A repeat was counted before."""
         if batch.replayed:
             return
+        kinds: Counter[tuple[str, int]] = Counter()
         for (_, service, severity), records in batch.minutes.items():
+            kinds[service, severity] += records
+        for (service, severity), records in kinds.items():
             labels = {"service": service, "severity": SEVERITY_NAMES[severity]}
             self.add("logs_records_accepted_total", records, labels)
         for field, records in parsed.rejected_by_field.items():
@@ -5940,6 +5945,9 @@ def main() -> int:
     options = parse_arguments()
     lines = start_log()
     warnings.simplefilter("ignore")  # Of a client's text, `format_message` could make some.
+    # After each statement, the thread that commits must get the GIL back from those that parse. By
+    # default they keep it for 0.005 s.
+    sys.setswitchinterval(0.001)
     gc.set_threshold(50_000)  # Parsing makes no cycles: looking for them took a fifth of its time.
     try:
         status = run(options)
