@@ -3561,7 +3561,14 @@ class Shares:
     def large_body_slot(self, client: str) -> Iterator[None]:
         """One of two places for work on a large body. A client has one at most."""
         with self._turns.setdefault(client, threading.Lock()), self._large_bodies:
-            yield
+            # After each statement, the thread that commits must get the GIL back from the one that
+            # works here. By default Python makes that one release it after 0.005 s only. Where two
+            # work here, the first to end sets it back.
+            sys.setswitchinterval(0.0002)
+            try:
+                yield
+            finally:
+                sys.setswitchinterval(0.005)
 
     @contextlib.contextmanager
     def commit_place(self, client: str) -> Iterator[None]:
@@ -5945,9 +5952,6 @@ def main() -> int:
     options = parse_arguments()
     lines = start_log()
     warnings.simplefilter("ignore")  # Of a client's text, `format_message` could make some.
-    # After each statement, the thread that commits must get the GIL back from those that parse. By
-    # default they keep it for 0.005 s.
-    sys.setswitchinterval(0.001)
     gc.set_threshold(50_000)  # Parsing makes no cycles: looking for them took a fifth of its time.
     try:
         status = run(options)
