@@ -3111,18 +3111,6 @@ class SQLiteStore(SQLiteCounts):
                 deleted += delete_where(db, f"id IN ({marks})", [record.id for record in records])
         return deleted
 
-    def recount(self) -> int:
-        """Makes the table of counts anew by reading all records. Gives how many rows were wrong.
-
-        Rows are wrong where another program has changed records. Writers wait meanwhile.
-        """
-        with self.transaction() as db:
-            before = set(db.execute("SELECT * FROM counts"))
-            db.execute("DELETE FROM counts")
-            add_counts(db, count_minutes(db, "1 = 1", []))
-            wrong = before.symmetric_difference(db.execute("SELECT * FROM counts"))
-            return len({tuple(key) for *key, _ in wrong})
-
 
 def delete_where(db: sqlite3.Connection, test: str, values: list[int]) -> int:
     """Deletes records and takes them off the counts. Gives how many they were."""
@@ -5857,28 +5845,6 @@ def reload(server: Server, path: pathlib.Path, overrides: dict[str, Json]) -> No
     log.warning(line, certificate, changed or "nothing", restart)
 
 
-def repair_counts(config: Config) -> int:
-    """Repairs the counts of an SQLite store, and gives the exit status. Raises StartError."""
-    if not os.path.isfile(config.store):
-        raise StartError("server.store: is not a file that is there; --check needs one")
-    # Without bounds, no record is deleted meanwhile. No `watch` runs, so queries have no deadline.
-    store = SQLiteStore(dataclasses.replace(config, max_age_days=None, max_size_mb=None))
-    try:
-        with store.readers.lend() as db:
-            [fault] = db.execute("PRAGMA integrity_check(1)").fetchone()
-        if fault != "ok":
-            raise Unavailable(" ".join(fault.split()))
-        wrong = store.recount()
-        found = f"{wrong} of its counts were wrong, and are right now" if wrong else "all is right"
-        with contextlib.suppress(OSError):  # The status says it too.
-            print(f"{config.store}: {store.count()} records; {found}", flush=True)
-        return 1 if wrong else 0
-    except Unavailable as error:
-        raise StartError(f"{config.store}: can't be checked: {error}") from None
-    finally:
-        store.close()
-
-
 def parse_arguments() -> argparse.Namespace:
     """The options of the command line. It ends the program, status 2, where they are wrong."""
     parser = argparse.ArgumentParser(description="A log server.")
@@ -5887,7 +5853,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--host", help="the address to listen on")
     parser.add_argument("--port", type=int, help="the port; 0 for any that is free")
     parser.add_argument("--store", help="a file, or http://user:password@host:8123/database")
-    parser.add_argument("--check", action="store_true", help="repair a database's counts, and end")
     options = parser.parse_args()
     if options.store and "://" not in options.store:
         options.store = os.path.abspath(options.store)  # Relative to where it was typed.
@@ -5908,14 +5873,12 @@ def announce(server: Server) -> None:
 def run(options: argparse.Namespace) -> int:
     """Serves until SIGTERM or Ctrl-C, and gives the exit status. Raises StartError."""
     for number in (signal.SIGTERM, signal.SIGINT):  # Until `end` takes them, they end it at once.
-        signal.signal(number, lambda *_: os._exit(2 if options.check else 0))
+        signal.signal(number, lambda *_: os._exit(0))
     hangups: list[int] = []  # A signal can come at any moment: its handler takes no lock.
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, lambda number, _: hangups.append(number))
     overrides = {"host": options.host, "port": options.port, "store": options.store}
     config = load_config(options.config, **overrides)
-    if options.check:
-        return repair_counts(config)
     server = Server(config, load_tls(config.tls), connection_limit())
     kind = ClickHouseStore if "://" in config.store else SQLiteStore
     accepting = server.serve(App(config, kind(config)))
