@@ -17,8 +17,9 @@ The way of a record from its client to the disk, and of the answer back:
     SQLiteRecords.write    writes them in one transaction, then waits for fsync
 
 What a 200 promises: every record counted as accepted is committed, and the transaction is on disk
-(fsync) before the answer leaves. A missing answer proves nothing: the batch may be stored or not.
-So give each batch an Idempotency-Key of its own: sent again with that key, it is stored once.
+(fsync) before the answer leaves. A missing answer or a 503 proves nothing: the batch may be stored
+or not. So give each batch an Idempotency-Key of its own: sent again with that key and the same
+token within a day, it is stored once.
 
 README.md says how to use it; schema.sql has the tables, config.json the tokens and other settings.
 
@@ -62,11 +63,12 @@ it: 4b has what chapter 4 leaves out. Apart from that, a chapter calls only what
     16 Main             the wiring
 
 Threads. One thread accepts connections. Each connection has a thread of its own: it reads the
-requests, waits for their commits and sends the answers. While it takes small bodies, it stays on
-the same processor as the others (`choose_processors`). A search that must read all records starts
-more threads, one for each processor, that read side by side. One thread runs `watch`, which ends
-what is past its deadline; one runs `SQLiteStore.upkeep`, which deletes old records; and a last one
-writes the server's own log. The main thread waits for signals.
+requests, waits for their commits and sends the answers. Python runs one thread at a time, and to
+wake one on another processor takes longer than a small body: so threads that take small bodies all
+stay on one processor (`choose_processors`). A search that must read all records starts more
+threads, one for each processor, that read side by side. One thread runs `watch`, which ends what is
+past its deadline; one runs `SQLiteStore.upkeep`, which deletes old records; and a last one writes
+the server's own log. The main thread waits for signals.
 
 Readers have connections of their own: they and the writer do not wait for each other. One case is
 different. SQLite commits into a second file, the WAL, and a checkpoint moves it into the database,
@@ -78,14 +80,17 @@ What a batch may wait for, in this order. A client is a token here.
     `Shares.begin_upload`    when 512 KiB of its body are there: 3 places for each client, each
                              held until the answer is sent; it waits for 2 s
     `Shares.large_body_slot`  once to be decompressed, if it is compressed, and once to be made into
-                             records, if it has over 8 KiB: 1 place for each client, 2 in all
+                             records, if it has over 8 KiB: 1 place for each client, 2 in all; it
+                             waits without a bound, since each holds its place for 10 s at most
     `Shares.commit_place`    if it has over 10 records: 16 places for each client; it waits for 10 s
     `Committer._long`        if it has over 1,000 records: one in all
-    `Batch.wake`             until it is committed, or first in the queue: its thread commits then
-    `SQLiteRecords._write_lock`  until nobody else writes: a small step of deleting, the check of
-                             /health and a checkpoint, which waits 2 s for readers at most
+    `Batch.wake`             until the thread of another batch has committed it, or until it is the
+                             first in the queue: then its own thread commits
+    `SQLiteRecords._write_lock`  until nothing else writes: the upkeep thread with a small step of
+                             deleting, /health with its check, or a checkpoint. Only the last waits
+                             for others: for readers, 2 s at most
 
-Other locks are held for a moment: `Committer._lock`, which guards the queue, is one.
+Other locks of its way are held for a moment: `Committer._lock`, which guards the queue, is one.
 """
 
 from __future__ import annotations
@@ -180,10 +185,11 @@ MAX_STORED_CHARS = 64 << 20
 # The json module holds the GIL for a whole call: no other thread runs. So longer texts than this
 # are parsed by `decode_and_pause`, which lets others run at each object.
 LONG_JSON_CHARS = 1 << 20
-MAX_BRACKETS = 500_000  # "{" and "[" in JSON: with very many objects it takes long all the same.
-MAX_COMMAS = 1_500_000  # Without objects nothing lets others run.
-MAX_MEMBERS = 500_000  # Between the ends of two objects: for the same reason.
-MAX_PROTOBUF_BYTES = 1 << 20  # One record or resource of OTLP. What it holds has less.
+# What a text of JSON may have, so that it does not take seconds.
+MAX_BRACKETS = 500_000  # "{" and "[".
+MAX_COMMAS = 1_500_000  # Numbers in an array, for example: others run at objects only.
+MAX_MEMBERS = 500_000  # Of one object: others run only where one has ended.
+MAX_PROTOBUF_BYTES = 1 << 20  # One record or resource of OTLP.
 MAX_RECORDS = 100_000  # A million tiny records would hold up all others for seconds.
 MAX_MESSAGE_BYTES = 256 << 10
 MAX_ATTRIBUTES_BYTES = 64 << 10
@@ -210,7 +216,7 @@ HELD_ANSWER_BYTES = 64 << 10  # Only larger answers are counted.
 ONE_PROCESSOR_BYTES = 64 << 10  # Bodies of up to this are taken on one processor.
 LARGE_BODY_BYTES = 8 << 10  # Of larger bodies, two at a time are made into records.
 LARGE_UPLOAD_BYTES = 512 << 10
-MAX_UPLOADS = 3  # Bodies over LARGE_UPLOAD_BYTES of one token, until they are answered.
+MAX_UPLOADS = 3  # Bodies of one token, over LARGE_UPLOAD_BYTES as sent, until their answers.
 SHORT_BATCH_RECORDS = 10
 MAX_COMMITS = 16  # Batches over SHORT_BATCH_RECORDS of one token that wait for their commit.
 MAX_COMMIT_RECORDS = 1_000  # In one transaction. A longer batch has one of its own.
@@ -226,7 +232,8 @@ PROCESSORS = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else se
 ONE_PROCESSOR = {sorted(PROCESSORS)[os.getpid() % len(PROCESSORS)]} if PROCESSORS else set()
 READERS = 6  # Connections to SQLite for queries that an index serves.
 SCANNERS = max(2, os.cpu_count() or 2)  # Stretches of records that one query reads side by side.
-SLOW_READERS = 2 * SCANNERS  # Connections for queries that must read the records: for two clients.
+# Connections for queries that must read the records. One client may have half of them.
+SLOW_READERS = 2 * SCANNERS
 PAGE_CHARS = 4 << 20  # A page ends early when its messages and attributes are longer together.
 STREAM_RECORDS = 1_000  # In a page of a stream.
 STREAM_CHARS = 1 << 20  # In a page of a stream. Fewer, since many may wait for slow clients.
@@ -252,9 +259,9 @@ HEARTBEAT_SECONDS = 15  # A follower that gets no record gets a blank line so of
 DRAIN_SECONDS = 2
 SHUTDOWN_SECONDS = 3  # For requests in flight, when the server stops.
 HANG_SECONDS = 8  # A stop that takes longer is ended by a signal of the system, SIGALRM.
-# When the process has used so much processor time and the thread of `watch` never had its turn, the
-# system ends the process by SIGPROF: 10 s for each processor. `watch` says why.
-SPIN_SECONDS = 10 * (os.cpu_count() or 1)
+# Out of memory, Python can loop for ever. When the process has used so much processor time and the
+# thread of `watch` never had its turn, the system ends the process by SIGPROF.
+SPIN_SECONDS = 10 * (os.cpu_count() or 1)  # 10 s for each processor.
 RETRY_SECONDS = 2  # What Retry-After asks for. Clients give up on long waits.
 KEY_LIFETIME = DAY  # An Idempotency-Key.
 
@@ -332,7 +339,8 @@ class StartError(Exception):
 
 
 # -------- 3. Configuration *
-# The core uses `Config` and `Token`.
+# The core uses `Config` and `Token`. The role of a token is "service": it writes records of its own
+# service; "shipper": it writes those of any service; "read"; or "admin": it deletes.
 
 
 class Token(NamedTuple):
@@ -559,7 +567,7 @@ MAX_TIMESTAMP = (datetime.max.replace(tzinfo=timezone.utc) - EPOCH) // MICROSECO
 SEVERITIES = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 SEVERITY_NAMES = {number: name for name, number in SEVERITIES.items()}
 # JSON without blanks, as records are stored and answers are sent. NaN raises ValueError. No value
-# here contains itself: to look for that would take time.
+# that came as JSON contains itself: not to check that saves time.
 encode_json = json.JSONEncoder(
     ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False
 ).encode
@@ -617,8 +625,7 @@ def parse_record(fields: Json, token: Token) -> Record:
     A bad value under one of our own names ("message", "timestamp", "severity", "service",
     "attributes") refuses the record, so that its sender sees the mistake. A bad value under an
     alias, a name that other loggers give the field, stays where it is and becomes an attribute.
-    One exception: a message that can't be stored, since it is too long or holds NaN, refuses the
-    record under an alias too.
+    But a message that is too long, or holds NaN, refuses the record under an alias too.
 
     >>> fields = {"msg": "hi", "level": "warn", "ts": 1795486452, "user": "bob"}
     >>> record = parse_record(fields, Token("secret", "service", "app"))
@@ -655,7 +662,7 @@ def parse_record(fields: Json, token: Token) -> Record:
         message = pop_alias(fields, aliases, "message") or ""
     else:
         message = check_message("message", own_message)
-    # A record needs a message, or else a time or a level. Under an alias, a bad one counts too.
+    # A record needs a message, a time or a level. Here an alias counts, even one not understood.
     has_time = own_timestamp is not None or "timestamp" in aliases
     has_level = own_severity is not None or "severity" in aliases
     if not (message or has_time or has_level):
@@ -712,9 +719,10 @@ def to_json(field: str, value: Json) -> str:
 # -------- 4b. Names and values *
 # The core uses `parse_timestamp`, `parse_severity`, `find_aliases`, `pop_alias`, `find_service`,
 # `drop_id_and_receipt`, `is_service`, `check_size` and `nesting`. `find_aliases` finds the fields
-# that have another logger's name, such as "msg" or "level", and `pop_alias` takes one out of the
-# record. `find_service` refuses a service that the token may not write. `drop_id_and_receipt`
-# removes what GET has added. The last three are bounds on values.
+# that have another logger's name, such as "msg" or "level", by our name of the field. `pop_alias`
+# takes one out of the record, and leaves what was found as it is. `find_service` refuses a service
+# that the token may not write. `drop_id_and_receipt` removes what GET has added. The last three are
+# bounds on values.
 
 # As a text, 20261124 is a date, and 2026 is refused: it may be a year. As numbers of JSON they are
 # seconds since 1970. PowerShell writes /Date(1795486452123)/.
@@ -1213,9 +1221,9 @@ def split_body(body: bytes, charset: str) -> list[Json]:
         text = body.decode(charset)
         values = split_text(text, charset)
     except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError.
-        # "surrogateescape" marks a byte that is not of the charset, and `split_lines` makes a
-        # RecordError of a line with such a mark. For plain text it gives an empty list, and the
-        # first error is raised again: the text has another charset, and would be stored damaged.
+        # "surrogateescape" marks each byte that is not of the charset. In JSON, `split_lines` makes
+        # a RecordError of a line with such a mark. Of plain text it makes nothing: it would be
+        # stored damaged. Then the first error is raised again.
         text = body.decode(charset, "surrogateescape")
         values = split_lines(text.strip())
         if not values:
@@ -1240,7 +1248,7 @@ def split_text(text: str, charset: str) -> list[Json]:
         return [form]
     if "\0" in text:
         raise UnicodeError("it has a NUL")  # `unreadable` says then what the body seems to be.
-    # Not of `stripped`: blanks in front belong to a line.
+    # Here `stripped` would be wrong: blanks in front belong to a line.
     values = [{"message": line} for line in itertools.islice(lines_of(text), MAX_RECORDS + 1)]
     check_count(len(values))
     return values
@@ -1566,9 +1574,9 @@ class Query:
     last_id: int | None = None  # Only ids up to this one.
     cursor: tuple[int, int] | None = None  # Timestamp and id of the last record before the page.
     order: str = "desc"
-    by_id: bool = False  # In the order of ids, which is that of commits.
-    limit: int = 100
-    is_stream: bool = False  # This is one page of a stream.
+    by_id: bool = False  # A follower's: in the order of ids, which is that of commits.
+    limit: int = 100  # 0: all. Then the endpoint calls `Store.stream`, and not `page`.
+    is_stream: bool = False  # `Store.stream` sets it: this is one page of a stream.
     client: str = ""  # Who asks: an address or the secret of a token.
 
     @property
@@ -1594,7 +1602,7 @@ def split_query_string(text: str) -> list[tuple[str, str]]:
 
 
 def parse_query_string(text: str, parsers: dict[str, ParseValue]) -> dict[str, Json]:
-    """The arguments for a Query, and those of format, follow and step, which the caller takes out.
+    """The arguments for a Query, and values of format, follow and step: the caller takes them out.
 
     Raises BadQuery, with the parameter, its value and what is allowed.
     """
@@ -1809,7 +1817,7 @@ class Batch:
             self.minutes[minute_kind] = self.minutes.get(minute_kind, 0) + 1
         # A lock as a signal. It is taken here; the thread of the batch takes it again, and sleeps
         # until it is released: once, when the batch has a result, or is the first of the queue and
-        # its thread is to commit. An Event would need memory: without any, nobody would commit.
+        # its thread is to commit. To set an Event takes memory: out of memory, all would sleep on.
         self.wake = threading.Lock()
         self.wake.acquire()
         # `store.write` sets these.
@@ -1838,7 +1846,7 @@ class Committer:
     def __init__(self, write: Callable[[list[Batch]], None]):
         self._write = write
         self._lock = threading.Lock()  # Guards `queue`. It is held for a moment only.
-        self._long = threading.Lock()  # One long batch at most is in the queue: all wait for it.
+        self._long = threading.Lock()  # Long batches queue one by one: others go between them.
         self.queue: deque[Batch] = deque()  # A batch leaves it with its result.
         # Changed only by the thread that commits:
         self.commits = 0
@@ -1877,15 +1885,15 @@ class Committer:
             self._commit_together(batches)
         finally:  # Whatever was raised: nobody waits for ever.
             with self._lock:
-                # The first ones have a result: those of this commit or, after an outage, all.
+                # The batches of this commit have a result now. After an outage, all have.
                 self.queue.popleft()  # The batch of this thread.
                 while self.queue and self.queue[0].has_result:
                     self.queue.popleft().wake.release()
                 if self.queue:
                     self.queue[0].wake.release()
         if len(batches[0].records) > SHORT_BATCH_RECORDS and self.queue:
-            # This thread would parse its next body now and keep the GIL. The next one to commit
-            # needs the GIL for a moment first: then SQLite works without it.
+            # This thread would keep the GIL now, for its next body. The thread that commits next
+            # needs it only until SQLite has the rows: so it goes first.
             time.sleep(0.0002)
 
     def _commit_together(self, batches: list[Batch]) -> None:
@@ -2019,11 +2027,12 @@ class Store(abc.ABC):
 # -------- 8. SQLite
 
 SPANS = (DAY, HOUR, MINUTE)  # The lengths of the spans in the table of counts.
-ROWS = 500  # The most rows of one INSERT.
+ROWS = 500  # Of one INSERT, at most. With more, SQLite gets no faster.
 COLUMNS = ", ".join(StoredRecord._fields)
 Sql = tuple[str, list[Json]]  # A statement, or a part of one, and the values of its "?".
-# A page can be merged from several SELECTs. A part is one of them: its FROM, as "logs INDEXED BY
-# logs_by_time", and a Query, whose filters are its WHERE.
+# A page is merged from parts: a FROM, as "logs INDEXED BY logs_by_time", and a Query, which is the
+# WHERE. `plan` (8c) makes one part; with a filter on service or severity, it makes one for each
+# service and severity that has records.
 Part = tuple[str, Query]
 
 
@@ -2140,7 +2149,7 @@ class SQLiteRecords(Store):
             known = find_keys(db, [batch.key for batch in batches if batch.key])
             fresh: list[Batch] = []  # Those that are not stored yet.
             for batch in batches:
-                batch.replayed = batch.key in known  # Never so without a key.
+                batch.replayed = batch.key in known
                 if batch.replayed:
                     body_hash, batch.first_id, batch.stored = known[batch.key]
                     if body_hash != batch.body_hash:
@@ -2150,7 +2159,7 @@ class SQLiteRecords(Store):
                     batch.stored = len(batch.records)
                     last_id += batch.stored
                     fresh.append(batch)
-                    if batch.key:  # The same key may come twice in one group.
+                    if batch.key:  # The same key may come twice in one commit.
                         known[batch.key] = (batch.body_hash, batch.first_id, batch.stored)
                 batch.last_id = batch.first_id + batch.stored - 1
             insert_batches(db, fresh, received_at, moment)
@@ -2167,8 +2176,8 @@ class SQLiteRecords(Store):
     def page(self, query: Query) -> Page:
         """The first records of a query.
 
-        `search` calls the lambda once, with the parts of the query that indexes serve. Or, for a
-        rare text, it calls the lambda for each stretch of ids, side by side: all must be read.
+        `search` calls `read_page` once, with parts that indexes serve. For a rare text, which no
+        index serves, it calls `read_page` for each stretch of the table, side by side.
         """
         pages = search(self, query, lambda db, parts: read_page(db, query, parts))
         return merge_pages(query, pages)
@@ -2529,8 +2538,9 @@ def query_stopped() -> Unavailable:
 
 
 # -------- 8c. Plans and searches *
-# The core uses `where_all`, `search` and `merge_pages`. They choose the index for a query, and
-# serve filters without one: texts and the time of receipt.
+# The core uses `where_all`, `search` and `merge_pages`. `where_all` is `where` with the tests of
+# texts and attributes. `search` makes the parts of a query with `plan`, and calls a function with
+# them.
 
 # The table of records with the index to use: SQLite's planner has no statistics to choose by.
 BY_ID = "logs NOT INDEXED"  # In the order of the table.
@@ -3237,8 +3247,8 @@ class App:
         asked = request.headers.get("access-control-request-method")
         if request.method == "OPTIONS" and asked == "POST" and "POST" in methods:
             return answer_preflight
-        if self.config.reading_is_open:  # A page of another site, in a browser here, could read.
-            check_origin(self.config, request)
+        if self.config.reading_is_open:
+            check_origin(self.config, request)  # It keeps out pages of other sites.
         if not path:
             hint = f"There are {', '.join(ROUTES)}."
             raise HTTPRefusal(404, f"There is nothing at {shorten(request.path)}.", hint)
@@ -3298,7 +3308,7 @@ class App:
             if not batch.replayed:
                 self.shares.spend(token, len(batch.records), rate)
         self.metrics.count(token, parsed, batch)
-        # In OTLP a body may have no record at all. Then none is rejected: a 200.
+        # A body of OTLP may hold no record at all. That is no error.
         if parsed.rejected and not batch.records:
             raise nothing_stored(parsed, batch)
         return parsed, batch
@@ -3345,7 +3355,7 @@ ROUTES: dict[str, dict[str, Endpoint]] = {
 # The core uses `secret_of`, `unauthorized`, `check_origin`, `answer_preflight`, `find_path`,
 # `refuse_parameters`, `idempotency_key`, `batch_answer`, `replayed_header`, `nothing_stored`,
 # `stream_response` and `next_link`. They read a request's head and say what is wrong with it, and
-# make answers and refusals.
+# make answers and refusals. `stream_response` makes the first piece of a stream at once.
 
 
 SCHEMES = ("token", "bearer", "basic", "splunk")  # The word before a token in Authorization.
@@ -3836,8 +3846,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     is_shut = False  # `expire` was called.
     is_admitted = False  # `admit` sets it: then it counts among the connections.
     processors = PROCESSORS  # Where its thread may run: `choose_processors` sets it.
-    # The thread's id while it works on the answer to a GET or DELETE, else 0: `watch` stops its
-    # query if the client leaves meanwhile. It does so until the first piece of a stream is there.
+    # The thread's id while `App.respond` works on a GET or DELETE, else 0: `watch` stops its query
+    # if the client leaves meanwhile. The later pieces of a stream are made after that.
     querying = 0
 
     def setup(self) -> None:
@@ -3960,7 +3970,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """
         self.client = client
         length = self.head.body_length
-        self.unread = True  # Until it is read. A body may follow even where no length is said: 411.
+        self.unread = True  # Until it is read. A body without a length is refused, but may come.
         is_compressed, expects = check_body_headers(self.head)
         body = io.BytesIO()
         try:
@@ -3977,7 +3987,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         data = body.getvalue()
         if not is_compressed:
             return data
-        # The result is counted when it is there: so two bodies at most are in memory uncounted.
+        # Its size is known only now. So two bodies at most are in memory and not counted.
         with self.server.app.shares.large_body_slot(client):
             whole = decompress(data)
             self.hold(max(len(whole) - len(data), 0))
@@ -5825,7 +5835,8 @@ def reload(server: Server, path: pathlib.Path, overrides: dict[str, Json]) -> No
     fixed = {name: getattr(app.config, name) for name in ("host", "port", "store", "number")}
     try:
         config = load_config(path, **overrides)
-        # Where others can reach the host that the server listens on, it demands read tokens.
+        # The server goes on listening on the host of its start: that one decides which tokens the
+        # file must have.
         load_config(path, **{**overrides, "host": app.config.host})
         if server.tls and config.tls:
             load_tls(config.tls)  # A bad certificate is found before it replaces the good one.
@@ -5885,8 +5896,8 @@ def run(options: argparse.Namespace) -> int:
     ends: list[int] = []
 
     def end(number: int, _: object) -> None:
-        # Python drops the exception in the middle of a weak reference's callback, for example: so
-        # `ends` tells it too.
+        # Python can drop an exception that comes at an unlucky moment, in the callback of a weak
+        # reference for example. So `ends` tells it too.
         if not ends:  # One is enough.
             ends.append(number)
             raise KeyboardInterrupt
