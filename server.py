@@ -1848,16 +1848,17 @@ class Committer:
         self._lock = threading.Lock()  # Guards `queue`. It is held for a moment only.
         self._long = threading.Lock()  # Long batches queue one by one: others go between them.
         self.queue: deque[Batch] = deque()  # A batch leaves it with its result.
+        self._outage = Unavailable("")  # The last one.
         # Changed only by the thread that commits:
         self.commits = 0
         self.seconds = 0.0  # Of all commits.
 
     def commit(self, batch: Batch) -> None:
-        """Returns when the batch is on disk, or raises its failure.
-
-        The failure is Unavailable, KeyReused, or any exception that was not expected.
-        """
+        """Returns when the batch is on disk. Raises Unavailable, KeyReused or unexpected errors."""
+        outage = self._outage
         with self._long if len(batch.records) > MAX_COMMIT_RECORDS else contextlib.nullcontext():
+            if outage is not self._outage:  # It came while this batch waited here: see `_settle`.
+                raise Unavailable(self._outage.error, self._outage.hint)
             with self._lock:
                 self.queue.append(batch)
                 if len(self.queue) == 1:
@@ -1923,6 +1924,7 @@ class Committer:
             log.error("a commit failed: %s", error)
             # All that wait by now fail with it. Else each would wait LOCK_SECONDS for a locked
             # database, one after the other.
+            self._outage = error
             with self._lock:
                 fail(self.queue, error)
         elif len(batches) == 1:

@@ -395,8 +395,12 @@ class AStoreThatCanNotCommit(unittest.TestCase):
             )
 
     def test_full_groups_that_wait_for_a_lock_wait_together(self):
+        for records in (1_000, 1_001):
+            with self.subTest(records=records):
+                self.post_while_locked(json.dumps([{"message": "refused"}] * records).encode())
+
+    def post_while_locked(self, body: bytes):
         lock_seconds = 1
-        body = json.dumps([{"message": "refused"}] * 1000).encode()
         with (
             Server(constants={"LOCK_SECONDS": lock_seconds}) as server,
             contextlib.closing(sqlite3.connect(server.database, isolation_level=None)) as other,
