@@ -677,8 +677,7 @@ def parse_record(fields: Json, token: Token) -> Record:
 def check_message(name: str, value: Json) -> str:
     """A message as a text: a value that is no text becomes its JSON. Raises RecordError."""
     message = value if isinstance(value, str) else to_json(name, value)
-    if len(message) * 4 > MAX_MESSAGE_BYTES:  # A character has at most 4 bytes in UTF-8.
-        check_size(name, message, MAX_MESSAGE_BYTES)
+    check_size(name, message, MAX_MESSAGE_BYTES)
     return message
 
 
@@ -698,8 +697,7 @@ def attributes_json(fields: dict[str, Json]) -> str:
     if not fields:
         return "{}"
     text = to_json("attributes", fields)
-    if len(text) * 4 > MAX_ATTRIBUTES_BYTES:
-        check_size("attributes", text, MAX_ATTRIBUTES_BYTES)
+    check_size("attributes", text, MAX_ATTRIBUTES_BYTES)
     return text
 
 
@@ -1114,7 +1112,8 @@ def find_service(fields: dict[str, Json], aliases: Aliases, service: Json, token
 
 def check_size(field: str, text: str, most: int) -> None:
     """Raises RecordError for a text of more bytes than `most` in UTF-8."""
-    if len(text.encode()) > most:
+    # A character has at most 4 bytes: most texts are so short that they need not be encoded.
+    if len(text) * 4 > most and len(text.encode()) > most:
         raise RecordError(field, f"is longer than {most >> 10} KiB")
 
 
@@ -1229,9 +1228,6 @@ def split_body(body: bytes, charset: str) -> list[Json]:
         values = split_lines(text.strip())
         if not values:
             raise
-    # An escape can write half a surrogate pair, which neither UTF-8 nor SQLite takes.
-    if "\\ud" in text or "\\uD" in text:
-        values = list(map(mend_surrogates, values))
     return values
 
 
@@ -1267,6 +1263,7 @@ def split_json(text: str) -> list[Json]:
     The members of an array count as values of their own, and so do those of {"logs": [...]}. Raises
     json.JSONDecodeError, ValueError, RecursionError, TooLarge.
     """
+    text = mend_surrogates(text)
     decode = decode_json if len(text) < LONG_JSON_CHARS else decode_and_pause
     values: list[Json] = []
     offset = 0
@@ -1334,29 +1331,21 @@ def unreadable(body: bytes, error: ValueError | RecursionError) -> Refusal:
     return BadBody(f"The body is not text in UTF-8: {error}.", hint)
 
 
-def mend_surrogates(value: Json) -> Json:
-    """A value of a body as `replace_surrogates` has it; a RecordError, if it is nested too deep."""
-    if isinstance(value, RecordError):
-        return value
-    try:
-        return replace_surrogates(value)
-    except RecursionError:
-        return RecordError("record", "is nested too deep")
+# An escape in JSON: a whole surrogate pair; half of one, as a group; or any other.
+ESCAPE = re.compile(
+    r"\\(?:u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}|(u[dD][89a-fA-F][\da-fA-F]{2})|.)"
+)
 
 
-def replace_surrogates(value: Json) -> Json:
-    """A value with U+FFFD for each half of a surrogate pair: neither UTF-8 nor SQLite takes it.
+def mend_surrogates(text: str) -> str:
+    r"""JSON with U+FFFD for each half of a surrogate pair: neither UTF-8 nor SQLite takes it.
 
-    UTF-16 writes a pair as its two halves: reading them again joins pairs and finds lone halves.
+    >>> mend_surrogates(r'"\ud83d\ude00 \ud83d \\ud83d"')
+    '"\\ud83d\\ude00 \\ufffd \\\\ud83d"'
     """
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, list):
-        return list(map(replace_surrogates, value))
-    if isinstance(value, dict):  # Not a comprehension: each level would need a frame more.
-        names = map(replace_surrogates, value)
-        return dict(zip(names, map(replace_surrogates, value.values()), strict=True))
-    return value
+    if "\\ud" not in text and "\\uD" not in text:
+        return text
+    return ESCAPE.sub(lambda escape: r"\ufffd" if escape[1] else escape[0], text)
 
 
 # What is certainly meant as JSON: "{", or "[{" before a name or "}". Empty arrays may stand before
@@ -1442,9 +1431,7 @@ def parse_form(text: str, charset: str) -> dict[str, Json] | None:
         return None
     # A name that comes again has a list of its values.
     fields = {name: values[0] if len(values) == 1 else values for name, values in lists.items()}
-    # `format_message` evaluates a repr() that the client sent: it can write half a surrogate pair.
-    form: dict[str, Json] = replace_surrogates(clean_form(fields))
-    return form
+    return clean_form(fields)
 
 
 def parse_multipart(text: str) -> dict[str, list[str]]:
@@ -1514,7 +1501,9 @@ def format_message(message: str, arguments: str) -> str:
     if largest > 16 * MAX_MESSAGE_BYTES or "%" in CONVERSION.sub("", message):
         return message
     with contextlib.suppress(Exception):  # Any error of the client's text: it stays as it is.
-        return str(message % ast.literal_eval(arguments))
+        text = str(message % ast.literal_eval(arguments))
+        # The repr() can write half a surrogate pair: see `mend_surrogates`.
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return message
 
 
@@ -4804,8 +4793,7 @@ def read_object(value: Json) -> dict[str, Json]:
         return dict(value)
     if isinstance(value, str) and value[:1] == "{":
         with contextlib.suppress(ValueError, RecursionError):
-            members: dict[str, Json] = json.loads(value)
-            return replace_surrogates(members) if "\\u" in value else members
+            return dict(json.loads(mend_surrogates(value)))
     return {}
 
 
