@@ -2271,8 +2271,6 @@ def read_page(db: sqlite3.Connection, query: Query, parts: list[Part]) -> Page:
     Each part comes from its index in the order of the query: SQLite merges them, and reads no
     further than LIMIT. The page ends early where the records are too long together.
     """
-    if not parts:  # No record has such a service and severity.
-        return [], False
     selects, values = select_parts(parts, where_all)
     sql = f"{selects} ORDER BY {order_by(query)} LIMIT {query.limit + 1}"
     records: list[StoredRecord] = []
@@ -2538,7 +2536,8 @@ def query_stopped() -> Unavailable:
 BY_ID = "logs NOT INDEXED"  # In the order of the table.
 BY_TIME = "logs INDEXED BY logs_by_time"
 BY_KIND = "logs INDEXED BY logs_by_kind"
-MAX_KINDS = 200  # Pairs of service and severity that one query merges. SQLite takes 500.
+MAX_KINDS = 2_000  # Pairs of service and severity that one query looks up, each by its index.
+KINDS_AT_ONCE = 200  # That one statement merges. SQLite takes 500.
 NARROW_IDS = 20_000  # A range of at most so many ids is read whole.
 SAMPLE_RECORDS = 100_000  # That are searched first, to know whether a text is rare.
 INDEX_RECORDS = 1_000_000  # By an index, one reader may read so many of them for a page.
@@ -2587,8 +2586,7 @@ def plan(db: sqlite3.Connection, query: Query) -> list[Part]:
     test, values = where_counts(query)
     sql = f"SELECT DISTINCT service, severity FROM counts WHERE {test}"
     kinds = db.execute(sql, values).fetchall()
-    # Each kind repeats the tests of all texts: the more texts, the fewer kinds fit in a statement.
-    if len(kinds) > MAX_KINDS // (1 + query.text_count):
+    if len(kinds) > MAX_KINDS:
         return [(BY_TIME, query)]
     query = dataclasses.replace(query, min_severity=None, not_service=())
     return [
@@ -2695,9 +2693,10 @@ def needs_scan(db: sqlite3.Connection, query: Query) -> bool:
 def finds_few(db: sqlite3.Connection, query: Query) -> bool:
     """Whether so few of a sample have the texts that INDEX_RECORDS would not fill the page.
 
-    The sample is the first SAMPLE_RECORDS, in the query's order, that pass all tests but texts.
+    The sample is the first SAMPLE_RECORDS, in the query's order, that pass all tests but texts; of
+    many kinds, those of some.
     """
-    sample, sample_values = select_parts(plan(db, query), where)
+    sample, sample_values = select_parts(plan(db, query)[:KINDS_AT_ONCE], where)
     test, values = where_all(query)
     enough = max(query.limit * SAMPLE_RECORDS // INDEX_RECORDS, 1)
     sql = f"""
@@ -2709,10 +2708,20 @@ def finds_few(db: sqlite3.Connection, query: Query) -> bool:
     return bool(found < enough)
 
 
+def read_by_indexes(
+    db: sqlite3.Connection, query: Query, work: Callable[[sqlite3.Connection, list[Part]], Any]
+) -> list[Any]:
+    """Calls `work` with the parts of a query, so many at a time as fit in a statement."""
+    # Each kind repeats the tests of all texts: the more texts, the fewer kinds fit in a statement.
+    most = max(KINDS_AT_ONCE // (1 + query.text_count), 1)
+    parts = plan(db, query)
+    return [work(db, parts[start : start + most]) for start in range(0, len(parts), most)]
+
+
 def search(
     store: SQLiteRecords, query: Query, work: Callable[[sqlite3.Connection, list[Part]], Any]
 ) -> list[Any]:
-    """Calls `work` once for a query, by its indexes, or once for each stretch of the table.
+    """Calls `work` for a query by its indexes, most often once, or for each stretch of the table.
 
     Gives the results. Stretches are read side by side: SQLite gives up the GIL while it reads. Each
     is a transaction of its own: no newer record is among the ids, but a deletion may show.
@@ -2721,7 +2730,7 @@ def search(
     with store.readers.lend(is_slow, query.client) as db:
         query = by_receipt(db, query)
         if not needs_scan(db, query):
-            return [work(db, plan(db, query))]
+            return read_by_indexes(db, query, work)
         ids = ids_within(db, query)
     # The connection is given back before each thread borrows one: else two queries could block.
     length = len(ids) // SCANNERS + 1
@@ -2900,11 +2909,7 @@ def count_by_ranges(db: sqlite3.Connection, query: Query, step: int | None) -> S
         sql = f"SELECT service, severity, sum(records) FROM ({rows}) GROUP BY 1, 2"
         for service, severity, records in db.execute(sql, values):
             stats.kinds[service, severity] += records
-    ends: list[int] = []
-    parts = plan(db, query)
-    for order in ("asc", "desc"):
-        found, _ = read_page(db, dataclasses.replace(query, limit=1, order=order), parts)
-        ends += [record.timestamp for record in found]
+    ends = [record.timestamp for record in read_end(db, query, "asc") + read_end(db, query, "desc")]
     if not ends:  # Another program may have deleted what is counted.
         return stats
     stats.first, stats.last = ends
@@ -2918,6 +2923,13 @@ def count_by_ranges(db: sqlite3.Connection, query: Query, step: int | None) -> S
             sql = f"SELECT {begin}, {', '.join(sums)} FROM ({rows}) GROUP BY 1"
             stats.add_steps(db.execute(sql, values))
     return stats
+
+
+def read_end(db: sqlite3.Connection, query: Query, order: str) -> list[StoredRecord]:
+    """The first record that a query finds in this order, or none."""
+    query = dataclasses.replace(query, limit=1, order=order)
+    pages = read_by_indexes(db, query, lambda db, parts: read_page(db, query, parts))
+    return merge_pages(query, pages)[0]
 
 
 def select_range(query: Query, length: int, start: int, end: int) -> Sql:
