@@ -5886,9 +5886,18 @@ def announce(server: Server) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serves until SIGTERM or Ctrl-C, and gives the exit status. Raises StartError."""
-    for number in (signal.SIGTERM, signal.SIGINT):  # Until `end` takes them, they end it at once.
+    # A signal can come at any moment: its handler takes no lock.
+    hangups: list[int] = []
+    ends: list[int] = []
+
+    def end(number: int, _: object) -> None:
+        # What hangs from here on, since memory ran out for example, is ended by SIGALRM.
+        if not ends and hasattr(signal, "alarm"):
+            signal.alarm(HANG_SECONDS)
+        ends.append(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):  # Until it serves, they end it at once.
         signal.signal(number, lambda *_: os._exit(0))
-    hangups: list[int] = []  # A signal can come at any moment: its handler takes no lock.
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, lambda number, _: hangups.append(number))
     overrides = {"host": options.host, "port": options.port, "store": options.store}
@@ -5896,29 +5905,16 @@ def run(options: argparse.Namespace) -> int:
     server = Server(config, load_tls(config.tls), connection_limit())
     kind = ClickHouseStore if "://" in config.store else SQLiteStore
     accepting = server.serve(App(config, kind(config)))
-    ends: list[int] = []
-
-    def end(number: int, _: object) -> None:
-        # Python can drop an exception that comes at an unlucky moment, in the callback of a weak
-        # reference for example. So `ends` tells it too.
-        if not ends:  # One is enough.
-            ends.append(number)
-            raise KeyboardInterrupt
-
-    with contextlib.suppress(KeyboardInterrupt):
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, end)
-        announce(server)
-        while accepting.is_alive() and not ends:
-            accepting.join(0.2)  # Not for ever: on Windows, Ctrl-C would have to wait.
-            if hangups:
-                hangups.clear()
-                reload(server, options.config, overrides)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    announce(server)
+    while accepting.is_alive() and not ends:
+        accepting.join(0.1)  # Not for ever: a signal is looked at when it returns.
+        if hangups:
+            hangups.clear()
+            reload(server, options.config, overrides)
     status = 0 if ends else 1  # Without a signal, the accepting thread has ended by itself.
-    ends.append(0)  # A signal that comes now changes nothing.
-    # If something hangs from here on, since memory ran out for example, SIGALRM ends the process.
-    if hasattr(signal, "alarm"):
-        signal.alarm(HANG_SECONDS)
+    end(0, None)
     stop(server)
     server.app.store.close()
     return status

@@ -1302,8 +1302,9 @@ sys.exit(server.main())
         return process
 
     def test_what_hangs_does_not_keep_the_server_from_ending(self):
-        places = ("Server process_request", "server stop", "SQLiteStore close")
+        places = ("Server process_request", "server stop", "SQLiteStore close", "server reload")
         processes = [self.start(f"{place} sleeps") for place in places]
+        processes[-1].send_signal(signal.SIGHUP)
         time.sleep(0.5)
         for process in processes:
             process.terminate()
