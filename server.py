@@ -257,8 +257,8 @@ IDLE_FOLLOW_SECONDS = 0.5  # A follower's pause after new records of which none 
 HEARTBEAT_SECONDS = 15  # A follower that gets no record gets a blank line so often.
 # After a refusal the server reads on: closing while the client sends could destroy the answer.
 DRAIN_SECONDS = 2
-SHUTDOWN_SECONDS = 3  # For requests in flight, when the server stops.
-HANG_SECONDS = 8  # A stop that takes longer is ended by a signal of the system, SIGALRM.
+SHUTDOWN_SECONDS = 2  # For requests in flight, when the server stops.
+HANG_SECONDS = 5  # A stop that takes longer is ended by a signal of the system, SIGALRM.
 # Out of memory, Python can loop for ever. When the process has used so much processor time and the
 # thread of `watch` never had its turn, the system ends the process by SIGPROF.
 SPIN_SECONDS = 10 * (os.cpu_count() or 1)  # 10 s for each processor.

@@ -683,9 +683,8 @@ class Killed(unittest.TestCase):
             return {file.name for file in server.folder.glob("logs.db*")}
 
     def test_sigterm_does_not_wait_for_those_who_never_finish(self):
-        settings = {"SHUTDOWN_SECONDS": 0.5}
         with (
-            Server(constants=settings) as server,
+            Server() as server,
             Wire(server) as half,
             Wire(server) as idle,
             Wire(server) as follower,
