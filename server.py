@@ -3704,10 +3704,7 @@ def histogram(stats: Stats, query: Query, step: int) -> list[dict[str, Json]]:
 
 
 class Health:
-    """Whether records can be stored, as the last look at the store found it.
-
-    A good look serves all who ask within a second; a bad one only those who asked before it ended.
-    """
+    """Whether records can be stored. A look at the store serves all who ask within a second."""
 
     def __init__(self, store: Store):
         self._store = store
@@ -3717,9 +3714,8 @@ class Health:
 
     def check(self) -> None:
         """Raises Unavailable where records can't be stored."""
-        asked_at = time.monotonic()
         with self._looking:
-            if self._looked_at + (0 if self._trouble else 1) < asked_at:
+            if time.monotonic() > self._looked_at + 1:
                 self._trouble = None
                 try:
                     self._store.probe()
