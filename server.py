@@ -4138,11 +4138,10 @@ parse_cached_head = functools.lru_cache(256)(parse_head)
 
 def parse_request_line(line: str) -> tuple[str, str, str]:
     """Method, target and version of a request's first line. Raises HTTPRefusal."""
-    parts = line.split(" ")
-    is_version = re.fullmatch(r"HTTP/[0-9]\.[0-9]", parts[-1])
-    if len(parts) != 3 or not is_version or not (parts[0].isascii() and parts[0].isalpha()):
+    parts = re.fullmatch(r"([A-Za-z]+) ([^ ]*) (HTTP/[0-9]\.[0-9])", line)
+    if not parts:
         raise malformed("The first line is not that of a request.")
-    method, target, version = parts
+    method, target, version = parts.groups()
     if not version.startswith("HTTP/1."):
         raise malformed(f"{version} is not spoken here.", 505)
     if not re.match(r"/|https?://[^/?]", target, re.IGNORECASE):
