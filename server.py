@@ -3959,7 +3959,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send(refusal_response(malformed(f"{error}.", code)))
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # The base class's name.
-        """Logs nothing: a line for each request would cost more than the request."""
+        """Logs nothing: the base class would tell of each client that was lost (ETIMEDOUT)."""
 
     # Reading
 
