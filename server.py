@@ -5125,15 +5125,17 @@ class ClickHouseStore(Store):
         return records[: query.limit], more
 
     def follow(self, query: Query) -> Iterator[list[StoredRecord]]:
-        """As the base class has it. Commits of several servers overtake each other.
+        """As the base class has it. Raises BadQuery for an `after` that is not given yet.
 
-        But those of one server come in the order of its ids. So `seen` has the last id of each
-        server's number, and what comes later is found by it. Nothing up to `after` can still come.
-        After a look that found everything, `after` is raised to the floor that was computed before
-        the look.
+        Commits of several servers overtake each other. But those of one server come in the order of
+        its ids. So `seen` has the last id of each server's number, and what comes later is found by
+        it. Nothing up to `after` can still come. After a look that found everything, `after` is
+        raised to the floor that was computed before the look.
         """
         seen = [0] * NUMBERS
         after = query.after or 0
+        if after > self.newest():
+            raise BadQuery(f"No record has the id {after} yet.", "Give the id of the last record.")
         records: list[StoredRecord] = []
         if query.after is None and query.limit:
             after = self._floor()

@@ -682,6 +682,19 @@ class TwoServersTests(ClickHouseTest):
             [record["message"] for record in records], [str(number) for number in range(150)]
         )
 
+    def test_a_follower_after_a_record_that_is_not_there_yet_is_told_so(self):
+        newest = 0
+        for writer, reader in ((self.one, self.two), (self.two, self.one)):
+            newest = writer.post([{"message": "m"}] * 2).json["last_id"]
+            for after in (newest + 1, 1 << 53):
+                answer = reader.get(f"/logs?follow=1&after={after}")
+                self.assertEqual(answer.status, 400, answer.text)
+                self.assertIn(str(after), answer.json["error"])
+        for server in (self.one, self.two):
+            with Follower(server, f"after={newest}") as follower:
+                newest = self.one.post({"message": "next"}).json["last_id"]
+                self.assertEqual(follower.wait(1)[0]["id"], newest)
+
     def test_the_simulator_runs_against_both_while_one_is_killed(self):
         runs = [Simulator(self.one, 1), Simulator(self.two, 2)]
         eventually(lambda: self.count() > 40, 30, "the simulators do not begin")
