@@ -4916,8 +4916,10 @@ ROUTES["/loki/api/v1/push"] = {"POST": post_loki}
 # -------- 14. ClickHouse *
 # The core uses nothing of this chapter: main makes a `ClickHouseStore` for a store with "://".
 
+NUMBERS = 16  # Servers on one store, at most: an id is microseconds times 16, plus such a number.
+# The microseconds count from here, and not from 1970: so ids stay below MAX_ID until 2043. From
+# 1970, they would be greater already, and JavaScript and jq would round them.
 IDS_BEGIN = (datetime(2026, 1, 1, tzinfo=timezone.utc) - EPOCH) // MICROSECOND
-NUMBERS = 16  # Servers on one store. Ids stay below MAX_ID until 2043.
 # A record that is not committed so long after it got its id never will be: its INSERT begins at
 # once, and ends after two tries of QUERY_SECONDS + 2 each. The rest is for clocks that differ.
 LATE = 2 * MINUTE
