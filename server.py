@@ -2080,7 +2080,7 @@ SELECT ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'logs'), 0),
 
 
 class SQLiteRecords(Store):
-    """The records in one SQLite file. `SQLiteStore` inherits from it (chapters 9 and 10).
+    """The records in one SQLite file. `SQLiteStore` inherits from it (chapter 10).
 
     Raises StartError where the file can't be the store.
     """
@@ -2804,7 +2804,9 @@ def follow(store: SQLiteRecords, query: Query) -> Iterator[list[StoredRecord]]:
 
 
 # -------- 9. Counts *
-# The core uses nothing of this chapter.
+# The core uses nothing of this chapter: `SQLiteStore.stats` (10) does. The table of counts holds
+# how many records each minute, hour and day has, by service and severity. So a query by time,
+# service and severity reads an index only for the part of a minute at each end of its time.
 
 # A range of time: the length of the spans that make it up, its start and its end (exclusive). The
 # length 1 means that no span fits: then the records of the range are counted by an index.
@@ -2856,37 +2858,6 @@ def cut_into_ranges(start: int, end: int, lengths: Sequence[int]) -> Iterator[Ra
         first = last = end  # No span of this length fits.
     yield from cut_into_ranges(start, first, shorter)
     yield from cut_into_ranges(last, end, shorter)
-
-
-class SQLiteCounts(SQLiteRecords):
-    """The records in one SQLite file, with their statistics.
-
-    The table of counts holds how many records each minute, hour and day has, by service and
-    severity. So a query by time, service and severity reads an index only for the part of a minute
-    at each end of its time.
-    """
-
-    def stats(self, query: Query, step: int | None = None) -> Stats:
-        received = (query.received_at_start, query.received_at_end)
-        if not query.text_count and received == (None, None):
-            # The table of counts has no time shorter than a minute: there an index is read.
-            is_slow = bool(step and step % MINUTE)
-            with self.readers.lend(is_slow, query.client) as db:
-                return count_by_ranges(db, query, step)
-        stats = Stats(Counter())
-        query = dataclasses.replace(query, limit=0)  # All are counted.
-        for some in search(self, query, lambda db, parts: count_records(db, parts, step)):
-            stats.add(some)
-        return stats
-
-    def probe(self) -> None:
-        """Writes a key that no client can send: only a write finds a full disk."""
-        with self.transaction() as db:
-            db.execute("REPLACE INTO keys VALUES (x'', x'', 0, 0, ?)", [now()])
-
-    def size(self) -> int:
-        files = [pathlib.Path(f"{self.path}{end}") for end in ("", "-wal", "-shm")]
-        return sum(file.stat().st_size for file in files if file.exists())
 
 
 def step_of(column: str, step: int) -> str:
@@ -2991,7 +2962,7 @@ AND key IN (SELECT key FROM keys WHERE created_at < ? ORDER BY created_at LIMIT 
 """
 
 
-class SQLiteStore(SQLiteCounts):
+class SQLiteStore(SQLiteRecords):
     """The whole SQLite store: records, statistics, and a thread that deletes what is old.
 
     The clock of the system can be wrong, and can be set right later. Of records that were there at
@@ -3124,6 +3095,28 @@ class SQLiteStore(SQLiteCounts):
             with self.transaction() as db:
                 deleted += delete_where(db, f"id IN ({marks})", [record.id for record in records])
         return deleted
+
+    def stats(self, query: Query, step: int | None = None) -> Stats:
+        received = (query.received_at_start, query.received_at_end)
+        if not query.text_count and received == (None, None):
+            # The table of counts has no time shorter than a minute: there an index is read.
+            is_slow = bool(step and step % MINUTE)
+            with self.readers.lend(is_slow, query.client) as db:
+                return count_by_ranges(db, query, step)
+        stats = Stats(Counter())
+        query = dataclasses.replace(query, limit=0)  # All are counted.
+        for some in search(self, query, lambda db, parts: count_records(db, parts, step)):
+            stats.add(some)
+        return stats
+
+    def probe(self) -> None:
+        """Writes a key that no client can send: only a write finds a full disk."""
+        with self.transaction() as db:
+            db.execute("REPLACE INTO keys VALUES (x'', x'', 0, 0, ?)", [now()])
+
+    def size(self) -> int:
+        files = [pathlib.Path(f"{self.path}{end}") for end in ("", "-wal", "-shm")]
+        return sum(file.stat().st_size for file in files if file.exists())
 
 
 def delete_where(db: sqlite3.Connection, test: str, values: list[int]) -> int:
