@@ -2978,7 +2978,6 @@ class SQLiteStore(SQLiteRecords):
         self._notes: deque[tuple[float, int]] = deque()
         self._old_id = 0  # All ids up to it are too old by the notes.
         self._start_id = 0  # The newest id when the first note was made.
-        self._shrunk = False  # The file is shorter in the WAL only: a checkpoint is due.
         self._wal_pause_until = 0.0  # By the monotonic clock.
         threading.Thread(target=self.upkeep, daemon=True).start()
 
@@ -3020,11 +3019,9 @@ class SQLiteStore(SQLiteRecords):
         with self._write_lock:
             if has_spare:  # executescript runs all steps of it; execute would take the first.
                 self._db.executescript("PRAGMA incremental_vacuum(500)")
-                self._shrunk = True
-            elif self._shrunk:  # The file gets smaller once the WAL is in it.
-                sql = "PRAGMA wal_checkpoint(PASSIVE)"  # It waits for no reader.
-                is_busy, frames, moved = self._db.execute(sql).fetchone()
-                self._shrunk = bool(is_busy) or moved < frames
+            elif self.path.stat().st_size > pages * PAGE_BYTES:
+                # The file is shorter in the WAL only. This moves it, and waits for no reader.
+                self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         return bool(deleted) or has_spare
 
     def most_bytes(self) -> float:

@@ -83,6 +83,14 @@ class Forgetting(unittest.TestCase):
         self.assertEqual(keys, set(left), "a key goes with its records")
         self.assertLess(store.path.stat().st_size, 1.1 * (1 << 20))
 
+    def test_the_file_gets_smaller_after_a_delete_though_nothing_more_is_written(self):
+        store = self.store(max_age_days=None)
+        self.receive(store, 0, *[record("x" * 10_000)] * 1000)
+        store.bound_wal(0)  # All of it is in the file now.
+        self.assertGreater(store.path.stat().st_size, 10_000_000)
+        self.assertEqual(store.delete(module.Query()), 1000)
+        self.forget(store)
+        self.assertLess(store.path.stat().st_size, (module.SPARE_PAGES + 50) * module.PAGE_BYTES)
 
     def test_a_step_deletes_a_few_thousand_records_at_most_and_writing_deletes_none(self):
         store = self.store(max_age_days=None)
