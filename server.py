@@ -5002,14 +5002,14 @@ class ClickHouseStore(Store):
     def _send(self, target: str, body: bytes) -> tuple[int, bytes, bool]:
         """Status and body of the answer to a request, and whether it was sent a second time.
 
-        It is sent again after any error but a timeout.
-        ClickHouse may have closed an idle connection. An INSERT has the same token again.
+        It is sent again after any error but a timeout: ClickHouse may have closed an idle
+        connection. An INSERT has the same token again.
         """
         try:
             connection = self._idle.get_nowait()
         except queue.Empty:
             connection = http.client.HTTPConnection(*self._address, timeout=QUERY_SECONDS + 2)
-        for is_last_try in (False, True):
+        for is_repeat in (False, True):
             try:
                 connection.request("POST", target, body, self._headers)
                 response = connection.getresponse()
@@ -5018,10 +5018,10 @@ class ClickHouseStore(Store):
                 if response.status == 200 and response.length is None and not response.chunked:
                     raise http.client.IncompleteRead(data)
                 self._idle.put(connection)
-                return response.status, data, is_last_try
+                return response.status, data, is_repeat
             except (OSError, http.client.HTTPException) as error:
                 connection.close()  # The next request opens it again.
-                if is_last_try or isinstance(error, TimeoutError):
+                if isinstance(error, TimeoutError):
                     break
         raise Unavailable("ClickHouse at {}:{} can't be reached.".format(*self._address))
 
