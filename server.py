@@ -189,7 +189,8 @@ LONG_JSON_CHARS = 1 << 20
 MAX_BRACKETS = 500_000  # "{" and "[".
 MAX_COMMAS = 1_500_000  # Numbers in an array, for example: others run at objects only.
 MAX_MEMBERS = 500_000  # Of one object: others run only where one has ended.
-MAX_PROTOBUF_BYTES = 1 << 20  # One record or resource of OTLP.
+MAX_PROTOBUF_BYTES = 1 << 20  # One record of OTLP.
+MAX_VALUES = 250_000  # In the lists of OTLP as protobuf: records and attributes, for example.
 MAX_RECORDS = 100_000  # A million tiny records would hold up all others for seconds.
 MAX_MESSAGE_BYTES = 256 << 10
 MAX_ATTRIBUTES_BYTES = 64 << 10
@@ -4473,13 +4474,13 @@ def find_content(data: bytes, at: int, wire_type: int) -> tuple[int, int]:
 
 
 # Names are not sent: here are those of the JSON form, and what each field holds, a scalar or a
-# message. Other fields are skipped. A "lazy" field is a message that is read later: so one bad
-# record does not spoil the others, and not all of them are in memory as JSON.
+# message. Other fields are skipped. A record stays in bytes and is read later: so a bad one does
+# not spoil the others, and not all of them are in memory as JSON.
 MESSAGES = {
-    "Request": {1: ("resourceLogs", "lazy")},
-    "ResourceLogs": {1: ("resource", "lazy"), 2: ("scopeLogs", "ScopeLogs")},
+    "Request": {1: ("resourceLogs", "ResourceLogs")},
+    "ResourceLogs": {1: ("resource", "Resource"), 2: ("scopeLogs", "ScopeLogs")},
     "Resource": {1: ("attributes", "KeyValue")},
-    "ScopeLogs": {1: ("scope", "Scope"), 2: ("logRecords", "lazy")},
+    "ScopeLogs": {1: ("scope", "Scope"), 2: ("logRecords", "bytes")},
     "Scope": {1: ("name", "text")},
     "LogRecord": {
         1: ("timeUnixNano", "fixed64"), 11: ("observedTimeUnixNano", "fixed64"),
@@ -4506,7 +4507,7 @@ SCALARS: dict[str, tuple[int, Callable[[bytes], Json]]] = {
     "text": (2, lambda data: data.decode("utf-8", "replace")),
     "hex": (2, bytes.hex),
     "base64": (2, lambda data: base64.b64encode(data).decode()),
-    "lazy": (2, bytes),
+    "bytes": (2, bytes),
 }
 
 
@@ -4515,16 +4516,19 @@ def json_number(number: float) -> Json:
     return number if abs(number) < float("inf") else json.dumps(number)
 
 
-def read_message(kind: str, data: bytes, at: int, end: int, depth: int = 0) -> dict[str, Json]:
+def read_message(
+    kind: str, data: bytes, at: int, end: int, places: Iterator[int] | None = None
+) -> dict[str, Json]:
     r"""The message that stands in `data` from one offset to another, as its JSON form.
+
+    Each value in a list takes one of MAX_VALUES places.
 
     >>> read_message("KeyValue", b"\x0a\x01n\x12\x02\x18\x05", 0, 7)
     {'key': 'n', 'value': {'intValue': 5}}
 
-    Raises ValueError, TooLarge.
+    Raises ValueError, RecursionError, TooLarge.
     """
-    if depth > MAX_NESTING:
-        raise ValueError("it is nested too deep")
+    places = places or iter(range(MAX_VALUES))
     fields = MESSAGES[kind]
     message: dict[str, Json] = {}
     while at < end:
@@ -4540,23 +4544,14 @@ def read_message(kind: str, data: bytes, at: int, end: int, depth: int = 0) -> d
         expected, convert = SCALARS.get(form, (2, None))  # Without one, it is a message.
         if wire_type != expected:
             raise ValueError(f"{name} has wire type {wire_type}")
-        if convert:
-            value = convert(data[begin:at])
-        else:
-            value = read_message(form, data, begin, at, depth + 1)
+        value = convert(data[begin:at]) if convert else read_message(form, data, begin, at, places)
         if name not in REPEATED:
             message[name] = value
             continue
-        values = message.setdefault(name, [])
-        values.append(value)
-        if len(values) > MAX_RECORDS:  # An empty one has two bytes, and takes much memory.
-            raise TooLarge(f"There are over {MAX_RECORDS:,} {name}.", "Send smaller batches.")
+        message.setdefault(name, []).append(value)
+        if next(places, None) is None:  # An empty value has two bytes, and takes much memory.
+            raise TooLarge(f"There are over {MAX_VALUES:,} values.", "Send smaller batches.")
     return message
-
-
-def read_lazy(kind: str, message: Json) -> Json:
-    """The JSON form of a message that may still be in bytes. Raises ValueError, TooLarge."""
-    return read_message(kind, message, 0, len(message)) if isinstance(message, bytes) else message
 
 
 def write_varint(number: int) -> bytes:
@@ -4604,32 +4599,29 @@ def post_otlp(app: App, request: Request) -> Response:
 def split_otlp(body: bytes, is_protobuf: bool) -> list[Json]:
     """The log records of a body, each with what it shares with others. Raises Refusal."""
     values: list[Json] = []
-    scopes = 0
     try:
-        documents = [body] if is_protobuf else split_logs(body)
-        for document in documents:
-            if isinstance(document, RecordError):  # A bad line in a file of requests.
-                values.append(document)
+        if is_protobuf:
+            requests: list[Json] = [read_message("Request", body, 0, len(body))]
+        else:
+            requests = split_logs(body)
+        for request in requests:
+            if isinstance(request, RecordError):  # A bad line in a file of requests.
+                values.append(request)
                 continue
-            request = read_lazy("Request", document)
             # A request may be empty. Without this name, a KeyError: the JSON is not OTLP.
             resources = request["resourceLogs"] if request != {} else []
-            for lazy in resources or []:
-                resource_logs = read_lazy("ResourceLogs", lazy)
+            for resource_logs in resources or []:
                 # Names of 2021, or with "_": scopeLogs would seem to be empty.
                 if resource_logs.keys() & {"instrumentationLibraryLogs", "scope_logs"}:
                     raise ValueError
-                resource = resource_logs.get("resource") or {}
-                check_shared(resource)
-                shared = otlp_pairs(read_lazy("Resource", resource).get("attributes"))
+                shared = otlp_pairs((resource_logs.get("resource") or {}).get("attributes"))
                 check_shared(shared)
                 for scope_logs in resource_logs.get("scopeLogs") or []:
-                    scopes += 1
                     if "log_records" in scope_logs:
                         raise ValueError
                     name = (scope_logs.get("scope") or {}).get("name")
                     records = scope_logs.get("logRecords") or []
-                    check_count(max(scopes, len(values) + len(records)))
+                    check_count(len(values) + len(records))
                     values += [(shared, name, record) for record in records]
     except MALFORMED as error:
         reason = f": {error}" if is_protobuf else ""
@@ -4638,25 +4630,21 @@ def split_otlp(body: bytes, is_protobuf: bool) -> list[Json]:
     return values
 
 
-def check_shared(attributes: Json) -> None:
-    """Raises TooLarge for attributes that are too long: each record that shares them has them.
-
-    As protobuf they may be longer than as JSON.
-    """
-    is_bytes = isinstance(attributes, bytes)
-    size = len(attributes) if is_bytes else len(encode_json(attributes))
-    if size > (MAX_PROTOBUF_BYTES if is_bytes else MAX_ATTRIBUTES_BYTES):
+def check_shared(attributes: dict[str, Json]) -> None:
+    """Raises TooLarge for attributes that are too long: each record that shares them has them."""
+    if len(encode_json(attributes)) > MAX_ATTRIBUTES_BYTES:
         most = f"{MAX_ATTRIBUTES_BYTES >> 10} KiB"
         raise TooLarge(f"The records share over {most} of attributes.", "Send fewer.")
 
 
 def parse_otlp(value: Json, token: Token) -> Record:
     """Makes a record of what `split_otlp` gave. Raises RecordError."""
-    shared, scope, lazy = value
-    if isinstance(lazy, bytes) and len(lazy) > MAX_PROTOBUF_BYTES:
+    shared, scope, sent = value
+    is_protobuf = isinstance(sent, bytes)
+    if is_protobuf and len(sent) > MAX_PROTOBUF_BYTES:
         raise RecordError("record", f"is longer than {MAX_PROTOBUF_BYTES >> 20} MiB")
     try:
-        record = read_lazy("LogRecord", lazy)
+        record = read_message("LogRecord", sent, 0, len(sent)) if is_protobuf else sent
         extras = {name: record.get(name) for name in ("traceId", "spanId", "eventName")}
         extras["scope"] = scope
         message = otlp_value(record.get("body") or {})
@@ -4674,7 +4662,7 @@ def parse_otlp(value: Json, token: Token) -> Record:
             **otlp_severity(record.get("severityNumber") or 0, record.get("severityText")),
         }
     except MALFORMED as error:
-        reason = f": {error}" if isinstance(lazy, bytes) else ""
+        reason = f": {error}" if is_protobuf else ""
         raise RecordError("record", f"is not a LogRecord of OTLP{reason}") from None
     # SDKs send "unknown_service:python" for a service without a name: a service token knows better.
     if token.role == "shipper" or not str(service).startswith(UNKNOWN_SERVICE):

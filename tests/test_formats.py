@@ -226,7 +226,7 @@ class Protobuf(Formats):
             ("cut short", log_record("m", b"\x1a\x7fabc")),
             ("a varint without an end", log_record("m", b"\x10" + b"\xff" * 11)),
             ("a length beyond all", log_record("m", b"\x1a" + b"\xff" * 9 + b"\x01")),
-            ("an attribute nested too deep", log_record("m", field(6, pair("v", nested(400))))),
+            ("an attribute nested too deep", log_record("m", field(6, pair("v", nested(600))))),
             ("a record too long", log_record("m", field(6, pair("v", text("x" * (3 << 20)))))),
         ):
             with self.subTest(name):
@@ -256,7 +256,7 @@ class Protobuf(Formats):
             ("not protobuf", b"hello", SHIPPER, 422),
             ("text with a line end", b"\nhello\n", SHIPPER, 422),
             ("too many records", export(*[b""] * 100_001), SHIPPER, 413),
-            ("too many resources", field(1, b"") * 100_001, SHIPPER, 413),
+            ("too many resources", field(1, b"") * 250_001, SHIPPER, 413),
             ("long shared attributes", export(log_record(), resource=long), SHIPPER, 413),
             ("nothing stored", export(log_record("m", field(3, 5))), SHIPPER, 422),
         ):
