@@ -1790,6 +1790,7 @@ STATS_PARAMETERS: dict[str, ParseValue] = {**FILTERS, "step": parse_duration}
 # -------- 7. Commits
 
 MinuteKind = tuple[int | None, str, int]  # A minute (None: that of the commit), service, severity.
+OUT_OF_MEMORY = Unavailable("Out of memory: the records may be stored or not.")
 
 
 class Batch:
@@ -1875,7 +1876,10 @@ class Committer:
                         break
                     batches.append(batch)
             self._commit_together(batches)
-        finally:  # Whatever was raised: nobody waits for ever.
+        finally:  # Whatever was raised: nobody waits for ever, and nothing is stored twice.
+            for batch in batches:
+                if not batch.has_result:
+                    batch.failure = OUT_OF_MEMORY
             with self._lock:
                 # The batches of this commit have a result now. After an outage, all have.
                 self.queue.popleft()  # The batch of this thread.
@@ -1897,7 +1901,7 @@ class Committer:
             for batch in batches:
                 batch.failure = None  # `write` may have set it before the error.
             if isinstance(error, MemoryError):  # It may come after the COMMIT: no second try.
-                error = Unavailable("Out of memory: the records may be stored or not.")
+                error = OUT_OF_MEMORY
             self._settle(batches, error)
         else:
             for batch in batches:

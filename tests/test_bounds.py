@@ -1061,14 +1061,21 @@ class OneFollower(unittest.TestCase):
 class OneGroup(unittest.TestCase):
     """A thread that fails while it commits for others lets nobody wait for ever."""
 
-    def test_no_batch_waits_for_ever_when_its_leader_runs_out_of_memory(self):
-        places = ((module.Committer, "_commit_together", 0), (module, "fail", 3))
-        for owner, name, outages in places:
+    def test_no_batch_waits_for_ever_or_is_stored_twice_when_its_leader_runs_out_of_memory(self):
+        outage = module.Unavailable("It is locked.")
+        # What fails for want of memory, and what the store raised before.
+        places: tuple[tuple[Any, str, list[Exception]], ...] = (
+            (module.Committer, "_commit_together", []),
+            (module, "fail", [outage]),
+            (module.log, "error", [MemoryError()]),  # It came after the COMMIT.
+        )
+        for owner, name, errors in places:
             with self.subTest(name):
                 began, go_on = threading.Event(), threading.Event()
-                errors = [module.Unavailable("It is locked.") for _ in range(outages)]
+                written: list[module.Batch] = []
 
-                def write(_: list[module.Batch]) -> None:
+                def write(group: list[module.Batch]) -> None:
+                    written.extend(group)  # noqa: B023
                     if not began.is_set():  # noqa: B023
                         began.set()  # noqa: B023
                         go_on.wait(20)  # noqa: B023
@@ -1086,12 +1093,13 @@ class OneGroup(unittest.TestCase):
                     eventually(lambda: len(committer.queue) == number)  # noqa: B023
                     began.wait(20)  # Until the first one commits alone.
                 quiet = mock.patch.object(module.log, "error")
-                with mock.patch.object(owner, name, side_effect=MemoryError) as broken, quiet:
+                with quiet, mock.patch.object(owner, name, side_effect=MemoryError) as broken:
                     go_on.set()
                     for thread in threads:
                         thread.join(5)
                 self.assertEqual([thread.is_alive() for thread in threads], [False] * 4)
-                self.assertEqual(broken.call_count, 3)
+                self.assertEqual(broken.call_count, 1)
+                self.assertEqual(len(written), len(set(map(id, written))), "none is tried again")
                 self.assertEqual([batch.is_on_disk for batch in batches], [True] + [False] * 3)
                 later = batch_of(record())
                 committer.commit(later)
