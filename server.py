@@ -17,9 +17,9 @@ The way of a record from its client to the disk, and of the answer back:
     SQLiteRecords.write    writes them in one transaction, then waits for fsync
 
 What a 200 promises: every record counted as accepted is committed, and the transaction is on disk
-(fsync) before the answer leaves. A missing answer or a 503 proves nothing: the batch may be stored
-or not. So give each batch an Idempotency-Key of its own: sent again with that key and the same
-token within a day, it is stored once.
+(fsync) before the answer leaves. No answer, and one of 500 or 503, proves nothing: the batch may be
+stored or not. So give each batch an Idempotency-Key of its own: sent again with that key and the
+same token within a day, it is stored once. (A key ends with the records that came with it.)
 
 README.md says how to use it; schema.sql has the tables, config.json the tokens and other settings.
 
@@ -32,7 +32,8 @@ protobuf by hand (`read_varint`, `read_message`).
 
 Chapters. Those without * are the core. Skip the others when you read for the first time: the lines
 below their title say what the core uses of them. A chapter with a letter belongs to the one before
-it: 4b has what chapter 4 leaves out. Apart from that, a chapter calls only what stands before it.
+it: 4b has what chapter 4 leaves out, and the lines below its title are best read before chapter 4.
+Apart from that, a chapter calls only what stands before it.
 
      1 Limits           what clients and operators meet, with unit and reason: look one up
      2 Errors           what can be wrong, without HTTP
@@ -80,17 +81,17 @@ What a batch may wait for, in this order. A client is a token here.
     `Shares.begin_upload`    when 512 KiB of its body are there: 3 places for each client, each
                              held until the answer is sent; it waits for 2 s
     `Shares.large_body_slot`  once to be decompressed, if it is compressed, and once to be made into
-                             records, if it has over 8 KiB: 1 place for each client, 2 in all; it
-                             waits without a bound, since each holds its place for 10 s at most
+                             records, if it has over 8 KiB: 1 place for each client, 2 in all. No
+                             timeout: the bounds on a body bound how long a place is held
     `Shares.commit_place`    if it has over 10 records: 16 places for each client; it waits for 10 s
     `Committer._long`        if it has over 1,000 records: one in all
     `Batch.wake`             until the thread of another batch has committed it, or until it is the
                              first in the queue: then its own thread commits
-    `SQLiteRecords._write_lock`  until nothing else writes: the upkeep thread with a small step of
-                             deleting, /health with its check, or a checkpoint. Only the last waits
-                             for others: for readers, 2 s at most
+    `SQLiteRecords._write_lock`  until nothing else writes: a small step of deleting, the check of
+                             /health, or a checkpoint. While one of these waits for another process
+                             or for readers, 2 s at most, the batch waits too
 
-Other locks of its way are held for a moment: `Committer._lock`, which guards the queue, is one.
+The other locks that a batch meets are held for a moment only.
 """
 
 from __future__ import annotations
@@ -185,10 +186,11 @@ MAX_STORED_CHARS = 64 << 20
 # The json module holds the GIL for a whole call: no other thread runs. So longer texts than this
 # are parsed by `decode_and_pause`, which lets others run at each object.
 LONG_JSON_CHARS = 1 << 20
-# What a text of JSON may have, so that it does not take seconds.
+# What a text of JSON may have, so that it does not take seconds. While one is read, other threads
+# get the GIL only where an object ends.
 MAX_BRACKETS = 500_000  # "{" and "[".
-MAX_COMMAS = 1_500_000  # Numbers in an array, for example: others run at objects only.
-MAX_MEMBERS = 500_000  # Of one object: others run only where one has ended.
+MAX_COMMAS = 1_500_000  # Of numbers in an array, for example.
+MAX_MEMBERS = 500_000  # Of one object.
 MAX_PROTOBUF_BYTES = 1 << 20  # One record of OTLP.
 MAX_VALUES = 250_000  # In the lists of OTLP as protobuf: records and attributes, for example.
 MAX_RECORDS = 100_000  # A million tiny records would hold up all others for seconds.
@@ -341,7 +343,8 @@ class StartError(Exception):
 
 # -------- 3. Configuration *
 # The core uses `Config` and `Token`. The role of a token is "service": it writes records of its own
-# service; "shipper": it writes those of any service; "read"; or "admin": it deletes.
+# service; "shipper": it writes those of any service; "read": it reads; or "admin": it deletes.
+# While no read token is configured, everyone may read (`reading_is_open`).
 
 
 class Token(NamedTuple):
@@ -719,9 +722,9 @@ def to_json(field: str, value: Json) -> str:
 # The core uses `parse_timestamp`, `parse_severity`, `find_aliases`, `pop_alias`, `find_service`,
 # `drop_id_and_receipt`, `is_service`, `check_size` and `nesting`. `find_aliases` finds the fields
 # that have another logger's name, such as "msg" or "level", by our name of the field. `pop_alias`
-# takes one out of the record, and leaves what was found as it is. `find_service` refuses a service
-# that the token may not write. `drop_id_and_receipt` removes what GET has added. The last three are
-# bounds on values.
+# takes one out of the record, not out of what was found. `find_service` refuses a service that the
+# token may not write. `drop_id_and_receipt` removes what GET has added. `is_service`, `check_size`
+# and `nesting` are bounds on values.
 
 # As a text, 20261124 is a date, and 2026 is refused: it may be a year. As numbers of JSON they are
 # seconds since 1970. PowerShell writes /Date(1795486452123)/.
@@ -1223,8 +1226,8 @@ def split_body(body: bytes, charset: str) -> list[Json]:
         values = split_text(text, charset)
     except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError.
         # "surrogateescape" marks each byte that is not of the charset. In JSON, `split_lines` makes
-        # a RecordError of a line with such a mark. Of plain text it makes nothing: it would be
-        # stored damaged. Then the first error is raised again.
+        # a RecordError of a line with such a mark. Plain text gives no values here, since it would
+        # be stored damaged. Then the first error is raised again.
         text = body.decode(charset, "surrogateescape")
         values = split_lines(text.strip())
         if not values:
@@ -1809,7 +1812,7 @@ class Batch:
             self.minutes[minute_kind] = self.minutes.get(minute_kind, 0) + 1
         # A lock as a signal. It is taken here; the thread of the batch takes it again, and sleeps
         # until it is released: once, when the batch has a result, or is the first of the queue and
-        # its thread is to commit. To set an Event takes memory: out of memory, all would sleep on.
+        # its thread is to commit. To set an Event takes memory: without any, all would sleep on.
         self.wake = threading.Lock()
         self.wake.acquire()
         # `store.write` sets these.
@@ -1849,7 +1852,7 @@ class Committer:
         """Returns when the batch is on disk. Raises Unavailable, KeyReused or unexpected errors."""
         outage = self._outage
         with self._long if len(batch.records) > MAX_COMMIT_RECORDS else contextlib.nullcontext():
-            if outage is not self._outage:  # It came while this batch waited here: see `_settle`.
+            if outage is not self._outage:  # All in the queue failed. This batch was not in it yet.
                 raise Unavailable(self._outage.error, self._outage.hint)
             with self._lock:
                 self.queue.append(batch)
@@ -1864,10 +1867,10 @@ class Committer:
 
     def _lead(self) -> None:
         """Commits the first batches. Then wakes their threads, and that of the next to commit."""
+        batches: list[Batch] = []
         try:
             if hasattr(os, "sched_yield"):
                 os.sched_yield()  # Threads that are ready put their batches into the queue first.
-            batches: list[Batch] = []
             records = 0
             with self._lock:
                 for batch in self.queue:
@@ -1888,8 +1891,8 @@ class Committer:
                 if self.queue:
                     self.queue[0].wake.release()
         if len(batches[0].records) > SHORT_BATCH_RECORDS and self.queue:
-            # This thread would keep the GIL now, for its next body. The thread that commits next
-            # needs it only until SQLite has the rows: so it goes first.
+            # This thread would keep the GIL now, for a next body as long. The thread that commits
+            # next needs it only until SQLite has the rows: so it goes first.
             time.sleep(0.0002)
 
     def _commit_together(self, batches: list[Batch]) -> None:
@@ -2173,8 +2176,8 @@ class SQLiteRecords(Store):
     def page(self, query: Query) -> Page:
         """The first records of a query.
 
-        `search` calls `read_page` once, with parts that indexes serve. For a rare text, which no
-        index serves, it calls `read_page` for each stretch of the table, side by side.
+        `search` calls `read_page` with parts that indexes serve, most often once. For a text that
+        few records of a sample have, it calls it for each stretch of the table, side by side.
         """
         pages = search(self, query, lambda db, parts: read_page(db, query, parts))
         return merge_pages(query, pages)
@@ -3842,7 +3845,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     is_admitted = False  # `admit` sets it: then it counts among the connections.
     processors = PROCESSORS  # Where its thread may run: `choose_processors` sets it.
     # The thread's id while `App.respond` works on a GET or DELETE, else 0: `watch` stops its query
-    # if the client leaves meanwhile. The later pieces of a stream are made after that.
+    # if the client leaves meanwhile. Of a stream, only the first piece is made then.
     querying = 0
 
     def setup(self) -> None:
@@ -3965,7 +3968,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """
         self.client = client
         length = self.head.body_length
-        self.unread = True  # Until it is read. A body without a length is refused, but may come.
+        self.unread = True  # Until it is read. Without a length it gets a 411, but it may come.
         is_compressed, expects = check_body_headers(self.head)
         body = io.BytesIO()
         try:
@@ -3982,7 +3985,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         data = body.getvalue()
         if not is_compressed:
             return data
-        # Its size is known only now. So two bodies at most are in memory and not counted.
+        # Its size is known only now. There are two slots: so two bodies at most are not counted.
         with self.server.app.shares.large_body_slot(client):
             whole = decompress(data)
             self.hold(max(len(whole) - len(data), 0))
@@ -5895,7 +5898,7 @@ def run(options: argparse.Namespace) -> int:
             hangups.clear()
             reload(server, options.config, overrides)
     status = 0 if ends else 1  # Without a signal, the accepting thread has ended by itself.
-    end(0, None)
+    end(0, None)  # It sets the alarm where no signal came.
     stop(server)
     server.app.store.close()
     return status
