@@ -2955,8 +2955,8 @@ def count_records(db: sqlite3.Connection, parts: list[Part], step: int | None) -
 # -------- 10. Retention *
 # The core uses nothing of this chapter: main makes its `SQLiteStore`.
 
-UPKEEP_SECONDS = 1.0  # Between two looks, while the files are much smaller than they may be;
-FULL_UPKEEP_SECONDS = 0.05  # and else. Writers wait for each look, so few are better.
+UPKEEP_SECONDS = 1.0  # Between two looks, while the files are much smaller than they may be.
+FULL_UPKEEP_SECONDS = 0.05  # When they are almost as large. Writers wait for each look.
 GROWTH = 64 << 20  # Bytes that come in a second, at most.
 UPKEEP_RECORDS = 2_000  # One step deletes so many, so that no writer waits long.
 WAL_PAUSE_SECONDS = 30  # After a checkpoint that could not end, since another process reads.
@@ -3968,7 +3968,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """
         self.client = client
         length = self.head.body_length
-        self.unread = True  # Until it is read. Without a length it gets a 411, but it may come.
+        self.unread = True  # Until it is read. One without a length is refused, but may still come.
         is_compressed, expects = check_body_headers(self.head)
         body = io.BytesIO()
         try:
